@@ -80,11 +80,6 @@ def measure_agreement(
     folds
         Shape (n_samples,), number of the network that predicted each sample, from 0 on; None for a single network.
 
-    Raises
-    ------
-    InvalidInput
-        If there is no sample, or the arrays differ in shape.
-
     Notes
     -----
     Chance and its standard error are those of shuffling the given labels within a fold. Of the ``n`` samples of a fold,

@@ -233,13 +233,6 @@ class AuditChange:
             Whether the given label of each of these samples is true; None to remove the mark of the sample.
         n_samples
             Number of samples of the run.
-
-        Raises
-        ------
-        SampleIndexError
-            If an index lies outside ``0..n_samples-1``.
-        InvalidInput
-            If the numbers of marks and indices differ, or a sample has different marks.
         """
         if len(indices) != len(clean):
             raise InvalidInput(
@@ -295,12 +288,6 @@ class Annotations:
         """Return only the annotations that a selection with `options` uses.
 
         With `has_labels` there are labels that are not held here.
-
-        Raises
-        ------
-        ParameterError
-            If the options need labels or a random audit and there are none, or the labels or the audit that the options
-            use have another number of samples than `n_samples`, or a label lies outside ``-MAX_LABEL..MAX_LABEL``.
         """
         labels = self.labels if options.needs_labels else None
         needs_draw = options.threshold == "fdr"

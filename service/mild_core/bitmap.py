@@ -71,13 +71,7 @@ def full(n_samples: int) -> Bitmap:
 
 
 def from_indices(indices: Iterable[int] | NDArray[np.integer], n_samples: int) -> Bitmap:
-    """Create a bitmap with the bits of `indices` set, shape (n_bytes,).
-
-    Raises
-    ------
-    SampleIndexError
-        If an index lies outside ``0..n_samples-1``.
-    """
+    """Create a bitmap with the bits of `indices` set, shape (n_bytes,)."""
     if not isinstance(indices, np.ndarray):
         # Integers beyond 64 bits stay Python objects, so that the range check below refuses them like any other.
         values = list(indices)
@@ -142,13 +136,6 @@ def validate(data: bytes | Bitmap, n_samples: int, name: str = "bitmap") -> Bitm
         Number of samples that the bitmap must have a bit for.
     name
         Name of the bitmap in error messages.
-
-    Raises
-    ------
-    BitmapLengthError
-        If `data` is not ``ceil(n_samples / 8)`` bytes long.
-    TrailingBitsError
-        If a padding bit is set.
     """
     bitmap = np.frombuffer(data, dtype=np.uint8) if isinstance(data, bytes) else data
     if bitmap.shape != (n_bytes(n_samples),):

@@ -98,11 +98,6 @@ def draw_samples(
     -------
     NDArray[np.int64]
         Shape (n_drawn,), the indices, ascending.
-
-    Raises
-    ------
-    ParameterError
-        If `n_drawn` is not in ``1..n`` for ``n`` candidates.
     """
     n_candidates = int(np.count_nonzero(candidates))
     if not n_candidates:

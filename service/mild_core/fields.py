@@ -62,11 +62,6 @@ def check_fields(values: "DataclassInstance") -> None:
     """Check the values of a dataclass instance against the choices and limits of its fields.
 
     A value of None passes the limits.
-
-    Raises
-    ------
-    ParameterError
-        If a value is not among the choices of its field, or a number is outside the limits of its field.
     """
     types = resolve_field_types(type(values))
     for dataclass_field in fields(values):

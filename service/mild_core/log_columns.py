@@ -11,13 +11,7 @@ FIELDS = ("round", "epoch", "sample", "correct", "predicted", "label")
 
 
 def parse_columns(text: str, option: str = "columns") -> dict[str, str]:
-    """Return the column of each field in a text such as ``sample=id,label=target``; `option` is its name in messages.
-
-    Raises
-    ------
-    ParameterError
-        If a part has another form, a field is unknown, or two fields have the same column.
-    """
+    """Return the column of each field in a text such as ``sample=id,label=target``; `option` names it in messages."""
     columns: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, equals, column = (piece.strip() for piece in part.partition("="))
@@ -43,13 +37,7 @@ def format_columns(columns: Mapping[str, str]) -> str:
 
 
 def parse_class_names(text: str, option: str = "class_names") -> list[str]:
-    """Return the names of classes in a text such as ``cat,dog,"tench, tinca tinca"``; `option` is its name in messages.
-
-    Raises
-    ------
-    ParameterError
-        If a quotation mark has no second one.
-    """
+    """Return the names of classes in a text such as ``cat,dog,"tench, tinca tinca"``; `option` names it in messages."""
     try:
         return next(csv.reader([text], skipinitialspace=True, strict=True), [])
     except csv.Error as error:

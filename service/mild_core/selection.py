@@ -352,11 +352,6 @@ def check_not_empty(kept: Bitmap, reasons: Sequence[str]) -> None:
         Shape (n_bytes,), the bitmap of the set.
     reasons
         Reasons of the selection; the last one says why nothing can be kept.
-
-    Raises
-    ------
-    EmptySetError
-        If no sample is kept.
     """
     if not kept.any():
         raise EmptySetError(reasons[-1])

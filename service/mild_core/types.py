@@ -275,13 +275,7 @@ class SelectionOptions:
 
 
 def validate_run_id(run_id: str, name: str = "run_id") -> str:
-    """Check the id of a run, which `name` stands for in the message, and return it.
-
-    Raises
-    ------
-    ParameterError
-        If the id does not match `RUN_ID_PATTERN`.
-    """
+    """Check the id of a run, which `name` stands for in the message, and return it."""
     if not isinstance(run_id, str) or not re.fullmatch(RUN_ID_PATTERN, run_id):
         raise ParameterError(
             f"{name} is {run_id!r:.100}; give 1 to 64 letters, digits, '.', '_' or '-', a letter or digit first"
@@ -294,13 +288,7 @@ MAX_CLASS_NAMES, MAX_CLASS_NAME_LENGTH = 1000, 100
 
 
 def check_class_names(names: Sequence[str]) -> None:
-    """Check that the names of the classes of a run are neither too many nor too long.
-
-    Raises
-    ------
-    ParameterError
-        If they are.
-    """
+    """Check that the names of the classes of a run are neither too many nor too long."""
     if not 1 <= len(names) <= MAX_CLASS_NAMES:
         raise ParameterError(f"class_names has {len(names)} names, 1 to {MAX_CLASS_NAMES} are taken; leave them out")
     for label, name in enumerate(names):

@@ -111,18 +111,7 @@ class Pool:
                     waiter.granted.set_exception(_make_closed_error())
 
     async def take(self, key: str, amount: int, is_small: bool = False, first: bool = False) -> None:
-        """Take an amount for a key; wait for it in turn, with `first` before those that wait for this key without.
-
-        Raises
-        ------
-        MemoryExceeded
-            If there will never be as much.
-        Overloaded
-            If the request would have to wait, and the maximum number of requests is waiting already. Where another
-            key has more of the places, its last request is refused in place of this one.
-        ShuttingDown
-            If the request would have to wait, and the process is shutting down.
-        """
+        """Take an amount for a key; wait for it in turn, with `first` before those that wait for this key without."""
         self.check_possible(amount)
         is_small = is_small and self._reserve > 0
         if not self._queues[is_small] and self._has_free(key, amount, is_small):
@@ -155,13 +144,7 @@ class Pool:
         self._grant(key, amount, is_small)
 
     def take_share(self, key: str, amount: int) -> None:
-        """Take an amount for a key without waiting; a key gets as much in all as then remains for the others.
-
-        Raises
-        ------
-        Overloaded
-            If the key would have more than that.
-        """
+        """Take an amount for a key without waiting; a key gets as much in all as then remains for the others."""
         if exceeds_share(self.capacity, self.used, self._held[key], amount):
             raise self._make_error(amount)
         self._grant(key, amount, is_small=False)
@@ -346,15 +329,7 @@ class Account:
             await self.begin_turn(is_new=False)
 
     async def take_memory(self, n_bytes: int) -> None:
-        """Take memory. A request that holds some does not wait for more, so that requests never wait for each other.
-
-        Raises
-        ------
-        MemoryExceeded
-            If the request takes more than there will ever be.
-        Overloaded
-            If so much is not free, and the request cannot wait for it.
-        """
+        """Take memory. A request that holds some does not wait for more, so that requests never wait for each other."""
         if self.holds_memory:
             self.take_memory_now(n_bytes)
             return
@@ -364,7 +339,7 @@ class Account:
             self._note(n_bytes, is_small)
 
     def take_memory_now(self, n_bytes: int) -> None:
-        """Take memory without waiting. Raises as `take_memory`."""
+        """Take memory without waiting."""
         pool = self.admission.memory
         total = self.n_bytes + n_bytes
         pool.check_possible(total)
@@ -443,7 +418,7 @@ def keep_memory(n_bytes: int) -> None:
 
 @asynccontextmanager
 async def hold_memory(n_bytes: int) -> AsyncIterator[None]:
-    """Context manager that takes memory for the current request during the block. Raises as `Account.take_memory`."""
+    """Context manager that takes memory for the current request during the block."""
     account = current_account.get()
     if account is None:
         yield
@@ -506,11 +481,6 @@ class Admission:
 
         Small requests take the memory first, large ones the slot: a large request that waits for its slot holds no
         memory that others need, and one that holds memory already does not wait for the slot.
-
-        Raises
-        ------
-        MemoryExceeded, Overloaded
-            As `Account.take_memory` and `Pool.take`.
         """
         self.memory.check_possible(n_bytes)
         account = current_account.get() or Account(self, "")

@@ -89,11 +89,6 @@ def generate_key(name: str, scope: Scope, prefix: str, created_at: float, expire
         As in `ApiKey`.
     created_at, expires_at
         Unix time in seconds; `expires_at` is None if the key does not expire.
-
-    Raises
-    ------
-    InvalidRequest
-        If the name, scope or prefix is not valid.
     """
     _check_key(name, scope, prefix)
     return ApiKey(secrets.token_hex(6), name, scope, prefix, created_at, expires_at)
@@ -113,11 +108,6 @@ def parse_static_keys(text: str) -> Mapping[str, ApiKey]:
 
     Entries are separated by commas or spaces. An entry is ``name:scope:prefix:secret``, or only a secret, whose key has
     the scope admin for all runs.
-
-    Raises
-    ------
-    ConfigurationError
-        If an entry is malformed, or repeats a name or a secret. The message does not quote the entry.
     """
     keys: dict[str, ApiKey] = {}
     for position, entry in enumerate(text.replace(",", " ").split(), start=1):

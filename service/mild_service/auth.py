@@ -35,11 +35,6 @@ class Authenticator:
         Provides the static keys, whether a key is required, and the lifetimes of sessions and of cached keys.
     clock, monotonic
         Functions that return Unix time and monotonic time, in seconds.
-
-    Raises
-    ------
-    ConfigurationError
-        If the static keys are malformed, or are set although authentication is off.
     """
 
     def __init__(
@@ -62,13 +57,7 @@ class Authenticator:
         self._cached_keys: OrderedDict[str, tuple[float, ApiKey]] = OrderedDict()
 
     async def requires_key(self) -> bool:
-        """Return whether requests need a key. After the first True, the answer stays True until the process ends.
-
-        Raises
-        ------
-        StoreUnavailable
-            If the answer depends on whether the store has keys, and the store does not answer. Deny access then.
-        """
+        """Return whether requests need a key. After the first True, the answer stays True until the process ends."""
         if not (self._key_required or self._disabled) and self._monotonic() >= self._next_check:
             self._key_required = await self._store.credentials.has_keys()
             self._next_check = self._monotonic() + self._cache_seconds
@@ -133,11 +122,6 @@ def check_network_exposure(settings: Settings) -> None:
     ----------
     settings
         Settings of the service, with the URL of its store.
-
-    Raises
-    ------
-    ConfigurationError
-        If no key is required, or the store does not answer whether it has keys.
     """
     if settings.allow_anonymous or is_loopback(settings.host):
         return

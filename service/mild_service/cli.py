@@ -36,13 +36,7 @@ from mild_service.store.embedded import EmbeddedServer, open_data_dir
 
 
 def read_settings(**overrides: Any) -> Settings:
-    """Read the settings from the environment, over which `overrides` that are not None take precedence.
-
-    Raises
-    ------
-    ConfigurationError
-        If a setting has an invalid value.
-    """
+    """Read the settings from the environment, over which `overrides` that are not None take precedence."""
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
@@ -78,11 +72,6 @@ def run_in_store(action: Callable[[Store], Awaitable[T]], embedded: bool, data_d
         Whether to open the store in the data folder instead of the one that the settings name.
     data_dir
         The data folder, which implies `embedded`; None for that of the settings.
-
-    Raises
-    ------
-    ConfigurationError
-        If the settings name no store.
     """
     settings = read_settings(data_dir=data_dir)
     if embedded or data_dir is not None:

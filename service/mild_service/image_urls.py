@@ -14,13 +14,7 @@ _REMEDY = "give https://host/path/{id}.png, or a path of this service's own orig
 
 
 def check_image_url(template: str) -> str:
-    """Check the URL template of a run's images, and return the template.
-
-    Raises
-    ------
-    ParameterError
-        If pages may not load images from this URL, or the template has no ``{id}`` or ``{index}``.
-    """
+    """Check the URL template of a run's images, and return the template."""
     if len(template) > MAX_URL_LENGTH:
         raise ParameterError(
             f"picture_url has {len(template)} characters, at most {MAX_URL_LENGTH} are taken; {_REMEDY}"

@@ -5,13 +5,7 @@ from mild_service.errors import LimitExceeded
 
 
 def check_position(settings: Settings, round_: int, epoch: int = 0) -> None:
-    """Check that the number of a round, and of an epoch within the round, are within the limits of the settings.
-
-    Raises
-    ------
-    LimitExceeded
-        If one of the numbers is negative or exceeds its limit.
-    """
+    """Check that the number of a round, and of an epoch within the round, are within the limits of the settings."""
     check_range("round", round_, 0, settings.max_rounds - 1, "MILD_MAX_ROUNDS")
     check_range("epoch", epoch, 0, settings.max_epochs - 1, "MILD_MAX_EPOCHS")
 
@@ -27,11 +21,6 @@ def check_range(name: str, value: int, low: int, high: int, setting: str) -> Non
         Inclusive limits.
     setting
         Environment variable that raises the limit, for the error message.
-
-    Raises
-    ------
-    LimitExceeded
-        If `value` is out of range.
     """
     if not low <= value <= high:
         raise LimitExceeded(

@@ -353,11 +353,6 @@ class Precondition:
             Name of the resource, for the error message.
         stored_digest
             Digest of the stored content; None if nothing is stored.
-
-        Raises
-        ------
-        PreconditionFailed
-            If the precondition is not met.
         """
         if self.must_be_absent and stored_digest is not None:
             raise precondition_error(resource, self, stored_digest)

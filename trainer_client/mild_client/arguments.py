@@ -33,13 +33,7 @@ _METRIC_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 def to_array(values: Any, name: str) -> NDArray[Any]:
-    """Convert a list, tensor or column of a table to an array; a single column of shape (n, 1) becomes (n,).
-
-    Raises
-    ------
-    ParameterError
-        If the values cannot be converted. `name` stands for them in the message.
-    """
+    """Convert a list, tensor or column of a table to an array; a single column of shape (n, 1) becomes (n,)."""
     try:
         if hasattr(values, "detach"):  # a torch tensor, perhaps on a device or with a gradient
             values = values.detach().cpu()
@@ -56,13 +50,7 @@ def to_array(values: Any, name: str) -> NDArray[Any]:
 
 
 def to_integer(value: Any, name: str, low: int = 0) -> int:
-    """Convert an integer of any type, or a whole float, to an int of at least `low`.
-
-    Raises
-    ------
-    ParameterError
-        If the value is no whole number, or is below `low`.
-    """
+    """Convert an integer of any type, or a whole float, to an int of at least `low`."""
     number: int | None = None
     with contextlib.suppress(TypeError, ValueError, RuntimeError):  # arrays and tensors of several numbers have no item
         plain = value.item() if hasattr(value, "item") else value
@@ -84,13 +72,7 @@ def to_round(value: Any) -> int | str:
 
 
 def to_classes(values: Any, name: str, n_samples: int | None = None) -> NDArray[np.integer]:
-    """Convert labels or predicted classes to integers of shape (n_samples,).
-
-    Raises
-    ------
-    ParameterError
-        If the values are text, fractions, or of another shape.
-    """
+    """Convert labels or predicted classes to integers of shape (n_samples,)."""
     array = to_array(values, name)
     if array.ndim != 1 or (n_samples is not None and array.size != n_samples):
         expected = "(n_samples,)" if n_samples is None else f"({n_samples},)"
@@ -116,13 +98,7 @@ def to_classes(values: Any, name: str, n_samples: int | None = None) -> NDArray[
 
 
 def to_mask(values: Any, name: str, n_samples: int | None = None) -> NDArray[np.bool_]:
-    """Convert booleans, or the numbers 0 and 1, to booleans of shape (n_samples,).
-
-    Raises
-    ------
-    ParameterError
-        If the values are other numbers, or of another shape.
-    """
+    """Convert booleans, or the numbers 0 and 1, to booleans of shape (n_samples,)."""
     array = to_array(values, name)
     is_flag = array.dtype == bool or (array.dtype.kind in "iuf" and bool(((array == 0) | (array == 1)).all()))
     if array.ndim != 1 or not is_flag or (n_samples is not None and array.size != n_samples):
@@ -135,13 +111,7 @@ def to_mask(values: Any, name: str, n_samples: int | None = None) -> NDArray[np.
 
 
 def to_indices(values: Any, name: str) -> NDArray[np.int64]:
-    """Convert sample indices to an array of shape (n,).
-
-    Raises
-    ------
-    ParameterError
-        If the values are no whole numbers of at least 0, or not flat.
-    """
+    """Convert sample indices to an array of shape (n,)."""
     array = to_array(values, name)
     if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size) or (array.size and array.min() < 0):
         raise ParameterError(
@@ -167,15 +137,6 @@ def to_bitmap(samples: Any, name: str, n_samples: int) -> Bitmap:
         Name of the set in error messages.
     n_samples
         Number of samples of the run.
-
-    Raises
-    ------
-    ParameterError
-        If the type fits none of these, or integers of shape (n_samples,) are all 0 or 1.
-    BitmapLengthError, TrailingBitsError
-        If a bitmap is of another size, or has padding bits set.
-    SampleIndexError
-        If an index lies outside ``0..n_samples-1``.
     """
     if isinstance(samples, bytes):
         return bitmap.validate(samples, n_samples, name)
@@ -201,13 +162,6 @@ def to_bits(correct: Any, observed: Any = None, n_samples: int | None = None) ->
         `EpochBits`, or booleans of shape (n_samples,); `observed` may be None.
     n_samples
         Number of samples of the run; None takes the length of `correct`.
-
-    Raises
-    ------
-    ParameterError
-        If a mask is not one, or has another number of samples.
-    InvalidInput
-        If packed bits have another size, or a correct sample is not observed.
     """
     if not isinstance(correct, EpochBits):
         mask = to_mask(correct, "correct", n_samples)
@@ -254,13 +208,7 @@ def to_metrics(metrics: Any) -> dict[str, float]:
 
 
 def to_path(path: Any, name: str) -> Path:
-    """Convert text or any path to a Path.
-
-    Raises
-    ------
-    ParameterError
-        If the value is neither.
-    """
+    """Convert text or any path to a Path."""
     try:
         return Path(os.fsdecode(path))
     except TypeError as error:
@@ -268,13 +216,7 @@ def to_path(path: Any, name: str) -> Path:
 
 
 def to_options(options: Any) -> SelectionOptions:
-    """Convert a mapping or `SelectionOptions` to options with values of Python's own types; None takes the defaults.
-
-    Raises
-    ------
-    ParameterError
-        If an option is unknown.
-    """
+    """Convert a mapping or `SelectionOptions` to options with values of Python's own types; None takes the defaults."""
     if options is None:
         return SelectionOptions()
     names = [field.name for field in dataclasses.fields(SelectionOptions)]
@@ -287,13 +229,7 @@ def to_options(options: Any) -> SelectionOptions:
 
 
 def to_spec(spec: RunSpec) -> RunSpec:
-    """Return a valid specification of a run, with values of Python's own types.
-
-    Raises
-    ------
-    ParameterError
-        If the id, a number, a choice or an option is invalid.
-    """
+    """Return a valid specification of a run, with values of Python's own types."""
     values: dict[str, Any] = {}
     for name, low in (("num_classes", 1), ("expected_epochs", 1), ("expected_rounds", 1), ("ttl_seconds", 1)):
         value = getattr(spec, name)
@@ -321,13 +257,7 @@ def to_spec(spec: RunSpec) -> RunSpec:
 
 
 def to_json(value: Any) -> Any:
-    """Convert a scalar, array, tensor, path, mapping or other collection to a JSON value.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such value.
-    """
+    """Convert a scalar, array, tensor, path, mapping or other collection to a JSON value."""
     if value is None or isinstance(value, str | bool | int | float):
         return value.item() if isinstance(value, np.generic) else value
     if hasattr(value, "tolist"):  # numpy, torch, pandas

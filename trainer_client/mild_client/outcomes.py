@@ -41,11 +41,6 @@ def compute_outcomes(outputs: Array, labels: Array, threshold: float | None = No
     correct, finite
         Booleans of shape (n_batch,). The largest output of a sample that is not finite is NaN or infinite, and its
         `correct` says nothing.
-
-    Raises
-    ------
-    ParameterError
-        If the shapes or types are not those of one class for each sample, or do not fit `threshold`.
     """
     _check_batch(outputs.shape, labels.shape, outputs.dtype, labels.dtype, threshold)
     if labels.ndim > 1:
@@ -61,13 +56,7 @@ def compute_outcomes(outputs: Array, labels: Array, threshold: float | None = No
 
 
 def check_labels(low: float, high: float, n_outputs: int) -> None:
-    """Check that the smallest and the largest label are classes of a model with `n_outputs` outputs.
-
-    Raises
-    ------
-    ParameterError
-        If they are not.
-    """
+    """Check that the smallest and the largest label are classes of a model with `n_outputs` outputs."""
     n_classes = max(n_outputs, 2)
     if low < 0 or high >= n_classes:
         raise ParameterError(
@@ -136,13 +125,7 @@ class OutcomeRecorder:
         self._batches.append((to_array(correct, "correct"), to_array(finite, "finite")))
 
     def take(self, round: int, epoch: int) -> EpochBits:
-        """Return the bits of all batches, which are those of the epoch, and begin anew.
-
-        Raises
-        ------
-        ParameterError
-            If the labels come in another order than in the first epoch.
-        """
+        """Return the bits of all batches, which are those of the epoch, and begin anew."""
         self._check_order(round, epoch)
         if self._bounds is not None:
             warn_probabilities(*self._bounds, self._threshold)

@@ -110,13 +110,7 @@ class Request:
 
     @classmethod
     def with_json(cls, method: str, path: str, body: object, attempt: int | None = None) -> Self:
-        """Create a request with a JSON body and its digest.
-
-        Raises
-        ------
-        ParameterError
-            If `body` holds a value that JSON does not have, such as NaN.
-        """
+        """Create a request with a JSON body and its digest."""
         try:
             content = json.dumps(to_json(body), separators=(",", ":"), allow_nan=False).encode()
         except ValueError as error:
@@ -176,22 +170,10 @@ def build_attempt_header(attempt: int | None) -> dict[str, str]:
 
 
 def build_run_path(run_id: str, *parts: str | int) -> str:
-    """Return the path ``/runs/{run_id}/{parts}``, each part percent-encoded.
-
-    Raises
-    ------
-    ParameterError
-        If the id is not that of a run.
-    """
+    """Return the path ``/runs/{run_id}/{parts}``, each part percent-encoded."""
     return "/".join(("/runs", validate_run_id(run_id), *(quote(str(part), safe="") for part in parts)))
 
 
 def build_round_path(run_id: str, round: int, *parts: str | int) -> str:
-    """Return the path ``/runs/{run_id}/rounds/{round}/{parts}``, each part percent-encoded.
-
-    Raises
-    ------
-    ParameterError
-        If the id is not that of a run, or the round no number of one.
-    """
+    """Return the path ``/runs/{run_id}/rounds/{round}/{parts}``, each part percent-encoded."""
     return build_run_path(run_id, "rounds", to_integer(round, "round"), *parts)

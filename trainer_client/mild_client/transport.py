@@ -95,11 +95,6 @@ class Transport:
         When to repeat a request, and when to give up.
     api_key
         API key to send. None takes the key in ``MILD_API_KEY``, if that is set.
-
-    Raises
-    ------
-    ParameterError
-        If `url` is not an HTTP address, or the key has a character that a header cannot carry.
     """
 
     def __init__(self, url: str, retry: Retry, api_key: str | None = None) -> None:
@@ -138,16 +133,7 @@ class RetryState:
         self._n_attempts = 0
 
     def next_delay(self, outcome: httpx.Response | httpx.RequestError) -> float | None:
-        """Count an attempt, and return the seconds to wait before the next one; None after a successful response.
-
-        Raises
-        ------
-        ServiceError
-            If the service answered with an error, and another attempt is useless or would begin after the deadline.
-        ServiceUnreachable
-            If the service did not answer, and another attempt would begin after the deadline; `IntermediaryError` if
-            something between this client and the service did.
-        """
+        """Count an attempt, and return the seconds to wait before the next one; None after a successful response."""
         transport, retry = self._transport, self._transport.retry
         self._n_attempts += 1
         failure: ServiceError | ServiceUnreachable | None
@@ -233,13 +219,7 @@ def is_loopback(host: str) -> bool:
 
 
 def build_authorization_header(api_key: str | None) -> dict[str, str]:
-    """Return the header with `api_key`, or with the key in ``MILD_API_KEY``; empty if neither is set.
-
-    Raises
-    ------
-    ParameterError
-        If the key has a space or a character that is not printable ASCII. The message does not show the key.
-    """
+    """Return the header with `api_key`, or with the key in ``MILD_API_KEY``; empty if neither is set."""
     key = (api_key or os.environ.get("MILD_API_KEY", "")).strip()
     if not key:
         return {}

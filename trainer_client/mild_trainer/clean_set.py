@@ -83,11 +83,6 @@ class CleanSet:
 
         A ``.npy`` has the indices of the kept samples, ascending, as int64 of shape (n_selected,). A ``.csv`` has the
         columns `COLUMNS` and a line for every sample, kept (``true``) or not (``false``); what is unknown is empty.
-
-        Raises
-        ------
-        DataError
-            If the suffix of `path` is neither, or its folder does not exist.
         """
         check_set_path(path)
         if path.suffix.lower() == ".npy":
@@ -209,13 +204,7 @@ def check_set_path(path: Path, suffixes: Sequence[str] = _SUFFIXES, sources: Ite
 
 
 def write_indices(path: Path, indices: NDArray[np.integer]) -> None:
-    """Replace the ``.npy`` file at `path` by `indices` of samples, shape (n_selected,), as int64.
-
-    Raises
-    ------
-    DataError
-        If the suffix of `path` is not ``.npy``, or its folder does not exist.
-    """
+    """Replace the ``.npy`` file at `path` by `indices` of samples, shape (n_selected,), as int64."""
     check_set_path(path, (".npy",))
     content = io.BytesIO()
     np.save(content, indices.astype(np.int64), allow_pickle=False)

@@ -66,13 +66,7 @@ class EmbeddedService:
 
     @property
     def url(self) -> str:
-        """Address of the service; reading it waits until the service listens.
-
-        Raises
-        ------
-        ServiceStartError
-            If the service ends, or does not print its address within `timeout`.
-        """
+        """Address of the service; reading it waits until the service listens."""
         if not self._url:
             try:
                 self._url = self._messages.get(timeout=self._timeout)

@@ -62,13 +62,6 @@ def load_model(model: str, device: torch.device) -> FeatureModel:
         One of `FORMS`.
     device
         Where to compute; ONNX files choose for themselves.
-
-    Raises
-    ------
-    DataError
-        If there is no such network, or it cannot be loaded.
-    TrainerError
-        If a library that it needs is not installed.
     """
     path = Path(model)
     if path.is_dir():
@@ -91,11 +84,6 @@ def pool_features(outputs: Any) -> Tensor:
 
     Of several outputs the first is taken. Maps (n_images, n_features, height, width) and tokens (n_images, n_tokens,
     n_features) become their means over positions.
-
-    Raises
-    ------
-    DataError
-        If the output has another shape, no features, or complex numbers.
     """
     while isinstance(outputs, Mapping | tuple | list):
         outputs = next(iter(outputs.values() if isinstance(outputs, Mapping) else outputs), None)

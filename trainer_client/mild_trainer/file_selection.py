@@ -49,11 +49,6 @@ def select_from_file(
         The set with what is known of each sample.
     description
         What was read, in one line; empty for arrays.
-
-    Raises
-    ------
-    DataError
-        If the file is absent, damaged or contradicts itself, or the plot's suffix is not supported.
     """
     if plot is not None and plot.suffix.lower() not in _PLOT_SUFFIXES:
         raise DataError(
@@ -85,13 +80,7 @@ def select_from_file(
 
 
 def read_source(source: FileSource) -> RecordedBits:
-    """Read a file by its suffix.
-
-    Raises
-    ------
-    DataError
-        If the file is absent, damaged or contradicts itself.
-    """
+    """Read a file by its suffix."""
     path = source.path
     if path.suffix not in _ARRAY_SUFFIXES and not path.exists():
         raise DataError(f"{path} does not exist; give the path of a prediction log, or of a .npy or .npz of arrays")
@@ -124,11 +113,6 @@ def read_arrays(source: FileSource) -> RecordedBits:
     need; and ``clean``, the true labels or the mask of the right labels, to measure the clean set. Labels that were
     checked one by one are in ``audit_index`` and ``audit_clean``, of shape (n_checked,), and ``audit_random`` says
     which of them were drawn uniformly: one boolean for all, or one for each.
-
-    Raises
-    ------
-    DataError
-        If the file is absent or damaged, or an array has another shape or other values than 0 and 1.
     """
     path = source.path
     arrays = files.read_arrays(path, _REMEDY, array_name="correct")

@@ -23,13 +23,7 @@ _REMEDY = (
 
 
 def read_forgetting_stats(path: Path) -> RecordedBits:
-    """Read the accuracies of a ``stats_dict``; a sample that was trained on less often is unobserved in later epochs.
-
-    Raises
-    ------
-    DataError
-        If the file is absent, damaged or something else, or holds objects other than arrays and plain values.
-    """
+    """Read the accuracies of a ``stats_dict``; a sample with fewer epochs is unobserved in later ones."""
     content: dict[Any, Any] = files.read_pickle(path, _REMEDY)
     accuracies = {key: _read_accuracies(path, key, value) for key, value in content.items() if not _is_text(key)}
     if not accuracies:

@@ -18,11 +18,6 @@ def choose_out_folder(out: Path | None, default: Path, resume: bool) -> Path:
         Folder of the first training that names none.
     resume
         Whether a training in the folder is resumed.
-
-    Raises
-    ------
-    TrainerError
-        If `out` holds a training that is not resumed.
     """
     if out is None:
         free = last = default

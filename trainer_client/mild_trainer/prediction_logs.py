@@ -48,11 +48,6 @@ def read_log(source: FileSource) -> RecordedBits:
     """Read a prediction log.
 
     A record without an outcome stands for a sample that was not observed.
-
-    Raises
-    ------
-    DataError
-        If the log or the labels cannot be read, or contradict themselves or each other.
     """
     paths = find_log_files(source.path)
     class_names = ClassNames()
@@ -99,11 +94,6 @@ def find_log_files(path: Path) -> list[Path]:
 
     Of a folder, AUM's records and Cartography's dynamics are taken alone. Otherwise all files belong to the log, except
     those whose names begin with ``_`` or ``.``, as in a folder that Spark wrote.
-
-    Raises
-    ------
-    DataError
-        If the folder has no files, or files of several formats.
     """
     if not path.is_dir():
         return [path]
@@ -211,13 +201,7 @@ def _explain(path: Path, error: MildError) -> DataError:
 def _index_labels(
     file: LabelFile, source: FileSource, class_names: ClassNames, resolver: NewSampleResolver
 ) -> NDArray[np.int64]:
-    """Return the given labels by sample index, -1 where unknown; shape (n_samples,).
-
-    Raises
-    ------
-    DataError
-        If a label or a sample has a name that cannot be one, or numbers and names stand for classes.
-    """
+    """Return the given labels by sample index, -1 where unknown; shape (n_samples,)."""
     try:
         classes, names = split_names(file.labels)
         if names:

@@ -118,26 +118,14 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 
 
 def find_preset(name: str) -> Preset:
-    """Return the preset `name`.
-
-    Raises
-    ------
-    ParameterError
-        If there is no preset of that name.
-    """
+    """Return the preset `name`."""
     if name not in PRESETS:
         raise ParameterError(f"preset is {name!r}; give one of {', '.join(PRESETS)}")
     return PRESETS[name]
 
 
 def make_settings(name: str, **changes: Any) -> TrainSettings:
-    """Return the settings of a preset, overridden by the `changes` that are not None.
-
-    Raises
-    ------
-    ParameterError
-        If there is no preset of that name, or a setting is outside its range.
-    """
+    """Return the settings of a preset, overridden by the `changes` that are not None."""
     preset = find_preset(name)
     overrides = {key: value for key, value in changes.items() if value is not None}
     return TrainSettings.for_dataset(**{"dataset": preset.dataset, **preset.settings, **overrides})

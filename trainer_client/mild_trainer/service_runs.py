@@ -48,11 +48,6 @@ def create_run(
     -------
     class_names
         Names of the classes that the log is to be sent with; None if it gives classes by number.
-
-    Raises
-    ------
-    DataError
-        If the log cannot be read, or has a class that is none of `class_names`.
     """
     try:
         client.get_run(run_id)

@@ -93,11 +93,6 @@ def explain_sample(rounds: Sequence[RoundBits], selection: Selection, index: int
         The selection.
     index
         Index of the sample.
-
-    Raises
-    ------
-    SampleIndexError
-        If `index` lies outside ``0..n_samples-1``.
     """
     if not 0 <= index < selection.n_samples:
         raise make_sample_index_error(index, selection.n_samples)

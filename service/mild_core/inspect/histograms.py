@@ -210,11 +210,6 @@ def compare_selections(first: SampleTable, second: SampleTable, n_bins: int = 30
         Tables of the two selections.
     n_bins
         Number of bins of each axis of scores.
-
-    Raises
-    ------
-    InvalidInput
-        If the selections have different numbers of samples.
     """
     if first.n_samples != second.n_samples:
         raise InvalidInput(

@@ -67,17 +67,6 @@ class ExternalIds:
             The ids in the order of the sample indices, in batches of any size.
         precondition
             Precondition on the digest of the stored ids.
-
-        Raises
-        ------
-        SampleIdError
-            If an id is malformed or occurs twice.
-        InvalidInput
-            If the number of ids is not the number of samples.
-        SampleIdsFrozen
-            If different ids are stored and the run has epochs.
-        PreconditionFailed
-            If the stored ids do not meet `precondition`.
         """
         precondition.check(
             "sample ids", None if run.ids is None else run.ids.digest
@@ -94,25 +83,11 @@ class ExternalIds:
                     await self._store.sample_ids.delete(run, upload)
 
     async def get_index(self, run: Run) -> IdIndex:
-        """Return the index from external ids to samples.
-
-        Raises
-        ------
-        NoSampleIds
-            If the run has no external ids.
-        """
+        """Return the index from external ids to samples."""
         return await self._read_current(run, self._load_index)
 
     async def find_index(self, run: Run, sample_id: str) -> int:
-        """Return the index of the sample with this external id.
-
-        Raises
-        ------
-        NoSampleIds
-            If the run has no external ids.
-        SampleNotFound
-            If no sample has this id.
-        """
+        """Return the index of the sample with this external id."""
         index = int((await self.get_index(run)).find_indices([sample_id])[0])
         if index < 0:
             raise SampleNotFound(
@@ -122,13 +97,7 @@ class ExternalIds:
         return index
 
     async def get_ids(self, run: Run, indices: NDArray[np.int64]) -> list[str]:
-        """Return the external ids of the samples with these ascending indices, in the same order.
-
-        Raises
-        ------
-        NoSampleIds
-            If the run has no external ids.
-        """
+        """Return the external ids of the samples with these ascending indices, in the same order."""
 
         async def read_ids(run: Run, ref: SampleIdsRef) -> list[str]:
             pieces = indices // PIECE_SAMPLES

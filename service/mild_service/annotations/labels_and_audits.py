@@ -62,17 +62,6 @@ class LabelsAndAudits:
             Shape (n_samples,), the classes in 0..num_classes-1.
         precondition
             Precondition on the digest of the stored labels.
-
-        Raises
-        ------
-        InvalidInput
-            If the number of labels or a label is not valid.
-        LabelsFrozen
-            If different labels are stored and the run has epochs.
-        LabelsConflict
-            If the labels in the run's logs contradict them.
-        PreconditionFailed
-            If the stored labels do not meet `precondition`.
         """
         await anyio.to_thread.run_sync(_check_labels, labels, run)
         while True:
@@ -109,12 +98,6 @@ class LabelsAndAudits:
         -------
         run
             A record of the run that refers to the labels with which those in the log were compared.
-
-        Raises
-        ------
-        LabelsConflict
-            If labels contradict each other. Those of planted samples may: round 0 has labels of them that are wrong on
-            purpose.
         """
         samples = np.flatnonzero(logged >= 0)
         run, labels = await self._read_labels(run, samples)
@@ -144,11 +127,6 @@ class LabelsAndAudits:
         """Add marks to the audit of a run, or remove marks. A new mark of a sample replaces the stored one.
 
         Concurrent writers lose no marks: the change is applied to the audit that is stored at the time of the write.
-
-        Raises
-        ------
-        InvalidInput
-            If `change` adds and removes no marks.
         """
         if not change.n_changed:
             raise InvalidInput(
@@ -179,23 +157,12 @@ class LabelsAndAudits:
             A record of the run that refers to the returned audit.
         audit
             The audit; empty if the run has none.
-
-        Raises
-        ------
-        StoreDamaged
-            If the audit is missing or damaged in the store.
         """
         run, audit = await self._read_current(run, "audit", self._store.annotations.read_audit)
         return run, audit or Audit.empty(run.spec.num_samples)
 
     async def read_label(self, run: Run, index: int) -> int | None:
-        """Read the given label of one sample; return None if the run has no labels.
-
-        Raises
-        ------
-        StoreDamaged
-            If the labels are missing or damaged in the store.
-        """
+        """Read the given label of one sample; return None if the run has no labels."""
         _, label = await self._read_current(
             run, "labels", lambda run, ref: self._store.annotations.read_label(run, ref, index)
         )
@@ -215,11 +182,6 @@ class LabelsAndAudits:
         -------
         array or None
             Shape (n,), the labels; None if the run has no labels.
-
-        Raises
-        ------
-        StoreDamaged
-            If the labels are missing or damaged in the store.
         """
         return (await self._read_labels(run, samples))[1]
 

@@ -73,13 +73,6 @@ async def load_page_state(runs: RunWriter, run_id: str, requested_round: int | N
         Id of the run.
     requested_round
         Number of the round; None for the open round if it has epochs, and else for the round before it.
-
-    Raises
-    ------
-    RunNotFound
-        If the run does not exist.
-    RoundNotOpen
-        If the requested round has not begun.
     """
     run = await runs.find(run_id)
     rounds = await runs.read_rounds(run)

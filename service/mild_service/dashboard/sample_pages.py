@@ -59,11 +59,6 @@ async def load_table(
         The page, and the sources of its selection and of the table.
     n_bytes
         Most memory per sample while the page is made of the table; it is taken for the request.
-
-    Raises
-    ------
-    MemoryExceeded, Overloaded
-        As `Account.take_memory`.
     """
     plan = await plan_selection(page, selections)
     if plan is None:

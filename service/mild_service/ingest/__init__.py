@@ -72,13 +72,6 @@ def open_reader(media_type: str, limits: LogLimits, sandbox: "Sandbox") -> Reade
         Limits of the log.
     sandbox
         Reads Arrow and Parquet bodies, in separate processes.
-
-    Raises
-    ------
-    UnsupportedMediaType
-        If `media_type` is none of `FORMATS`, or requires pyarrow, which is not installed.
-    Overloaded
-        If a temporary file for the body cannot be created.
     """
     name = FORMATS.get(media_type)
     if name is None:

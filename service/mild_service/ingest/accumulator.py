@@ -59,13 +59,6 @@ class ClassAccumulator:
             Positions of the records in the batch.
         is_fixed
             Whether the epoch accepts no new wrong prediction of each record's sample; shape (n_records,).
-
-        Raises
-        ------
-        BadRecord
-            If a record has another label than an earlier one.
-        EpochConflict
-            If a record would change predictions that are fixed.
         """
         if batch.labels is None:
             return
@@ -237,17 +230,7 @@ class LogAccumulator:
         return self._classes.get_wrong_predictions(key, self._marks[key] == _IN_LOG | _WRONG)
 
     def add_batch(self, batch: Batch) -> None:
-        """Add the records of a batch.
-
-        Raises
-        ------
-        BadRecord
-            If a record has another label than an earlier record of this log.
-        EpochConflict
-            If a record would change a committed epoch.
-        LimitExceeded
-            If there are too many records, or too many epochs times samples.
-        """
+        """Add the records of a batch."""
         self.n_records += batch.samples.size
         if self.n_records > self.limits.n_records:
             raise LimitExceeded(
@@ -372,13 +355,7 @@ def check_classes(log: LogAccumulator, is_whole: bool) -> None:
 
 
 def collect_rounds(log: LogAccumulator) -> list[RoundBits]:
-    """Return the bits of all rounds of a log without a run, one row per epoch with records.
-
-    Raises
-    ------
-    InvalidRequest
-        If the log has no records, or none of a round below the last one.
-    """
+    """Return the bits of all rounds of a log without a run, one row per epoch with records."""
     if not log.epoch_keys:
         raise InvalidRequest("the log has 0 records, at least 1 is needed; send one record per sample and epoch")
     return [_collect_round(log, number) for number in range(log.epoch_keys[-1][0] + 1)]

@@ -80,11 +80,6 @@ def make_block(rows: RowNumbers, table: Any, fields: Mapping[str, str], text_fie
         The field of each column to read.
     text_fields
         The fields that may hold texts: external ids, and names of classes.
-
-    Raises
-    ------
-    BadRecord
-        If a column has an unsuitable type, a number needs more than 64 bits, or a string is longer than an id.
     """
     columns = {fields[column]: column for column in table.schema.names if column in fields}
     return Block(

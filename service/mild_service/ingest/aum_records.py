@@ -29,13 +29,7 @@ def check_header(line: int, names: Collection[str]) -> None:
 
 
 def convert_cells(rows: RowNumbers, cells: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Convert the cells of AUM's records to those of a log, by field; a margin that is not a number leaves no outcome.
-
-    Raises
-    ------
-    BadRecord
-        If a margin or a number of measurements is no number.
-    """
+    """Convert the cells of AUM records to those of a log, by field; a margin that is not a number leaves no outcome."""
     names, measurements, labels, others, margins = (cells[name] for name in _COLUMNS)
     epochs, predicted = [], []
     for position, (count, margin, label, other) in enumerate(zip(measurements, margins, labels, others, strict=True)):

@@ -89,13 +89,7 @@ def send_block(channel: socket.socket, block: Block) -> None:
 
 
 def receive_header(channel: socket.socket) -> Header:
-    """Receive the header of a message.
-
-    Raises
-    ------
-    ChannelError
-        If the other end closed the channel, or sent something else.
-    """
+    """Receive the header of a message."""
     (n_bytes,) = _LENGTH.unpack(_receive_exactly(channel, _LENGTH.size))
     try:
         if n_bytes <= _HEADER_BYTES and isinstance(header := orjson.loads(_receive_exactly(channel, n_bytes)), dict):
@@ -106,15 +100,7 @@ def receive_header(channel: socket.socket) -> Header:
 
 
 def receive_block(channel: socket.socket) -> Block | None:
-    """Receive the next block; return None after the last one.
-
-    Raises
-    ------
-    BadRecord, LimitExceeded, MalformedBody
-        If the other end sent this error, since it cannot read the body.
-    ChannelError
-        If the other end closed the channel, or sent an invalid message.
-    """
+    """Receive the next block; return None after the last one."""
     header = receive_header(channel)
     if "refused" in header:
         raise _decode_error(header)

@@ -110,11 +110,6 @@ class RowNumbers:
             Values of the field, of which the message quotes the first faulty one; None to quote none.
         missing
             What faulty records lack, as in `BadRecord`.
-
-        Raises
-        ------
-        BadRecord
-            If any record is faulty.
         """
         if is_faulty.any():
             first = int(np.argmax(is_faulty))
@@ -222,11 +217,6 @@ def make_column(rows: RowNumbers, name: str, values: Sequence[Any]) -> Column:
         Name of the field. The values of ``correct`` may also be booleans.
     values
         Value of each record; None or NaN if absent. A float without a fraction counts as an integer.
-
-    Raises
-    ------
-    BadRecord
-        If a value is not an integer of at most 64 bits.
     """
     types = set(map(type, values))
     allowed = {int, bool} if name == "correct" else {int}
@@ -264,11 +254,6 @@ def make_sample_column(rows: RowNumbers, values: Sequence[Any], resolver: Sample
     """Convert decoded JSON values to the column ``sample``.
 
     `resolver` says whether the log names samples by index or by id; a number is then the id that its digits spell.
-
-    Raises
-    ------
-    BadRecord
-        If a value is neither an integer nor a string, or if no sample has this name.
     """
     if resolver is None:
         return make_column(rows, "sample", values)
@@ -291,13 +276,7 @@ def make_sample_column(rows: RowNumbers, values: Sequence[Any], resolver: Sample
 
 
 def make_class_column(rows: RowNumbers, name: str, values: Sequence[Any], class_names: ClassNames | None) -> Column:
-    """Convert decoded JSON values to a column of classes, in which strings are names of classes.
-
-    Raises
-    ------
-    BadRecord
-        If a value is neither an integer nor a string, or if names and numbers are mixed.
-    """
+    """Convert decoded JSON values to a column of classes, in which strings are names of classes."""
     if class_names is None or str not in set(map(type, values)):
         return check_class_numbers(rows, make_column(rows, name, values), name, class_names)
     values = to_integers(values)
@@ -318,13 +297,7 @@ def make_class_column(rows: RowNumbers, name: str, values: Sequence[Any], class_
 
 
 def check_class_numbers(rows: RowNumbers, column: Column, name: str, class_names: ClassNames | None) -> Column:
-    """Return `column` after checking that the log may give classes as numbers.
-
-    Raises
-    ------
-    BadRecord
-        If the log has given classes by names.
-    """
+    """Return `column` after checking that the log may give classes as numbers."""
     present = ~_find_absent(rows, column)
     if class_names is not None and present.any():
         _locate_errors(rows, present.nonzero()[0], class_names.accept_numbers, name)
@@ -372,12 +345,6 @@ def make_batch(rows: RowNumbers, columns: Mapping[str, Column], limits: LogLimit
         Columns by the name of their field.
     limits
         Limits of the log.
-
-    Raises
-    ------
-    BadRecord
-        If a field is missing or out of its range, if a record has neither `correct` nor `predicted`, or if the two
-        contradict each other.
     """
     for name in limits.options.required_fields & limits.options.columns.keys():
         if _find_absent(rows, columns.get(name)).all():
@@ -407,13 +374,7 @@ def make_batch(rows: RowNumbers, columns: Mapping[str, Column], limits: LogLimit
 
 
 def make_batch_from_records(rows: RowNumbers, records: Sequence[Any], limits: LogLimits) -> Batch:
-    """Check decoded JSON records, and return them as a batch.
-
-    Raises
-    ------
-    BadRecord
-        If a record is not an object, or if one of its fields is missing or invalid.
-    """
+    """Check decoded JSON records, and return them as a batch."""
     if set(map(type, records)) != {dict}:
         first = next(i for i, record in enumerate(records) if type(record) is not dict)
         hint = "; send a JSON array as application/json" if type(records[first]) is list else ""

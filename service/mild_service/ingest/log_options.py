@@ -17,13 +17,7 @@ class ClassNames:
     """Maps class names in a log to class numbers, in the order in which names first appear until `sort` is called."""
 
     def __init__(self, names: Sequence[str] | None = None) -> None:
-        """Map these names, in the order of the class numbers; by default those in the log.
-
-        Raises
-        ------
-        ParameterError
-            If a name occurs twice, or cannot be one.
-        """
+        """Map these names, in the order of the class numbers; by default those in the log."""
         self._numbers: dict[str, int] = {name: number for number, name in enumerate(names or ())}
         self._is_complete = names is not None
         self._has_numbers = False
@@ -44,13 +38,7 @@ class ClassNames:
         self._numbers = {name: number for number, name in enumerate(sorted(self._numbers))}
 
     def resolve(self, names: Sequence[str]) -> NDArray[np.int64]:
-        """Return the class of each name, shape (n_names,).
-
-        Raises
-        ------
-        SampleNameError
-            If a name cannot be one, or the log has class numbers too.
-        """
+        """Return the class of each name, shape (n_names,)."""
         numbers = self._numbers
         for position, name in enumerate(names):
             if name not in numbers:

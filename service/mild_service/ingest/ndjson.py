@@ -57,11 +57,6 @@ def decode_lines(first: int, block: bytes) -> tuple[RowNumbers, list[Any]]:
         Number of the first line.
     block
         The lines.
-
-    Raises
-    ------
-    BadRecord
-        If a line is not JSON.
     """
     lines = block.split(b"\n")
     numbers = line_numbers(first, len(lines))

@@ -46,13 +46,7 @@ class SampleResolver(ABC):
         return self.samples_by == "indices"
 
     def resolve(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Return the index of the sample that each id names, shape (n_ids,).
-
-        Raises
-        ------
-        SampleNameError
-            If an id names no sample, or if the log has named samples by index before.
-        """
+        """Return the index of the sample that each id names, shape (n_ids,)."""
         if self.samples_by == "indices":
             raise SampleNameError(0, f"got {ids[0][:60]!r}, {MIXED_NAMES}")
         self.samples_by = "ids"

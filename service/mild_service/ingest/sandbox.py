@@ -73,19 +73,7 @@ class SandboxedRead:
         self._seconds = seconds
 
     def read_blocks(self) -> Iterator[Block]:
-        """Yield all rows of the body in blocks.
-
-        Raises
-        ------
-        BadRecord, LimitExceeded
-            If a record is invalid, or if the body exceeds a limit.
-        MalformedBody
-            If the body cannot be read, or crashed the process that read it.
-        DeadlineExceeded
-            If reading the body took too long.
-        Overloaded
-            If the process was killed from outside.
-        """
+        """Yield all rows of the body in blocks."""
         try:
             while (block := receive_block(self._channel)) is not None:
                 yield block
@@ -164,11 +152,6 @@ class Sandbox:
             The field of each column to read.
         text_fields
             The fields that may hold texts.
-
-        Raises
-        ------
-        Overloaded
-            If the process cannot be started.
         """
         ours, theirs = socket.socketpair()
         exit_channel, worker_end = socket.socketpair()
@@ -253,11 +236,6 @@ class SandboxReader:
         ``arrow`` or ``parquet``.
     sandbox
         Starts the process that reads the file.
-
-    Raises
-    ------
-    Overloaded
-        If the file cannot be written.
     """
 
     def __init__(self, limits: LogLimits, format_name: str, sandbox: Sandbox) -> None:

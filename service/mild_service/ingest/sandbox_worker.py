@@ -115,13 +115,6 @@ def read_blocks(
         The field of each column to read.
     text_fields
         The fields that may hold texts.
-
-    Raises
-    ------
-    BadRecord
-        If a column is unsuitable.
-    MalformedBody
-        If the body is not valid in this format.
     """
     name, tables = FORMATS[format_name]
     n_read = 0

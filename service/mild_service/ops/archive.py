@@ -43,15 +43,6 @@ async def export_run(store: Store, run_id: str, path: Path) -> int:
     -------
     int
         Size of the file in bytes.
-
-    Raises
-    ------
-    RunNotFound
-        If the run does not exist.
-    RunChanging
-        If the run was changed at the same time.
-    ArchiveDamaged
-        If the file exists.
     """
     if path.exists():  # noqa: ASYNC240  # a command, whose event loop does nothing else
         raise ArchiveDamaged(f"{path} exists; give another file, or remove it")
@@ -91,13 +82,6 @@ async def import_run(store: Store, path: Path, run_id: str | None = None) -> Run
         Path of the file.
     run_id
         New id of the run; None for its old one.
-
-    Raises
-    ------
-    ArchiveDamaged
-        If the file is not an exported run, is damaged, or was written by a later version.
-    RunIsThere
-        If a run with this id exists.
     """
     header = check_archive(path)
     with path.open("rb") as file:
@@ -121,13 +105,7 @@ async def import_run(store: Store, path: Path, run_id: str | None = None) -> Run
 
 
 def check_archive(path: Path) -> Mapping[str, Any]:
-    """Check a whole file that `export_run` has written, and return its header.
-
-    Raises
-    ------
-    ArchiveDamaged
-        If the file is not an exported run, is damaged, or was written by a later version.
-    """
+    """Check a whole file that `export_run` has written, and return its header."""
     with path.open("rb") as file:
         header = _read_header(file, path)
         for _ in _read_fields(file, path):

@@ -57,11 +57,6 @@ class Capacity:
 
         Near the limit, within the share `store_reserve` of what new runs may take, a key gets as much in all as then
         remains for the others, as with the pools of `admission`: what it holds is measured then, and only then.
-
-        Raises
-        ------
-        StoreFull
-            If the estimated size of the run exceeds the available memory, or what remains for its key.
         """
         memory = await self.measure(spec.run_id, spec.num_samples > CHUNK_SAMPLES)
         if memory is None or memory.limit is None:
@@ -146,11 +141,6 @@ class RunQuota:
         """Context manager that reserves one of the key's runs while a run is opened.
 
         Set `created` of the yielded slot if the run was created.
-
-        Raises
-        ------
-        RunLimit
-            If the key has reached its maximum number of runs.
         """
         slot = QuotaSlot()
         if caller is ANONYMOUS or await self._store.runs.exists(run_id):

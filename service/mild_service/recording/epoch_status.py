@@ -55,15 +55,7 @@ class StatusReader:
         self._settings = settings
 
     async def read_round(self, run: Run, number: int) -> Round:
-        """Read the record of a round.
-
-        Raises
-        ------
-        LimitExceeded
-            If `number` exceeds the limit on rounds.
-        RoundNotOpen
-            If the round has not started.
-        """
+        """Read the record of a round."""
         check_position(self._settings, number)
         if number > run.round:
             raise wrong_round_error(run.run_id, number, run.round)
@@ -92,19 +84,6 @@ class StatusReader:
             The run.
         number, epoch
             Number of the round, and of the epoch within the round.
-
-        Raises
-        ------
-        LimitExceeded
-            If one of the numbers exceeds its limit.
-        RoundNotOpen
-            If the round has not started.
-        StoreDamaged
-            If committed bits are missing or damaged in the store.
-        StoreUnavailable
-            If the epoch was changed during every attempt to read it.
-        MemoryExceeded, Overloaded
-            As `Account.take_memory`.
         """
         check_position(self._settings, number, epoch)
         async with hold_memory(_STATUS_COPIES * bitmap.n_bytes(run.spec.num_samples)):

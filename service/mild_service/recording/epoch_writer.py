@@ -101,15 +101,6 @@ class EpochWriter:
 
         The body is checked with the cached record of the run, and a refusal is repeated with the current record. The
         script that commits the epoch always checks the current record.
-
-        Raises
-        ------
-        RunNotFound
-            If the run does not exist.
-        LimitExceeded, BitmapLengthError, TrailingBitsError, CorrectNotObservedError
-            If the numbers or the body are not valid.
-        Conflict, PreconditionFailed
-            If the state of the run does not permit the write.
         """
         while True:
             cached_run = self._run_cache.get(write.run_id)

@@ -144,21 +144,6 @@ class PredictionWriter:
             Whether the log names samples by ids or by indices; None as in `RunSampleResolver`.
         options
             Columns and classes of the log.
-
-        Raises
-        ------
-        BadRecord, MalformedBody, LimitExceeded
-            If the log is malformed or exceeds a limit.
-        NoSampleIds
-            If `samples_by` is ``ids`` and the run has none.
-        InvalidRequest
-            If there are not as many names of classes as the run has classes.
-        EpochConflict, EpochKindConflict, RoundNotOpen, RoundFinished, StaleAttempt
-            If the run does not accept the log.
-        LabelsConflict
-            If the log states other labels than those of the run, or of its other logs.
-        InvalidRequest
-            If its labels and predictions seem to be numbered differently.
         """
         if attempt not in (None, run.attempt):
             raise stale_attempt_error(run.run_id, run.attempt, attempt)
@@ -223,14 +208,6 @@ class PredictionWriter:
             Bits of each round of the log.
         ids
             External ids by sample index, in the order of their first records; None if the log names samples by index.
-
-        Raises
-        ------
-        BadRecord, MalformedBody, LimitExceeded
-            If the log is malformed or exceeds a limit.
-        InvalidRequest
-            If a round before the last one of the log has no records, or if the log names samples by numbers of which
-            nothing says whether they are indices, or if its labels and predictions seem to be numbered differently.
         """
         max_samples = self._settings.max_samples
         if n_samples is not None and not 1 <= n_samples <= max_samples:

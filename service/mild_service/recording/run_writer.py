@@ -78,21 +78,6 @@ class RunWriter:
             The key to which a new run and what it takes of the store are counted.
         precondition
             Precondition on the uid of the run, which changes if the run is deleted and created again.
-
-        Raises
-        ------
-        LimitExceeded, ParameterError
-            If a number exceeds its limit, or the options of the selection are not valid.
-        RunConflict
-            If the run exists and an immutable field that was sent differs.
-        RoundFinished, RoundNotOpen
-            If `resume_from` is not in the open round.
-        RunLimit
-            If the key has reached its maximum number of runs.
-        PreconditionFailed
-            If the run does not meet `precondition`.
-        StoreFull
-            If the store has not enough memory for the run, or for another run of this key.
         """
         check_range("num_samples", spec.num_samples, 1, self._settings.max_samples, "MILD_MAX_SAMPLES")
         spec.check_class_names()
@@ -143,13 +128,7 @@ class RunWriter:
         return await self._store.runs.get(run.run_id)
 
     async def find(self, run_id: str) -> Run:
-        """Read the record of a run.
-
-        Raises
-        ------
-        RunNotFound
-            If the run does not exist.
-        """
+        """Read the record of a run."""
         return await self._store.runs.get(run_id)
 
     async def read_rounds(self, run: Run, first: int = 0) -> list[Round]:
@@ -171,13 +150,6 @@ class RunWriter:
             New values by the name of the field in `RunSpec`. An empty `picture_url` removes the URL.
         status
             New status; None keeps the current one.
-
-        Raises
-        ------
-        RunNotFound
-            If the run does not exist.
-        ParameterError
-            If pages may not load images from `picture_url`.
         """
         if "picture_url" in changes:
             template = changes["picture_url"]
@@ -186,26 +158,12 @@ class RunWriter:
         return await self.find(run_id)
 
     async def delete(self, run_id: str) -> None:
-        """Delete a run with all its data.
-
-        Raises
-        ------
-        RunNotFound
-            If the run does not exist.
-        """
+        """Delete a run with all its data."""
         run = await self.find(run_id)
         await self._store.runs.delete(run_id, run.uid)
 
     async def put_members(self, run: Run, round_: int, members: Bitmap, attempt: int | None) -> tuple[bool, int]:
-        """Check and set the members of the open round. Parameters and returned values as in `RoundStore.put_members`.
-
-        Raises
-        ------
-        LimitExceeded, InvalidInput
-            If the number of the round exceeds the limit, or the set is empty.
-        Conflict
-            If the state of the run does not permit the write.
-        """
+        """Check and set the members of the open round. Parameters and values as in `RoundStore.put_members`."""
         check_position(self._settings, round_)
         if not members.any():
             raise InvalidInput(
@@ -221,15 +179,7 @@ class RunWriter:
     async def put_metrics(
         self, run: Run, round_: int, epoch: int, metrics: Mapping[str, float], attempt: int | None, replace: bool
     ) -> CommitOutcome:
-        """Check the numbers and store the metrics of an epoch, as `RoundStore.put_metrics` does.
-
-        Raises
-        ------
-        LimitExceeded
-            If one of the numbers exceeds its limit.
-        Conflict
-            If the state of the run does not permit the write.
-        """
+        """Check the numbers and store the metrics of an epoch, as `RoundStore.put_metrics` does."""
         check_position(self._settings, round_, epoch)
         return await self._store.rounds.put_metrics(run, round_, epoch, metrics, attempt, replace)
 
@@ -253,19 +203,6 @@ class RunWriter:
             The writer's attempt; None accepts the current one.
         client_set
             Set to store instead of the computed one; None stores the computed one.
-
-        Raises
-        ------
-        LimitExceeded
-            If `number` exceeds the limit on rounds.
-        RoundNotOpen
-            If the round has not started.
-        NoEpochs, EpochGap
-            If the round has no epochs, or epochs or shards are missing and `allow_gaps` is False.
-        EmptySetError
-            If no sample can be kept.
-        StaleAttempt
-            If `attempt` is not the current attempt.
         """
         check_position(self._settings, number)
         while (run := await self.find(run.run_id)).round <= number:
@@ -286,13 +223,7 @@ class RunWriter:
                 continue  # finished by another request
 
     async def _merge_shards(self, run: Run, number: int, allow_gaps: bool, attempt: int | None) -> None:
-        """Commit the epochs that are written in shards; incomplete ones only if gaps are allowed.
-
-        Raises
-        ------
-        EpochGap
-            If epochs or shards are missing and gaps are not allowed.
-        """
+        """Commit the epochs that are written in shards; incomplete ones only if gaps are allowed."""
         if number > run.round:
             return
         (round_,) = await self._store.rounds.get(run, range(number, number + 1))

@@ -72,15 +72,6 @@ class ShardWriter:
             The writer's attempt; None accepts the current one.
         replaces
             Whether a stored epoch or shard with different content is replaced.
-
-        Raises
-        ------
-        LimitExceeded, InvalidRequest, BitmapLengthError, TrailingBitsError, CorrectNotObservedError
-            If the numbers or the body are not valid.
-        Conflict
-            If the state of the run does not permit the write.
-        StoreUnavailable
-            If other writers have changed the epoch during every attempt to merge its shards.
         """
         check_position(self._settings, round_, number)
         check_range("of", n_shards, 1, self._settings.max_shards, "MILD_MAX_SHARDS")

@@ -55,19 +55,6 @@ def parse_rounds(body: StatelessRequest, settings: Settings) -> list[RoundBits]:
         The validated body.
     settings
         Gives the limits.
-
-    Raises
-    ------
-    InvalidRequest
-        If fields contradict each other, or if rows are missing.
-    LimitExceeded
-        If there are too many samples, rounds or epochs.
-    BitmapLengthError
-        If a bitmap or a list has another length than the number of samples.
-    TrailingBitsError
-        If bits after the last sample are set.
-    CorrectNotObservedError
-        If a sample is correct in an epoch in which it was not observed.
     """
     rounds = _list_rounds(body)
     n_samples = _count_samples(body.num_samples, rounds)

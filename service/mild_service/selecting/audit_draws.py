@@ -54,15 +54,6 @@ class AuditDraws:
             ``same`` if this draw was made before; it is then unchanged.
         run, audit
             The run, and its audit with the draw.
-
-        Raises
-        ------
-        RoundOpen, RoundNotOpen
-            If the round is still open, or has not started.
-        DrawAnswered
-            If a drawn sample of another draw is marked, or was.
-        ParameterError
-            If an option is not valid, or `n_drawn` is not in ``1..n`` for ``n`` samples that can be drawn.
         """
         choice = _choose(run, number, changes)
         scored: NDArray[np.bool_] | None = None

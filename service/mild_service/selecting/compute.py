@@ -49,11 +49,6 @@ class SelectionComputer:
         """Return the selection for `evidence`, from the cache or computed, and the evidence that was used.
 
         The returned evidence is newer than `evidence` if an epoch was replaced or deleted in the meantime.
-
-        Raises
-        ------
-        StoreDamaged, StoreUnavailable
-            Under the conditions of `EvidenceReader.read_consistently`.
         """
         return await self.evidence.read_consistently(evidence, self._compute_shared)
 
@@ -61,11 +56,6 @@ class SelectionComputer:
         """Compute a selection with its scores per sample; return the evidence that was used, and the result.
 
         The scores are many times larger than the set and not cached, but concurrent requests share one computation.
-
-        Raises
-        ------
-        StoreDamaged, StoreUnavailable
-            Under the conditions of `EvidenceReader.read_consistently`.
         """
         return await self.evidence.read_consistently(evidence, self._compute_detail_shared)
 

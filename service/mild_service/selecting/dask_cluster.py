@@ -33,11 +33,6 @@ class DaskCluster:
     url
         Address of the scheduler, ``dask://host:port``, or ``dask+tls://host:port`` with the certificates of Dask's own
         configuration.
-
-    Raises
-    ------
-    ConfigurationError
-        If Dask is not installed.
     """
 
     def __init__(self, url: str) -> None:
@@ -56,11 +51,6 @@ class DaskCluster:
         """Return the result of `work`, which gets an executor; repeat it where the cluster was lost on the way.
 
         A task whose worker is lost is repeated by Dask on another one.
-
-        Raises
-        ------
-        WorkersUnavailable
-            If the scheduler does not answer, there are no workers, they have another version, or were lost repeatedly.
         """
         from distributed.comm.core import CommClosedError  # loaded where it is used: an extra, of 60 MB
         from distributed.scheduler import KilledWorker, NoValidWorkerError
@@ -143,13 +133,7 @@ class _ClusterExecutor(Executor):
 
 
 def call_same_version(expected: str, fn: Callable[..., T], *args: Any) -> T:
-    """Call a function on a worker, unless the worker has another version of the project.
-
-    Raises
-    ------
-    WorkersUnavailable
-        If it has.
-    """
+    """Call a function on a worker, unless the worker has another version of the project."""
     if (worker_version := version(_PACKAGE)) != expected:
         raise _make_version_error(worker_version, expected)
     return fn(*args)

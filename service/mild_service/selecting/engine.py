@@ -49,11 +49,6 @@ class Engine:
     ----------
     settings
         The kind of workers, and their number.
-
-    Raises
-    ------
-    ConfigurationError
-        If the workers are those of a Dask cluster, and Dask is not installed.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -69,13 +64,7 @@ class Engine:
             self._open_executor()
 
     async def compute(self, source: SampleSource, options: SelectionOptions, digest: str) -> ComputedSelection:
-        """Compute a selection in the form that is cached and sent.
-
-        Raises
-        ------
-        WorkersUnavailable
-            If the worker processes do not start or ended repeatedly, or the cluster cannot be used.
-        """
+        """Compute a selection in the form that is cached and sent."""
         work = partial(compute_selection, source, options, digest)
         if self._has_processes and len(source.split()) == 1:
             loop = asyncio.get_running_loop()
@@ -83,7 +72,7 @@ class Engine:
         return await self._drive(source, work)
 
     async def inspect(self, source: SampleSource, options: SelectionOptions) -> Selection:
-        """Compute a selection with the scores of all samples. Raises as `compute`."""
+        """Compute a selection with the scores of all samples."""
         return await self._drive(source, partial(_inspect, source, options))
 
     def disconnect(self) -> None:
@@ -141,13 +130,7 @@ class Engine:
             raise _make_start_error(f"could not be started: {error}") from error
 
     async def _wait_for_start(self, executor: Executor) -> None:
-        """Wait until the processes of an executor take tasks; a pool whose own thread has failed never says so.
-
-        Raises
-        ------
-        WorkersUnavailable
-            If that takes longer than `_START_SECONDS`. The processes are ended, and started again for the next request.
-        """
+        """Wait until the processes of an executor take tasks; a pool whose own thread has failed never says so."""
         if all(task.done() for task in self._first_tasks):
             return
         _, waiting = await to_thread.run_sync(wait_for_tasks, self._first_tasks, _START_SECONDS)

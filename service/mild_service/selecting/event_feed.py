@@ -59,11 +59,6 @@ class EventTail:
         -------
         sequence
             Ascending by number; empty if no event came in time, or the run was deleted or has expired.
-
-        Raises
-        ------
-        StoreUnavailable
-            If older events cannot be read from the store.
         """
         if events := self._find_events_after(last_number):
             return events

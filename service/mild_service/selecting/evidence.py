@@ -142,13 +142,6 @@ class EvidenceReader:
             Record of the round if the caller has just read it; None reads the record.
         by_draw
             Whether the random audit makes the cut.
-
-        Raises
-        ------
-        RoundNotOpen
-            If the round has not started.
-        NoEpochs
-            If the round has no epochs that can be used.
         """
         if number > run.round:
             raise RoundNotOpen(
@@ -186,13 +179,6 @@ class EvidenceReader:
             The evidence with which `read` succeeded.
         result
             The result of `read`.
-
-        Raises
-        ------
-        StoreDamaged
-            If committed bits are missing or damaged in the store.
-        StoreUnavailable
-            If the evidence changed during every attempt.
         """
         was_unchanged = False
         for _ in range(_ATTEMPTS):
@@ -223,13 +209,6 @@ class EvidenceReader:
         """Return the samples of the evidence as a source, with the annotations that its options use.
 
         Epochs in which no sample was observed are left out: nothing is known of them.
-
-        Raises
-        ------
-        ParameterError
-            If the options need labels or a random audit, and the run has none.
-        StoreDamaged
-            If the members or the audit are missing or damaged in the store.
         """
         _, audit = evidence.annotation_refs
         annotations = Annotations(
@@ -263,11 +242,6 @@ class EvidenceReader:
             The evidence.
         samples
             Shape (n,), ascending indices of the samples to read; None for all.
-
-        Raises
-        ------
-        StoreDamaged
-            If committed bits are missing or damaged in the store.
         """
         evidence = replace(evidence, options=SelectionOptions())
         source = await self._open(evidence, [evidence.used_epochs(r) for r in evidence.rounds], Annotations())

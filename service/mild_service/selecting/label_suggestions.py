@@ -108,15 +108,6 @@ class LabelSuggester:
             Number of dropped samples before the page.
         limit
             Maximum number of dropped samples on the page.
-
-        Raises
-        ------
-        RoundNotOpen, NoEpochs, RoundsNotComparable
-            Under the conditions of `Selections.plan`.
-        StoreDamaged
-            If wrong predictions are missing or damaged in the store.
-        MemoryExceeded, Overloaded
-            As `Account.take_memory`.
         """
         plan = await self._selections.plan(run, round_choice, changes, until_epoch)
         return await self._selections.read_inspected(
@@ -149,11 +140,6 @@ class LabelSuggester:
             Bits of these samples alone in the rounds of the evidence.
         samples
             Shape (n,), ascending indices of the samples.
-
-        Raises
-        ------
-        StoreDamaged
-            If wrong predictions are missing or damaged in the store.
         """
         predicted, labels = await self._read_wrong_predictions(evidence, samples)
         pairs = np.array([_count_epochs(bits) for bits in rounds])

@@ -225,15 +225,7 @@ class SampleTables:
         return await self._shared.run(("suggested", key), suggest)
 
     async def get_history(self, plan: SelectionPlan, index: int) -> SampleHistory:
-        """Return the history of one sample of a selection.
-
-        Raises
-        ------
-        SampleIndexError
-            If the run has no sample with this index.
-        MemoryExceeded, Overloaded
-            As `Account.take_memory`.
-        """
+        """Return the history of one sample of a selection."""
         n_samples = plan.run.spec.num_samples
         if not 0 <= index < n_samples:
             raise make_sample_index_error(index, n_samples)

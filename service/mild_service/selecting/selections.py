@@ -151,15 +151,6 @@ class Selections:
             Options of the selection that differ from those of the run, by name.
         until_epoch
             Last epoch that is used in the round; None uses all epochs.
-
-        Raises
-        ------
-        ParameterError
-            If `changes` are not valid options of a selection.
-        RoundNotOpen, NoEpochs
-            If the round has not started, or has no epochs that can be used.
-        RoundsNotComparable
-            If the best round is requested and rounds cannot be compared.
         """
         if round_choice == "best":
             run, round_choice = await self._find_best(run)
@@ -261,13 +252,7 @@ class Selections:
         return InspectedSelection(evidence, selection)
 
     async def read_inspected(self, plan: SelectionPlan, read: Callable[[InspectedSelection], Awaitable[T]]) -> T:
-        """Inspect a selection and call `read`, both again if an epoch was replaced or deleted in the meantime.
-
-        Raises
-        ------
-        StoreDamaged
-            If what `read` needs is missing or damaged in the store.
-        """
+        """Inspect a selection and call `read`, both again if an epoch was replaced or deleted in the meantime."""
         failed_digest = None
         while True:
             inspection = await self.inspect(plan)
@@ -364,13 +349,6 @@ class Selections:
         """Wait up to `seconds` until a round is finished; return the record of the run.
 
         The wait ends early if the service shuts down. No connection to the store is in use while waiting.
-
-        Raises
-        ------
-        LimitExceeded
-            If `seconds` exceed the limit.
-        RunNotFound
-            If the run is deleted in the meantime.
         """
         if not 0 <= seconds <= self._settings.max_wait_seconds:
             raise LimitExceeded(
@@ -448,11 +426,6 @@ async def find_best_round(
         The audit; empty if there is none.
     read_kept
         Function that reads the set of a round to compare with the audit, shape (n_bytes,).
-
-    Raises
-    ------
-    RoundsNotComparable
-        If there are no finished rounds, or if the audit has no clean sample and a round lacks the metric.
     """
     if not rounds:
         raise RoundsNotComparable(

@@ -145,28 +145,14 @@ class Store:
         )
 
     async def ping(self) -> None:
-        """Check that the store answers and takes writes. A full store does: it still deletes.
-
-        Raises
-        ------
-        StoreUnavailable
-            If the store does not answer, or is read-only.
-        """
+        """Check that the store answers and takes writes. A full store does: it still deletes."""
         with translate_errors():
             await self._redis.ping()
             # No such key exists for longer than one command: a write without effect, which a read-only store refuses.
             await self._redis.delete(self._context.keys.same_slot(self._context.keys.schema))
 
     async def migrate(self) -> None:
-        """Migrate the store to the schema version that this service writes.
-
-        Raises
-        ------
-        StoreNewer
-            If the store was written by a newer version of the service.
-        StoreUnavailable
-            If the store does not answer.
-        """
+        """Migrate the store to the schema version that this service writes."""
         if (previous := await servers.migrate(self._context)) < servers.SCHEMA_VERSION:
             logger.info("the store was brought from schema %d to %d", previous, servers.SCHEMA_VERSION)
 
@@ -186,11 +172,6 @@ def open_store(settings: Settings, url: str, clock: Callable[[], float] | None =
         URL of a Redis or Valkey server, or of a cluster.
     clock
         Function that returns Unix time in seconds, for tests; None takes the clock of the store's server.
-
-    Raises
-    ------
-    ConfigurationError
-        If the URL is malformed.
     """
     redis = connect(settings, url)
     context = StoreContext(

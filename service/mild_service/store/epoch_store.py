@@ -66,15 +66,6 @@ class EpochStore:
             and the outcome is ``moved``.
         precondition
             Precondition on the digest of the stored epoch.
-
-        Raises
-        ------
-        EpochConflict, EpochKindConflict
-            If the epoch has different content, or is written in another way, and `replace` is False.
-        PreconditionFailed
-            If the stored epoch does not meet `precondition`.
-        StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
-            If the run does not accept this write.
         """
         epoch = packed.make_record(number, attempt)
         field = epoch_field(number, attempt, packed.digest)
@@ -170,13 +161,6 @@ class EpochStore:
         -------
         bool
             False, with nothing changed, if the stored record is no longer `old`, or members or `labels` have changed.
-
-        Raises
-        ------
-        EpochConflict
-            If the sample ids of the run were replaced in the meantime.
-        StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
-            If the run does not accept this write.
         """
         field = epoch_field(epoch.number, epoch.attempt, epoch.digest)
         merged_away = [*shards] if old is None else [epoch_field(old.number, old.attempt, old.digest), *shards]

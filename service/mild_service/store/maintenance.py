@@ -59,18 +59,7 @@ class RunTransfer:
         self._runs = runs
 
     async def export_run(self, run_id: str) -> AsyncIterator[RunField]:
-        """Yield all fields of a run, those of its record first.
-
-        Raises
-        ------
-        RunNotFound
-            If the run does not exist.
-        RunChanging
-            If the run was modified during the export. This may be raised only after the last field; all yielded fields
-            are then invalid.
-        StoreDamaged
-            If a value is damaged in the store.
-        """
+        """Yield all fields of a run, those of its record first."""
         run = await self._runs.get(run_id)
         before = await self._read_record(run)
         for field, record_value in sorted(before.items()):
@@ -106,13 +95,6 @@ class RunTransfer:
             Fields of the exported run's record.
         fields
             All other fields of the exported run. Those of schema 0 and 1 get their checksums now.
-
-        Raises
-        ------
-        RunExists
-            If a run with this id exists.
-        StoreDamaged
-            If a field has a key that no run has, or its value is damaged.
         """
         context, has_sums = self._context, codec.has_checksum(record[b"config"])
         if not has_sums:

@@ -30,25 +30,11 @@ class RoundStore:
         self._cache: LruCache[CachedRound] = LruCache(_CACHE_BYTES)
 
     async def get(self, run: Run, numbers: range) -> list[Round]:
-        """Read the rounds with these numbers atomically, ascending.
-
-        Raises
-        ------
-        RunNotFound
-            If the run was deleted in the meantime.
-        """
+        """Read the rounds with these numbers atomically, ascending."""
         return await read_rounds(self._context, run, numbers, self._cache)
 
     async def resume(self, run: Run, round_: int, epoch: int) -> int:
-        """Delete the open round's epochs from `epoch` on, start a new attempt, and return the number of the attempt.
-
-        Raises
-        ------
-        RoundFinished, RoundNotOpen
-            If `round_` is not the open round.
-        RunNotFound
-            If the run was deleted in the meantime.
-        """
+        """Delete the open round's epochs from `epoch` on, start a new attempt, and return the number of the attempt."""
         keys = self._context.keys
         *names, events = self._writer.script_keys(run, round_)
         names += [keys.metrics(run.run_id, run.uid, round_), events]
@@ -78,13 +64,6 @@ class RoundStore:
             False if the round has the same members already.
         int
             Number of members.
-
-        Raises
-        ------
-        MembersFrozen
-            If the round has epochs and different members.
-        StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
-            If the run does not accept this write.
         """
         ref = _make_set_ref(round_, members)
         is_full = ref.n_members == run.spec.num_samples
@@ -129,13 +108,6 @@ class RoundStore:
             False if round 0 has the same planted samples already.
         int
             Number of planted samples.
-
-        Raises
-        ------
-        PlantedFrozen
-            If round 0 has epochs and different planted samples.
-        StaleAttempt, RoundFinished, RunNotFound
-            If the run does not accept this write.
         """
         ref = _make_set_ref(0, planted)
         record = codec.encode_set_ref(ref) if ref.n_members else ""
@@ -176,13 +148,6 @@ class RoundStore:
             The writer's attempt; None accepts the current one.
         replace
             Whether different stored metrics are replaced.
-
-        Raises
-        ------
-        MetricsConflict
-            If the epoch has different metrics and `replace` is False.
-        StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
-            If the run does not accept this write.
         """
         keys = self._context.keys
         names = [
@@ -239,11 +204,6 @@ class RoundStore:
         -------
         bool
             False, with nothing changed, if the round was changed after `round_` was read.
-
-        Raises
-        ------
-        StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
-            If the run does not accept this write.
         """
         keys, number = self._context.keys, round_.number
         ref = _make_set_ref(number, selected)

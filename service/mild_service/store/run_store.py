@@ -48,11 +48,6 @@ class RunStore:
             The requested run. Its time to live must be set.
         resume_round
             Round that the caller will resume next; None if the caller resumes no round. A new run has only round 0.
-
-        Raises
-        ------
-        RoundNotOpen
-            If the run does not exist and `resume_round` is not 0; nothing is created.
         """
         context, run_id, ttl_seconds = self._context, spec.run_id, spec.ttl_seconds or 0
         with translate_errors():
@@ -86,13 +81,7 @@ class RunStore:
                 return run, answer[0] == "created"
 
     async def get(self, run_id: str) -> Run:
-        """Read the record of a run.
-
-        Raises
-        ------
-        RunNotFound
-            If the run does not exist, has expired or is being deleted.
-        """
+        """Read the record of a run."""
         with translate_errors():
             fields = to_bytes_dict(await self._context.redis.hgetall(self._context.keys.run(run_id)))
             now = await self._context.now()
@@ -166,11 +155,6 @@ class RunStore:
             New values by the name of the field in `RunSpec`.
         status
             New status; None keeps the current one.
-
-        Raises
-        ------
-        RunNotFound
-            If the run was deleted in the meantime.
         """
         pairs: list[str | bytes | int] = []
         if "tags" in changes:

@@ -49,13 +49,7 @@ class SampleIdStore:
         return len(value)
 
     async def commit(self, run: Run, ref: SampleIdsRef) -> CommitOutcome:
-        """Make the run's record refer to a complete upload instead of the ids to which `run` refers.
-
-        Raises
-        ------
-        RunNotFound
-            If the run was deleted in the meantime.
-        """
+        """Make the run's record refer to a complete upload instead of the ids to which `run` refers."""
         context = self._context
         names = [context.keys.run(run.run_id), context.keys.epochs(run.run_id, run.uid, 0)]
         old = "" if run.ids is None else codec.encode_sample_ids_ref(run.ids)
@@ -96,11 +90,6 @@ class SampleIdStore:
             The run, and the reference to its ids.
         pieces
             Numbers of the pieces to read.
-
-        Raises
-        ------
-        StoreDamaged
-            If a piece is missing or damaged in the store.
         """
         group_size = max(1, codec.REPLY_BYTES // max(1, ref.piece_bytes))
         for group in _group_by_chunk(sorted(pieces), group_size):

@@ -141,11 +141,6 @@ async def migrate(context: StoreContext) -> int:
     """Migrate the store to `SCHEMA_VERSION`, and return the version that it had. Every replica does this at its start.
 
     A store without runs has no version yet, and nothing to migrate: it is that of `SCHEMA_VERSION` from the start.
-
-    Raises
-    ------
-    StoreNewer
-        If the store was written by a newer version of the service.
     """
     with translate_errors():
         stored_version = await context.redis.get(context.keys.schema)

@@ -62,14 +62,6 @@ class ShardStore:
             ``same`` if the shard was stored already; values of it that are missing or damaged are then restored.
         epoch
             The record of the epoch, with the number of stored shards.
-
-        Raises
-        ------
-        EpochConflict, EpochKindConflict
-            If the shard or the epoch has different content, or the epoch is written in another way, and `replace` is
-            False.
-        StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
-            If the run does not accept this write.
         """
         assert packed.n_observed is not None, "a shard has an observed bitmap"
         name = secrets.token_hex(8)
@@ -127,11 +119,6 @@ class ShardStore:
         -------
         observed, correct
             Shape (n_bytes,) each.
-
-        Raises
-        ------
-        StoreDamaged
-            If a shard is missing or damaged in the store.
         """
         return await self._bitmaps.read_union(run, round_, list_fields(number, refs))
 
@@ -151,13 +138,6 @@ class ShardStore:
         -------
         Epoch or None
             The new record; None, with nothing changed, if the stored record is no longer `epoch`.
-
-        Raises
-        ------
-        StaleAttempt, RoundFinished, RoundNotOpen, RunNotFound
-            If the run does not accept this write.
-        StoreDamaged
-            If a shard is missing or damaged in the store.
         """
         refs = await self.read_refs(run, round_, epoch)
         if refs is None:

@@ -30,11 +30,6 @@ class SocketDir:
     ----------
     data_dir
         Data folder, which this process has locked.
-
-    Raises
-    ------
-    ConfigurationError
-        If no folder takes a socket.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -54,13 +49,7 @@ class SocketDir:
         return f"unix://{quote(str(self.socket))}"
 
     def restore(self) -> None:
-        """Create and lock the folder again if it was removed.
-
-        Raises
-        ------
-        OSError
-            If it cannot be created or locked, such as when another user has created it meanwhile.
-        """
+        """Create and lock the folder again if it was removed."""
         if not self._is_private or (self._lock is not None and _is_open_dir(self._lock, self.path)):
             return
         with suppress(FileExistsError):

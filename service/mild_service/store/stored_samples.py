@@ -111,19 +111,11 @@ class StoredSamples:
         ]
 
     def read_rounds(self, part: slice) -> list[RoundBits]:
-        """Read the bits of the samples of a slice of the bitmaps' bytes, one `RoundBits` per round.
-
-        Raises
-        ------
-        StoreDamaged
-            If bits are missing or damaged in the store.
-        StoreUnavailable
-            If the store does not answer.
-        """
+        """Read the bits of the samples of a slice of the bitmaps' bytes, one `RoundBits` per round."""
         return [self._read_round(round_, part) for round_ in self.rounds]
 
     def read_labels(self, part: slice) -> NDArray[np.integer]:
-        """Read the given labels of the samples of a slice of the bitmaps' bytes. Raises as `read_rounds`."""
+        """Read the given labels of the samples of a slice of the bitmaps' bytes."""
         assert self.labels_field is not None, "the options that need labels are refused without them"
         labels = []
         for chunk in self._list_chunks(part):
@@ -196,10 +188,10 @@ class StoredPart:
     audit: Audit | None
 
     def read(self) -> SampleBlock:
-        """Read the samples. Raises as `StoredSamples.read_rounds`."""
+        """Read the samples."""
         labels = None if self.samples.labels_field is None else self.read_labels()
         return SampleBlock(self.samples.read_rounds(self.extent), labels, self.audit)
 
     def read_labels(self) -> NDArray[np.integer]:
-        """Read the given labels of the samples. Raises as `StoredSamples.read_rounds`."""
+        """Read the given labels of the samples."""
         return self.samples.read_labels(self.extent)

@@ -66,13 +66,7 @@ class WrongPredictionStore:
                 await self._context.redis.hdel(self._chunk_key(run, round_, chunk), _field_name(epoch))
 
     async def read(self, run: Run, round_: int, epoch: Epoch) -> WrongPredictions:
-        """Read all wrong predictions of an epoch.
-
-        Raises
-        ------
-        StoreDamaged
-            If the wrong predictions are missing or damaged in the store.
-        """
+        """Read all wrong predictions of an epoch."""
         chunks = [
             await self._read_chunk(run, round_, epoch, chunk)
             for chunk in range(codec.count_chunks(run.spec.num_samples))
@@ -100,11 +94,6 @@ class WrongPredictionStore:
         -------
         predicted, labels
             Shape (n_epochs, n) each, as in `WrongPredictions`.
-
-        Raises
-        ------
-        StoreDamaged
-            If the wrong predictions of an epoch are missing or damaged in the store.
         """
         classes = np.zeros((2, len(epochs), samples.size), dtype=np.uint32)
         chunks = samples // codec.CHUNK_SAMPLES

@@ -67,11 +67,6 @@ def check_entry_count(value: object) -> object:
     """Return `value` unchanged, after checking that a dict has at most `MAX_ENTRIES` entries.
 
     It runs before pydantic's validation, which would otherwise create one error for each of a million unknown fields.
-
-    Raises
-    ------
-    ValueError
-        If `value` is a dict with more entries.
     """
     if isinstance(value, dict) and len(value) > MAX_ENTRIES:
         raise ValueError(f"{len(value)} entries, at most {MAX_ENTRIES} are read")
@@ -122,13 +117,7 @@ Model = TypeVar("Model", bound=RequestModel)
 
 
 def check_types(values: list[Any], types: set[type], name: str, remedy: str) -> None:
-    """Check that all items of a list in JSON have one of these types.
-
-    Raises
-    ------
-    InvalidRequest
-        If one of them has another type. The message calls the list `name`, and ends with `remedy`.
-    """
+    """Check that all items of a list in JSON have one of these types."""
     for start, part in _slice(values):
         if not set(map(type, part)) <= types:
             position, value = next((n, value) for n, value in enumerate(part, start) if type(value) not in types)
@@ -136,13 +125,7 @@ def check_types(values: list[Any], types: set[type], name: str, remedy: str) -> 
 
 
 def to_integers(values: list[Any], name: str) -> NDArray[np.int64]:
-    """Convert the items of an `IntegerList`, shape (n_items,).
-
-    Raises
-    ------
-    InvalidRequest
-        If an item is no integer of 64 bits. The message calls the list `name`.
-    """
+    """Convert the items of an `IntegerList`, shape (n_items,)."""
     check_types(values, {int}, name, "send integers of 64 bits")
     integers = np.empty(len(values), dtype=np.int64)
     try:
@@ -155,13 +138,7 @@ def to_integers(values: list[Any], name: str) -> NDArray[np.int64]:
 
 
 def to_bits(values: list[Any], name: str) -> NDArray[np.bool_]:
-    """Convert the items of a `BitList`, shape (n_items,).
-
-    Raises
-    ------
-    InvalidRequest
-        If an item is no bit. The message calls the list `name`.
-    """
+    """Convert the items of a `BitList`, shape (n_items,)."""
     bits = np.empty(len(values), dtype=np.bool_)
     for start, part in _slice(values):
         if not (set(map(type, part)) <= {int, bool, float} and set(part) <= {0, 1}):
@@ -187,11 +164,6 @@ class RequestBody:
         The request, whose body has not been read yet.
     detect_coding
         Whether a body without Content-Encoding is decompressed if it begins as gzip or zstd do. Bitmaps may begin so.
-
-    Raises
-    ------
-    UnsupportedMediaType
-        If the content coding of the body is neither ``gzip`` nor ``zstd``.
     """
 
     def __init__(self, request: Request, detect_coding: bool = False) -> None:
@@ -214,13 +186,6 @@ class RequestBody:
         ----------
         limit
             Most bytes, after decompression.
-
-        Raises
-        ------
-        MalformedBody
-            If the body cannot be decompressed.
-        DigestMismatch
-            If the body does not match its Content-Digest.
         """
         if self._n_buffered <= limit:
             async for chunk in self._inflated:
@@ -234,15 +199,7 @@ class RequestBody:
         return self._buffer[0][: limit + 1]
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """Yield the decompressed body in chunks, without keeping them.
-
-        Raises
-        ------
-        MalformedBody
-            If the body cannot be decompressed.
-        DigestMismatch
-            After the last chunk, if the body does not match its Content-Digest.
-        """
+        """Yield the decompressed body in chunks, without keeping them."""
         async for chunk in self._inflated:
             yield chunk
 
@@ -272,25 +229,12 @@ async def read_body(request: Request, limit: int, detect_coding: bool = False) -
     """Return the decompressed body of a request, or its first ``limit + 1`` bytes if it is longer than `limit`.
 
     The caller raises the error for a body that is too long. `detect_coding` is that of `RequestBody`.
-
-    Raises
-    ------
-    UnsupportedMediaType, MalformedBody, DigestMismatch
-        As `RequestBody` and its `read_prefix`.
     """
     return await RequestBody(request, detect_coding).read_prefix(limit)
 
 
 async def stream_body(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """Yield the decompressed body of a request in chunks.
-
-    Raises
-    ------
-    BodyTooLarge
-        If the body has more than `limit` bytes after decompression.
-    UnsupportedMediaType, MalformedBody, DigestMismatch
-        As `RequestBody` and its `stream`. A wrong digest is raised after the last chunk.
-    """
+    """Yield the decompressed body of a request in chunks."""
     n_bytes = 0
     async for chunk in RequestBody(request, detect_coding=True).stream():
         n_bytes += len(chunk)
@@ -306,11 +250,6 @@ async def read_bitmaps(request: Request, n_samples: int, count: int) -> bytes:
     """Return a body of up to `count` concatenated bitmaps of `n_samples` samples each.
 
     The caller checks that the length is that of one or several whole bitmaps.
-
-    Raises
-    ------
-    BitmapLengthError
-        If the body is longer than `count` bitmaps; the rest of it is not received.
     """
     limit = count * bitmap.n_bytes(n_samples)
     body = await read_body(request, limit)
@@ -336,13 +275,6 @@ async def read_json(request: Request, model: type[Model], limit: int, remedy: st
         Most bytes of the body.
     remedy
         End of the error message for a body that is too long.
-
-    Raises
-    ------
-    BodyTooLarge
-        If the body has more than `limit` bytes.
-    InvalidRequest, MalformedBody, RequestValidationError
-        As `parse_json`.
     """
     body = await read_json_bytes(request, limit, remedy)
     return await offload(len(body), lambda: parse_json(body, model))
@@ -352,11 +284,6 @@ async def read_json_bytes(request: Request, limit: int, remedy: str = JSON_REMED
     """Return a JSON body without parsing it.
 
     Parsing blocks all threads, so `limit` must be low enough for that. `remedy` ends the error message.
-
-    Raises
-    ------
-    BodyTooLarge
-        If the body has more than `limit` bytes.
     """
     body = await read_body(request, limit, detect_coding=True)
     if len(body) > limit:
@@ -367,32 +294,14 @@ async def read_json_bytes(request: Request, limit: int, remedy: str = JSON_REMED
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """Return the fields of a form that are not empty, each with its first value.
-
-    Raises
-    ------
-    UnsupportedMediaType
-        If the body is no form.
-    BodyTooLarge
-        If the body has more than 4096 bytes.
-    """
+    """Return the fields of a form that are not empty, each with its first value."""
     media_types.check_content_type(request, (media_types.FORM,), media_types.FORM)
     body = (await read_json_bytes(request, _MAX_FORM_BYTES)).decode(errors="replace")
     return {name: values[0] for name, values in parse_qs(body).items()}
 
 
 def parse_json(body: bytes, model: type[Model]) -> Model:
-    """Parse a JSON body and validate it with a pydantic model. An empty body counts as ``{}``.
-
-    Raises
-    ------
-    InvalidRequest
-        If the body has too many lists, objects and strings.
-    MalformedBody
-        If the body is not JSON.
-    RequestValidationError
-        If the body does not match the model.
-    """
+    """Parse a JSON body and validate it with a pydantic model. An empty body counts as ``{}``."""
     check_json_size(body)
     # Twice as fast as pydantic's own parser, and other threads have a turn between parsing and validation.
     document = _load_json(body.removeprefix(codecs.BOM_UTF8) or b"{}")
@@ -407,11 +316,6 @@ def check_json_size(body: bytes) -> None:
     """Check that a JSON body has few enough values, and among them lists, objects and strings, before it is parsed.
 
     Their characters in strings count too: no text that a request may hold has many of them.
-
-    Raises
-    ------
-    InvalidRequest
-        If it has more.
     """
     n_values = body.count(b",") + 1
     if n_values > MAX_LISTED:
@@ -456,17 +360,7 @@ class DocumentRoute(APIRoute):
 
 
 def decode_bitmap(text: str, n_samples: int, name: str) -> Bitmap:
-    """Decode the bitmap of `n_samples` samples that a text holds in base64. Error messages call it `name`.
-
-    Raises
-    ------
-    InvalidRequest
-        If the text is not base64.
-    BitmapLengthError
-        If the bitmap has another length.
-    TrailingBitsError
-        If bits after the last sample are set.
-    """
+    """Decode the bitmap of `n_samples` samples that a text holds in base64. Error messages call it `name`."""
     starts = range(0, len(text), _BASE64_PIECE)
     try:
         parts = [base64.b64decode(text[start : start + _BASE64_PIECE], validate=True) for start in starts]
@@ -502,13 +396,6 @@ def parse_npy(body: bytes, name: str, kinds: str = "iu") -> NDArray[Any]:
         What error messages call the array.
     kinds
         Allowed kinds of the data type, as the letters of `numpy.dtype.kind`.
-
-    Raises
-    ------
-    MalformedBody
-        If the body is not an npy file, or is damaged.
-    InvalidRequest
-        If the array has more than one dimension, or a data type of another kind.
     """
     stream = io.BytesIO(body)
     try:

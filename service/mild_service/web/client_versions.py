@@ -11,13 +11,7 @@ _CLIENT_PATTERN = re.compile(r"mild-client/([0-9]{1,6}(?:\.[0-9]{1,6}){0,2})")
 
 
 def check_client_version(user_agent: str) -> None:
-    """Check that a User-Agent header does not name an unsupported version of mild-client; other clients may have any.
-
-    Raises
-    ------
-    ClientTooOld
-        If the header names a mild-client that is older than `OLDEST_CLIENT`.
-    """
+    """Check that a User-Agent does not name an unsupported version of mild-client; other clients may have any."""
     match = _CLIENT_PATTERN.match(user_agent)
     if match and _parse_version(match[1]) < _parse_version(OLDEST_CLIENT):
         raise ClientTooOld(

@@ -34,13 +34,7 @@ class Inflater(Protocol):
 
 
 def make_inflater(coding: str) -> Inflater | None:
-    """Return an object that decompresses one body; None for the coding ``identity``.
-
-    Raises
-    ------
-    UnsupportedMediaType
-        If `coding` is not one of `CODINGS`.
-    """
+    """Return an object that decompresses one body; None for the coding ``identity``."""
     if coding not in CODINGS:
         raise UnsupportedMediaType(f"content coding {coding!r} is not read; send gzip, zstd, or none")
     return {"identity": lambda: None, "gzip": _GzipInflater, "zstd": _ZstdInflater}[coding]()

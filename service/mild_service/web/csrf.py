@@ -9,13 +9,7 @@ from mild_service.errors import CrossSite
 
 
 def check_same_site(request: Request) -> None:
-    """Check that a page of this service sent a browser's request, by its headers Sec-Fetch-Site and Origin.
-
-    Raises
-    ------
-    CrossSite
-        If a page of another site sent the request, or if the request has neither header.
-    """
+    """Check that a page of this service sent a browser's request, by its headers Sec-Fetch-Site and Origin."""
     fetch_site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
     own_origin = f"{request.url.scheme}://{request.url.netloc}"
     if fetch_site == "same-origin":
@@ -34,11 +28,6 @@ def check_dns_rebinding(request: Request) -> None:
 
     The owner of a public name may point it at this machine, and a browser then takes the owner's page for a page of
     this service. IP addresses and names without a dot are safe.
-
-    Raises
-    ------
-    CrossSite
-        If the Host header is a name with a dot.
     """
     host = _parse_origin(f"http://{request.headers.get('host', '')}")[1] or ""
     if "." in host and not _is_ip_address(host):

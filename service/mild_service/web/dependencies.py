@@ -117,13 +117,7 @@ async def _get_revalidate_key(request: Request) -> RevalidateKey:
 
 
 async def reject_unknown_query_parameters(request: Request) -> None:
-    """Check that the route takes all query parameters of a request: a misspelt one would be ignored silently.
-
-    Raises
-    ------
-    InvalidRequest
-        If the query has a parameter that the route does not take.
-    """
+    """Check that the route takes all query parameters of a request: a misspelt one would be ignored silently."""
     if not request.query_params:
         return
     allowed = _list_query_names(request.scope["route"].dependant)

@@ -17,13 +17,7 @@ PROBLEM = "application/problem+json"
 
 
 def check_content_type(request: Request, allowed: tuple[str, ...], default: str) -> str:
-    """Return the content type of a request without its parameters, or `default` if the header is absent.
-
-    Raises
-    ------
-    UnsupportedMediaType
-        If the content type is not one of `allowed`.
-    """
+    """Return the content type of a request without its parameters, or `default` if the header is absent."""
     content_type = request.headers.get("content-type", default).partition(";")[0].strip().lower()
     if content_type not in allowed:
         raise UnsupportedMediaType(

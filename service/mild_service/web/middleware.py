@@ -178,13 +178,7 @@ def _hash_script(script: bytes) -> str:
 
 
 def parse_origins(text: str) -> list[str]:
-    """Parse web origins that are separated by commas or spaces.
-
-    Raises
-    ------
-    ConfigurationError
-        If one of them is not an origin, or contains a wildcard.
-    """
+    """Parse web origins that are separated by commas or spaces."""
     origins = text.replace(",", " ").split()
     for origin in origins:
         if not _ORIGIN.fullmatch(origin):

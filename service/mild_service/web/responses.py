@@ -58,11 +58,6 @@ def negotiate(request: Request, offered_types: Sequence[str]) -> Representation:
         The request.
     offered_types
         Media types that the route can send. Of those that the client prefers equally, the first is chosen.
-
-    Raises
-    ------
-    NotAcceptable
-        If the client accepts none of `offered_types`, or no supported coding.
     """
     accept = request.headers.get("accept") or "*/*"
     qualities = _parse_qualities(accept)
@@ -112,11 +107,6 @@ async def make_response(
         ETag of the representation; None if it has none.
     n_bytes
         Most bytes of memory while the body is made, which are taken for the request.
-
-    Raises
-    ------
-    MemoryExceeded, Overloaded
-        As `Admission.encode`.
     """
     account = current_account.get()
 
@@ -241,11 +231,6 @@ def negotiate_selection(request: Request, with_ids: bool = False) -> Representat
         The request.
     with_ids
         Whether the response contains external ids, which not all media types can hold.
-
-    Raises
-    ------
-    NotAcceptable
-        If the client accepts none of these media types, or no supported coding.
     """
     without_ids = (media_types.BITMAP, media_types.NPY)
     return negotiate(request, [name for name in SELECTION_TYPES if not with_ids or name not in without_ids])

@@ -61,13 +61,6 @@ async def read_set(request: Request, n_samples: int, settings: Settings, name: s
         Gives the limits of the body.
     name
         What error messages call the set.
-
-    Raises
-    ------
-    UnsupportedMediaType, BodyTooLarge, MalformedBody, InvalidRequest
-        If the body cannot be read, or contains neither indices nor bits.
-    BitmapLengthError, TrailingBitsError, SampleIndexError
-        If the indices or bits do not fit `n_samples`.
     """
     media_type = media_types.check_content_type(
         request, (media_types.BITMAP, media_types.JSON, media_types.NPY), media_types.BITMAP

@@ -158,11 +158,5 @@ class SelectionRequest(_OptionFields):
         return self.model_dump(exclude_unset=True)
 
     def make_options(self) -> SelectionOptions:
-        """Return all options, with defaults for those that the request does not contain.
-
-        Raises
-        ------
-        ParameterError
-            If an option is out of its range.
-        """
+        """Return all options, with defaults for those that the request does not contain."""
         return SelectionOptions(**self.model_dump()).validate()

@@ -34,13 +34,7 @@ except ImportError:  # Windows: without the lock, it is up to the user that a sp
 
 
 class SpoolLock:
-    """Exclusive lock of a folder by this process, until `release`.
-
-    Raises
-    ------
-    SpoolInUse
-        If another process holds the lock.
-    """
+    """Exclusive lock of a folder by this process, until `release`."""
 
     def __init__(self, folder: Path) -> None:
         self._file = (folder / "lock").open("a")
@@ -77,13 +71,6 @@ class Spool:
         Largest number of bytes of unsent records.
     segment_bytes
         Size in bytes at which a new segment begins.
-
-    Raises
-    ------
-    SpoolInUse
-        If another process, or another object of this process, has locked the spool.
-    SpoolError
-        If the spool does not exist (see `create`), is damaged, or has another version.
     """
 
     def __init__(self, folder: Path, limit: int = 1 << 40, segment_bytes: int = _SEGMENT_BYTES) -> None:
@@ -117,11 +104,6 @@ class Spool:
             Address of the service, which replaces the stored one; None keeps the stored address.
         limit
             Largest number of bytes of unsent records.
-
-        Raises
-        ------
-        SpoolError
-            If the folder cannot be written, or is the spool of another run.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -171,13 +153,7 @@ class Spool:
         )
 
     def append(self, record: Record, is_durable: bool = True) -> None:
-        """Append a record, and flush it to the disk if `is_durable`.
-
-        Raises
-        ------
-        SpoolFull
-            If the limit is reached or the disk is full. Later calls fail too.
-        """
+        """Append a record, and flush it to the disk if `is_durable`."""
         content = record.encode()
         with self._mutex:
             if self.is_full:
@@ -248,13 +224,7 @@ class Spool:
         self._write_progress()
 
     def copy_to_refused(self, reason: str) -> Path:
-        """Copy the record that `peek` returned, and the `reason`, to ``refused/``, and return the path of the copy.
-
-        Raises
-        ------
-        SpoolFull
-            If the copy cannot be written; the record stays where it is.
-        """
+        """Copy the record that `peek` returned, and the `reason`, to ``refused/``, and return the path of the copy."""
         assert self._peeked is not None
         record, _ = self._peeked
         name = f"{self._segment:08d}-{self._offset:010d}-{record.name}"

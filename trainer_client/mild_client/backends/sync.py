@@ -57,13 +57,7 @@ class RefusedResult:
 
 
 def find_spools(root: str | PathLike[str]) -> list[Path]:
-    """Return the folders of all spools in `root` and its subfolders, sorted by path.
-
-    Raises
-    ------
-    ParameterError
-        If `root` is not a folder.
-    """
+    """Return the folders of all spools in `root` and its subfolders, sorted by path."""
     root = to_path(root, "root")
     if not root.is_dir():
         raise ParameterError(f"{root} is no folder; give one with spools in it, such as the --out of a training")
@@ -91,11 +85,6 @@ def sync_spools(
         API key to send. None takes the key in ``MILD_API_KEY``, if that is set.
     connect
         Function that creates the client of an address; None creates a `MildClient`.
-
-    Raises
-    ------
-    ParameterError
-        If `root` is not a folder, or an address or the key is invalid.
     """
     clients: dict[str, MildClient] = {}
     try:
@@ -145,11 +134,6 @@ def handle_refused(
     action
         ``send`` sends each record again, and deletes it from ``refused/`` once the service has it. ``drop`` deletes
         it. None only lists them.
-
-    Raises
-    ------
-    ParameterError
-        If `root` is not a folder, or an address or the key is invalid.
     """
     for folder in find_spools(root):
         try:

@@ -68,13 +68,7 @@ class Uploader:
             self._backend.use_attempt(RunSpec(spool.run_id, spool.n_samples), spool.attempt)
 
     def send(self, record: Record) -> None:
-        """Send one record; sending it twice changes nothing.
-
-        Raises
-        ------
-        MildError
-            If the record cannot be sent now (one of `TEMPORARY_ERRORS`), or the service refuses it.
-        """
+        """Send one record; sending it twice changes nothing."""
         meta = record.meta
         if record.kind == "open":
             self._send_open(meta)
@@ -140,11 +134,6 @@ def upload_next(spool: Spool, uploader: Uploader) -> MildError | None:
     """Send the oldest record of a spool, and return None, or the error if the service refuses the record.
 
     A refused record is moved to ``refused/``.
-
-    Raises
-    ------
-    ServiceUnreachable, Unavailable, NotAllowed, SpoolFull
-        If the record cannot be sent, or a refused one not be set aside, now. It stays in the spool.
     """
     record = spool.peek()
     if record is None:

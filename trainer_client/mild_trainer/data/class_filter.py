@@ -25,13 +25,7 @@ class ClassFilter:
     size: int = 0
 
     def select_indices(self, names: Sequence[str]) -> list[int]:
-        """Return the positions of the selected classes in `names`, the names of all classes, in the order of `classes`.
-
-        Raises
-        ------
-        DataError
-            If `names` has fewer classes, the file cannot be read, or the file has an unknown class or repeats one.
-        """
+        """Return the positions of the selected classes in `names`, those of all classes, in the order of `classes`."""
         if self.classes in ("all", "present"):
             return list(range(len(names)))
         if self.classes.isdecimal():
@@ -56,13 +50,7 @@ class ClassFilter:
         return [positions[name] for name in selected_names]
 
     def renumbers(self, dataset: str) -> bool:
-        """Return whether numbers of classes that leave some out are to be numbered anew.
-
-        Raises
-        ------
-        DataError
-            If the filter is for folders of images, and `dataset` is none.
-        """
+        """Return whether numbers of classes that leave some out are to be numbered anew."""
         if self.size:
             raise DataError(f"--image-size is {self.size}, for folders of images and not for {dataset}; leave it out")
         if self.classes not in ("all", "present"):

@@ -40,11 +40,6 @@ def read_labels(source: str, name: str, values: NDArray[Any]) -> RawLabels:
 
     A column of shape (n_samples, 1) and one-hot rows lose their second axis, whole floats become integers, and bytes
     become text.
-
-    Raises
-    ------
-    DataError
-        If there are several labels for a sample, or a label is no whole number, negative or absent.
     """
     where = f"{source}: {name}"
     if values.ndim == 2 and values.shape[1] == 1:
@@ -102,12 +97,6 @@ def number_classes(
         Names of classes 0, 1, …, where the source has them.
     renumber
         Whether numbers that are not 0..n_classes-1 are numbered in ascending order, and become names.
-
-    Raises
-    ------
-    DataError
-        If numbers and names are mixed, numbers leave classes without samples, a label is negative, the test samples
-        have a class of their own, there is only one class, or nearly as many classes as samples.
     """
     parts = {name: labels for name, labels in parts.items() if len(labels)}
     kinds = {labels.dtype.kind for labels in parts.values()}

@@ -73,12 +73,6 @@ def download_dataset(dataset: str, data_dir: Path | None, sources: Mapping[str, 
         Folder for the files.
     sources
         Files to download, by data set.
-
-    Raises
-    ------
-    DataError
-        If `sources` lacks the data set, `data_dir` is None, or a file cannot be downloaded or has another hash. Such
-        a file is not kept.
     """
     if dataset not in sources:
         raise DataError(f"{dataset} cannot be downloaded, only {', '.join(sources)}; leave out --download")

@@ -24,11 +24,6 @@ def read_features(source: str, values: NDArray[Any], n_samples: int) -> NDArray[
         The array as read.
     n_samples
         Number of labels.
-
-    Raises
-    ------
-    DataError
-        If the array has another shape or holds no numbers, or some are NaN, infinite or beyond float32.
     """
     there = f"{source} is {values.dtype} of shape {values.shape}"
     if values.ndim in (3, 4):
@@ -87,13 +82,7 @@ def compute_feature_statistics(features: NDArray[Any]) -> tuple[NDArray[np.float
 
 
 def describe_constant(source: str, features: NDArray[Any]) -> list[str]:
-    """Return a sentence about features that have one value in all training samples, if there are any.
-
-    Raises
-    ------
-    DataError
-        If all features are constant.
-    """
+    """Return a sentence about features that have one value in all training samples, if there are any."""
     n_constant, n_features = int(find_constant(features).sum()), features.shape[1]
     if n_constant == n_features:
         raise DataError(f"{source}: no feature differs between training samples; give features that do")

@@ -43,11 +43,6 @@ def write_features(path: Path, data: Dataset, blocks: Iterable[tuple[str, NDArra
     -------
     n_features
         Number of features.
-
-    Raises
-    ------
-    DataError
-        If a feature is not a finite number of float32, or rows differ in their numbers of features.
     """
     temporary_path = path.with_name(f"{path.name}.part")
     n_features = 0

@@ -37,13 +37,7 @@ def find_separator(text: str) -> str:
 
 
 def check_folder(data_dir: Path | None, dataset: str) -> Path:
-    """Return `data_dir` after checking that it is a folder; `dataset` is the name of the data set in messages.
-
-    Raises
-    ------
-    DataError
-        If `data_dir` is None or not a folder.
-    """
+    """Return `data_dir` after checking that it is a folder; `dataset` is the name of the data set in messages."""
     if data_dir is None:
         raise DataError(f"{dataset} is read from a folder and none was given; name it with --data-dir")
     if not data_dir.is_dir():
@@ -61,11 +55,6 @@ def read_file(path: Path, remedy: str) -> bytes:
         The file.
     remedy
         Last part of the error message, which says where to get the file.
-
-    Raises
-    ------
-    DataError
-        If the file is absent or damaged.
     """
     try:
         content = path.read_bytes()
@@ -87,11 +76,6 @@ def read_arrays(path: Path, remedy: str, array_name: str = "array") -> dict[str,
         Last part of the error message, which says where to get the file.
     array_name
         Name for the array of an ``.npy`` file.
-
-    Raises
-    ------
-    DataError
-        If the file is absent or damaged.
     """
     if path.is_dir():
         raise DataError(f"{path} is a folder; {remedy}")
@@ -148,11 +132,6 @@ def read_torch_arrays(path: Path, remedy: str, array_name: str | None = None) ->
         Last part of the error message, which says where to get the file.
     array_name
         Name for a list, an array or a tensor that is not in a dictionary; None refuses such a file.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged, or holds objects other than arrays and plain values.
     """
     import torch
 
@@ -187,11 +166,6 @@ def read_pickle(path: Path, remedy: str) -> dict[bytes, Any]:
         The file.
     remedy
         Last part of the error message, which says where to get the file.
-
-    Raises
-    ------
-    DataError
-        If the file is absent or damaged, or holds objects other than arrays and plain values.
     """
     raw = read_file(path, remedy)
     try:

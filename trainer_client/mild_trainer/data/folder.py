@@ -220,11 +220,6 @@ def list_folder(data_dir: Path | None, class_filter: ClassFilter) -> PictureList
 
     The classes are the subfolders of ``train``, with ``test`` or ``val`` for testing if there is one, or those of the
     folder itself, where all pictures are for training. Hidden and system files are skipped.
-
-    Raises
-    ------
-    DataError
-        If there are no classes or no pictures, or the test set has other classes.
     """
     if data_dir is not None and data_dir.is_file():
         raise DataError(f"{data_dir} is a file; give a folder of pictures, or an .npz of images or features")
@@ -250,13 +245,7 @@ def list_folder(data_dir: Path | None, class_filter: ClassFilter) -> PictureList
 
 
 def _read_layout(root: Path) -> tuple[_Part, _Part]:
-    """Return the training and the test part of a folder of pictures; the test part may have no pictures.
-
-    Raises
-    ------
-    DataError
-        If there are no class folders or no pictures in them, or fewer than two classes.
-    """
+    """Return the training and the test part of a folder of pictures; the test part may have no pictures."""
     folders = {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and not _is_system_name(path.name)}
     train_folder, test_folder = (
         next((folders[name] for wanted in kinds for name in folders if name.lower() == wanted), None)
@@ -355,13 +344,7 @@ _DEFAULT_SIZE = 128
 
 
 def list_webvision(data_dir: Path | None, class_filter: ClassFilter) -> PictureList:
-    """List WebVision's training images of Google, and its validation images as the test set.
-
-    Raises
-    ------
-    DataError
-        If a list is missing or damaged.
-    """
+    """List WebVision's training images of Google, and its validation images as the test set."""
     root = files.check_folder(data_dir, "webvision")
     names = _read_lines(root / "info" / "synsets.txt")
     classes = class_filter.select_indices([name.split()[0] for name in names])

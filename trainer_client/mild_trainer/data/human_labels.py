@@ -59,11 +59,6 @@ def apply_human_labels(data: Dataset, spec: str, data_dir: Path | None) -> Datas
         Data set and name of the human labels, such as ``cifar10n:worse``.
     data_dir
         Folder of the images and the label file.
-
-    Raises
-    ------
-    DataError
-        If there is no label file, or the file lacks a column or belongs to other images.
     """
     kind, _, name = spec.partition(":")
     label_file = _LABEL_FILES[kind]

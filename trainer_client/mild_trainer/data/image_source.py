@@ -39,13 +39,7 @@ class ImageSource:
 
     @classmethod
     def open(cls, pictures: PictureList) -> Self:
-        """Return the source of pictures in files, of which the headers are read.
-
-        Raises
-        ------
-        DataError
-            If pictures cannot be read; the message names the first ones.
-        """
+        """Return the source of pictures in files, of which the headers are read."""
         opened = open_pictures(pictures.paths, pictures.side)
         x_train, x_test = opened.parts
         data = pictures.make_dataset(np.arange(len(x_train)), np.arange(len(x_test)))
@@ -60,13 +54,7 @@ class ImageSource:
         return [] if self.pictures is None else self.pictures.describe_conversions()
 
     def iter_batches(self, batch_size: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-        """Yield the images, shape (n_batch, height, width, n_channels): ``x_train`` in their order, then ``x_test``.
-
-        Raises
-        ------
-        DataError
-            If pictures cannot be read.
-        """
+        """Yield the images, shape (n_batch, height, width, n_channels): ``x_train`` in their order, then ``x_test``."""
         parts: tuple[tuple[str, NDArray[Any], NDArray[np.uint8] | PictureFiles], ...] = (
             ("x_train", self.data.x_train, self.x_train),
             ("x_test", self.data.x_test, self.x_test),

@@ -15,11 +15,6 @@ def parse_imbalance(spec: str) -> tuple[str, float]:
     """Split a specification into its kind and the size of the smallest class as a share of the largest.
 
     The share of ``none`` is 1.
-
-    Raises
-    ------
-    ParameterError
-        If the kind is unknown or the share is not a number above 0 and at most 1.
     """
     kind, _, text = spec.partition(":")
     if spec == "none":
@@ -46,11 +41,6 @@ def make_imbalanced(data: Dataset, spec: str, seed: int) -> Dataset:
         Kind and share, such as ``step:0.1``.
     seed
         Seed of the draw. At least one sample of each class is kept.
-
-    Raises
-    ------
-    ParameterError
-        If the specification is invalid.
     """
     kind, share = parse_imbalance(spec)
     if spec == "none":

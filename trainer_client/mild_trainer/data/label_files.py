@@ -71,11 +71,6 @@ class LabelFile:
         ----------
         classes, indices
             Shape (n_labels,), the class and the sample of each label; without `indices`, they are in order.
-
-        Raises
-        ------
-        DataError
-            If a class is negative.
         """
         if (is_negative := (classes < 0) & ~self.is_absent).any():
             raise DataError(
@@ -99,11 +94,6 @@ def read_label_file(spec: str, columns: Mapping[str, str] | None = None) -> Labe
         Path of the file, with ``:`` and the name of a column if it has several.
     columns
         Names that the columns of ``sample`` and ``label`` may have, too.
-
-    Raises
-    ------
-    DataError
-        If the file is absent or damaged, or has no labels or several for a sample.
     """
     columns = columns or {}
     path, label_column = _split_spec(spec)
@@ -135,11 +125,6 @@ def replace_labels(data: Dataset, spec: str, *, is_noise: bool) -> Dataset:
         Path of the file, with ``:`` and the name of a column if it has several.
     is_noise
         Whether the labels of the data set are the true ones. Otherwise, only its own true labels are kept.
-
-    Raises
-    ------
-    DataError
-        If the file is absent or damaged, has no label or several for a sample, or a label of no class.
     """
     label_file = read_label_file(spec)
     path, labels = label_file.path, label_file.labels
@@ -299,13 +284,7 @@ def _check_clean_labels(data: Dataset, label_file: LabelFile) -> None:
 
 
 def _number_labels(data: Dataset, path: Path, labels: class_labels.RawLabels) -> NDArray[np.int64]:
-    """Return labels as numbers of the data set's classes, which they name as the data set does.
-
-    Raises
-    ------
-    DataError
-        If a label is none of the classes.
-    """
+    """Return labels as numbers of the data set's classes, which they name as the data set does."""
     texts = np.array([str(label) for label in labels.tolist()], dtype=np.str_)
     names = data.class_names or tuple(map(str, range(data.n_classes)))
     numbers = {name: number for number, name in enumerate(names)}

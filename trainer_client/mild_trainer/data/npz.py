@@ -119,12 +119,6 @@ def load_npz(path: Path | None, class_filter: ClassFilter) -> Dataset:
 
     Images of any numeric type become bytes, and channels may come first. Labels may be whole numbers, names, or
     one-hot. Test images, true labels (``y_train_clean``), ``ids`` and ``class_names`` are optional.
-
-    Raises
-    ------
-    DataError
-        If `path` is None, the file is absent or damaged, an array is missing, or images or labels cannot be read in
-        only one way.
     """
     return _load(_IMAGES, path, class_filter)
 
@@ -133,12 +127,6 @@ def load_features(path: Path | None, class_filter: ClassFilter) -> Dataset:
     """Load features from the arrays of an ``.npz`` file: numbers of shape (n_samples, n_features).
 
     The other arrays are those of `load_npz`.
-
-    Raises
-    ------
-    DataError
-        If `path` is None, the file is absent, damaged or larger than the free memory, an array is missing, features
-        are not finite or all constant, or labels cannot be read in only one way.
     """
     return _load(_VECTORS, path, class_filter)
 
@@ -249,13 +237,7 @@ def _convert_images(path: Path, raw: Mapping[str, _Raw]) -> tuple[dict[str, NDAr
 
 
 def _arrange_axes(path: Path, array: _Raw) -> tuple[NDArray[Any], str]:
-    """Return images of shape (n, height, width, n_channels), and what was done to their axes, for people.
-
-    Raises
-    ------
-    DataError
-        If the images have other axes than these, or their number is not that of the labels.
-    """
+    """Return images of shape (n, height, width, n_channels), and what was done to their axes, for people."""
     images, n_samples = array.values, array.n_labels
     where = f"{path}: {array.name}"
     note = ""
@@ -295,13 +277,7 @@ _VECTORS = _Format("features", _FEATURE_NAMES, (2,), "features as floats of shap
 def _read_ids(
     path: Path, arrays: Mapping[str, NDArray[Any]], name: str | None, n_samples: int
 ) -> NDArray[np.str_] | None:
-    """Return the id of each training sample; None without the array.
-
-    Raises
-    ------
-    DataError
-        If their number is not that of the samples, or one is repeated.
-    """
+    """Return the id of each training sample; None without the array."""
     ids = _read_texts(arrays, name)
     if ids is None:
         return None

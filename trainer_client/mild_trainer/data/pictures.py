@@ -72,13 +72,7 @@ class PictureFiles:
         return len(self.paths)
 
     def read(self, positions: Sequence[int]) -> NDArray[np.uint8]:
-        """Return the pictures at `positions` in `paths` as RGB, shape (n, height, width, 3).
-
-        Raises
-        ------
-        DataError
-            If pictures cannot be read; the message names the first ones.
-        """
+        """Return the pictures at `positions` in `paths` as RGB, shape (n, height, width, 3)."""
         images = np.empty((len(positions), self.size[1], self.size[0], 3), dtype=np.uint8)
 
         def read(path: Path) -> tuple[NDArray[np.uint8], bool]:
@@ -135,11 +129,6 @@ def open_pictures(parts: Sequence[Sequence[Path]], side: int) -> OpenedPictures:
     side
         Height and width that they are brought to; 0 keeps their size if all are alike and no side is longer than
         `DEFAULT_SIDE`, and else brings them to their median proportions within that.
-
-    Raises
-    ------
-    DataError
-        If pictures cannot be read; the message names the first ones.
     """
     paths = [path for part in parts for path in part]
     headers = _read_all(paths, _read_header)

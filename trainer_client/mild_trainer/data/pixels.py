@@ -42,11 +42,6 @@ class ByteScale:
         ----------
         source
             Where the values are from, for messages.
-
-        Raises
-        ------
-        DataError
-            If the values are negative, too large, not finite, or no numbers.
         """
         if dtype.kind == "b":
             return cls(factor=255.0, text="true and false become 255 and 0")
@@ -84,13 +79,7 @@ class ByteScale:
 
 
 def scale_arrays(source: str, arrays: Iterable[NDArray[Any]]) -> tuple[list[NDArray[np.uint8]], str]:
-    """Return arrays of pixels as bytes, all in the scale of their common extremes, and what was done, for people.
-
-    Raises
-    ------
-    DataError
-        If the arrays have different types, or their values are no pixels.
-    """
+    """Return arrays of pixels as bytes, all in the scale of their common extremes, and what was done, for people."""
     filled = [array for array in arrays if array.size]
     dtypes = {array.dtype for array in filled}
     if len(dtypes) > 1:

@@ -21,13 +21,7 @@ _CIFAR_REMEDY = "unpack https://www.cs.toronto.edu/~kriz/{} and give its parent,
 
 
 def load_cifar10(data_dir: Path | None) -> Dataset:
-    """Load CIFAR-10: 50,000 training and 10,000 test images of 10 classes, 32x32 in colour.
-
-    Raises
-    ------
-    DataError
-        If a file is absent or damaged, or has another number of images.
-    """
+    """Load CIFAR-10: 50,000 training and 10,000 test images of 10 classes, 32x32 in colour."""
     root = _find_folder(data_dir, "cifar-10-batches-py")
     remedy = _CIFAR_REMEDY.format("cifar-10-python.tar.gz")
     x_train, y_train = _read_batches(root, [f"data_batch_{i}" for i in range(1, 6)], 10_000, b"labels", remedy)
@@ -36,13 +30,7 @@ def load_cifar10(data_dir: Path | None) -> Dataset:
 
 
 def load_cifar100(data_dir: Path | None) -> Dataset:
-    """Load CIFAR-100: 50,000 training and 10,000 test images of 100 classes, 32x32 in colour.
-
-    Raises
-    ------
-    DataError
-        If a file is absent or damaged, or has another number of images.
-    """
+    """Load CIFAR-100: 50,000 training and 10,000 test images of 100 classes, 32x32 in colour."""
     root = _find_folder(data_dir, "cifar-100-python")
     remedy = _CIFAR_REMEDY.format("cifar-100-python.tar.gz")
     x_train, y_train = _read_batches(root, ["train"], 50_000, b"fine_labels", remedy)
@@ -91,13 +79,7 @@ _MNIST_REMEDY = (
 
 
 def load_mnist(data_dir: Path | None, class_filter: ClassFilter) -> Dataset:
-    """Load MNIST, or another data set in idx files of the same names, gzipped or not.
-
-    Raises
-    ------
-    DataError
-        If a file is absent or damaged.
-    """
+    """Load MNIST, or another data set in idx files of the same names, gzipped or not."""
     root = files.check_folder(data_dir, "mnist")
     x_train, y_train = _read_mnist_images(root, "train"), _read_mnist_labels(root, "train")
     x_test, y_test = _read_mnist_images(root, "t10k"), _read_mnist_labels(root, "t10k")

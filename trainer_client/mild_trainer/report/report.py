@@ -170,11 +170,6 @@ def write_run_report(run: str, url: str | None, api_key: str | None, path: Path)
         Key for the service, if it needs one.
     path
         The HTML file, whose folder is created if it does not exist.
-
-    Raises
-    ------
-    ReviewError
-        If `url` is None, and `run` is not the folder of a training, or the training used a service outside its folder.
     """
     folder = Path(run)
     if not folder.is_dir() and url is not None:

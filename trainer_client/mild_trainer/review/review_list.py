@@ -92,13 +92,7 @@ def format_data_row(
 
 
 def write_list(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
-    """Write the rows of a list, with a header, to a new CSV file.
-
-    Raises
-    ------
-    ReviewError
-        If the file exists, as it may hold marks.
-    """
+    """Write the rows of a list, with a header, to a new CSV file."""
     try:
         with path.open("x", newline="", encoding="utf-8") as file:
             clean_set.write_rows(file, rows)
@@ -117,15 +111,6 @@ def read_marks(path: Path, n_samples: int) -> Audit:
     The columns ``index`` and ``mark`` are enough.
 
     A mark is ``clean``, ``wrong``, or ``unsure``, which counts as ``wrong``.
-
-    Raises
-    ------
-    ReviewError
-        If a column is missing, a row is invalid, or no row has a mark.
-    SampleIndexError
-        If an index lies outside ``0..n_samples-1``.
-    InvalidInput
-        If a sample has two marks that contradict each other.
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
         try:

@@ -108,12 +108,6 @@ def open_reviewed_run(run: str, url: str | None, api_key: str | None) -> Iterato
         Folder of a training, or the id of a run at the service.
     url, api_key
         Address of the service, and the API key to send.
-
-    Raises
-    ------
-    ReviewError
-        If `run` is not the folder of a training and `url` is None, or the training used a service that is not
-        embedded and `url` is None.
     """
     folder = Path(run)
     training = TrainingFolder.read(folder) if folder.is_dir() else None

@@ -60,11 +60,6 @@ class DeviceImages:
         Random changes that `iter_augmented` makes.
     data_on
         Where the images are stored; ``auto`` stores them on the device if they fit.
-
-    Raises
-    ------
-    ParameterError
-        If `data_on` is ``device`` and the images do not fit.
     """
 
     def __init__(

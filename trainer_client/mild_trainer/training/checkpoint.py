@@ -188,11 +188,6 @@ def load_checkpoint(folder: Path, settings: TrainSettings) -> Checkpoint:
         The folder that was passed to `save_checkpoint`.
     settings
         Settings of the training that resumes.
-
-    Raises
-    ------
-    CheckpointError
-        If the folder has no checkpoint, the checkpoint is damaged, or it was written with other settings.
     """
     path = folder / _FILE_NAME
     if not path.exists():

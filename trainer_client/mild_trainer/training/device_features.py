@@ -34,11 +34,6 @@ class DeviceFeatures:
     dither
         Standard deviation of the Gaussian noise on the standardised features, in the training pass and where bits are
         recorded; 0 for none.
-
-    Raises
-    ------
-    ParameterError
-        If the features take more memory than is free on the device.
     """
 
     def __init__(

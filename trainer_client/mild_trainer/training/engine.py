@@ -28,11 +28,6 @@ class ComputeContext:
         """Apply the settings to torch, and return the context.
 
         The device ``auto`` is CUDA if it is available, else MPS, else the CPU.
-
-        Raises
-        ------
-        ParameterError
-            If the device of the settings is not available.
         """
         if settings.threads:
             torch.set_num_threads(settings.threads)
@@ -63,13 +58,7 @@ class ComputeContext:
 
 
 def choose_device(name: DeviceName) -> DeviceName:
-    """Return the device of a name; ``auto`` is CUDA if it is available, else MPS, else the CPU.
-
-    Raises
-    ------
-    ParameterError
-        If the device is not available.
-    """
+    """Return the device of a name; ``auto`` is CUDA if it is available, else MPS, else the CPU."""
     available: dict[DeviceName, bool] = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),

@@ -191,11 +191,6 @@ def store_images(images: NDArray[np.uint8], pad: int, device: torch.device, data
         Device of the training.
     data_on
         ``device``, ``host``, or ``auto``: the device if that leaves enough memory for the training, else the host.
-
-    Raises
-    ------
-    ParameterError
-        If `data_on` is ``device`` and the images do not fit.
     """
     n_samples, height, width, n_channels = images.shape
     n_bytes = images.nbytes + n_samples * (height + 2 * pad) * (width + 2 * pad) * n_channels  # both, while it pads

@@ -118,14 +118,6 @@ def run_rounds(
         Whether to resume from the checkpoint in `out`.
     keep_bits
         Whether the records of rounds trained in this call include the bits of every epoch.
-
-    Raises
-    ------
-    DataError
-        If the data set is absent or damaged.
-    CheckpointError
-        If `resume` is true and `out` has no checkpoint, a damaged one, or one that was written with other settings or
-        data.
     """
     ranks = Ranks.current()
     stored_checkpoint = ranks.call_on_rank0(

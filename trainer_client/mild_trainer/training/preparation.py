@@ -7,26 +7,14 @@ from mild_trainer.settings import TrainSettings
 
 
 def read_dataset(settings: TrainSettings) -> Dataset:
-    """Read the data set that the settings name; with `settings.download`, download it first.
-
-    Raises
-    ------
-    DataError
-        If the data set is absent or damaged, or cannot be downloaded.
-    """
+    """Read the data set that the settings name; with `settings.download`, download it first."""
     if settings.download:
         download.download_dataset(settings.dataset, settings.data_dir)
     return datasets.load(settings.dataset, settings.data_dir, ClassFilter(settings.classes, settings.image_size))
 
 
 def prepare_dataset(settings: TrainSettings, data: Dataset) -> Dataset:
-    """Return the data set that a training uses: with human labels, a subset, and label noise, as the settings say.
-
-    Raises
-    ------
-    DataError
-        If a file of labels is missing or belongs to other samples, or the subset is too small.
-    """
+    """Return the data set that a training uses: with human labels, a subset, and label noise, as the settings say."""
     if settings.labels is not None:
         data = label_files.replace_labels(data, str(settings.labels), is_noise=False)
     if (path := noise.get_label_file(settings.noise)) is not None:

@@ -236,13 +236,7 @@ class Trainer:
 def place_samples(
     settings: TrainSettings, data: Dataset, context: ComputeContext
 ) -> tuple[DeviceSamples, DeviceSamples]:
-    """Return the training and the test samples on the device, both normalised by the statistics of the former.
-
-    Raises
-    ------
-    ParameterError
-        If they do not fit where the settings want them.
-    """
+    """Return the training and the test samples on the device, both normalised by the statistics of the former."""
     mean, std = data.compute_channel_statistics()
     device, dtype, data_on = context.device, context.dtype, settings.data_on
     if data.has_features:

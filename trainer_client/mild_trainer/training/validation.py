@@ -29,11 +29,6 @@ def hold_out_samples(labels: Labels, share: float, seed: int) -> Bitmap:
     -------
     held_out
         Bitmap of the validation samples, shape (n_bytes,).
-
-    Raises
-    ------
-    DataError
-        If a positive `share` is less than one sample, or leaves fewer than two samples to train on.
     """
     n_samples = len(labels)
     n_held_out = round(share * n_samples)

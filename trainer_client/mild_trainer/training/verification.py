@@ -33,11 +33,6 @@ def measure_held_out_agreement(
         `Trainer.initialise_round` draws new ones.
     reporter
         Receives the progress.
-
-    Raises
-    ------
-    DataError
-        If the data set has too few samples for two folds.
     """
     if data.n_samples < _MIN_SAMPLES:
         raise DataError(
