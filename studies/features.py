@@ -81,6 +81,11 @@ def list_cases(inputs: Inputs) -> list[Case]:
     ]
 
 
+def list_settings(case: Case) -> tuple[TrainSettings]:
+    """Return the defaults of heads on features."""
+    return (TrainSettings.for_dataset("features", seed=int(case["seed"] or 0), device="cpu", threads=1),)
+
+
 def run_case(case: Case, inputs: Inputs) -> Mapping[str, Any]:
     """Train a head, and let everybody judge its samples, of which the planted ones are left out."""
     training = _train(case, inputs)
@@ -105,10 +110,9 @@ def run_case(case: Case, inputs: Inputs) -> Mapping[str, Any]:
 
 
 def _train(case: Case, inputs: Inputs) -> _Training:
-    seed = int(case["seed"] or 0)
+    (settings,) = list_settings(case)
     path, noise = inputs.features[str(case["features"])], str(case["noise"])
-    data = load_half(path, inputs.human_labels, noise, inputs.half, seed)
-    settings = TrainSettings.for_dataset("features", seed=seed, device="cpu", threads=1)
+    data = load_half(path, inputs.human_labels, noise, inputs.half, settings.seed)
     recording = record_head(settings, data)
     assert data.clean is not None
     assert recording.bits.planted is not None

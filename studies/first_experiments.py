@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks.truth import auc
@@ -30,7 +31,14 @@ from studies.trainings import (
 TITLE = "The first experiments: tracking, thresholds, two rounds"
 FIXED_SHARES = (0.25, 0.5, 0.75)
 """Fixed thresholds, as shares of the epochs in which a kept sample may be misclassified; the middle one is metric 0."""
-_FIXED = SelectionOptions(threshold="value", value=0.0)
+_WAYS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "tracking": {"rounds": 1, "plant": 0.0},
+        "fitted": {"rounds": 2, "oracle": True},
+        "fixed": {"rounds": 2, "selection": SelectionOptions(threshold="value", value=0.0)},
+    }
+)
+"""Settings of each experiment."""
 _TEXT = f"""{DATA_POINTER}
 
 Means over seeds. *Tracking*: the same training without and with recorded bits, everyone observed, no label planted.
@@ -43,7 +51,7 @@ where two rounds are less accurate than training on all labels.
 
 def list_cases(inputs: Inputs) -> list[Case]:
     """List the experiments: all on symmetric 0.2, and the thresholds on more noise where trainings are short."""
-    ways = ("tracking", "fitted", "fixed")
+    ways = tuple(_WAYS)
     small = make_cases(inputs, (SMALL,), 3, ("symmetric:0.2",), way=ways)
     if inputs.profile == "gpu":
         return small
@@ -54,14 +62,19 @@ def list_cases(inputs: Inputs) -> list[Case]:
     return short + make_cases(inputs, ("digits",), 3, noises, way=ways[1:]) + small
 
 
+def list_settings(case: Case) -> tuple[TrainSettings]:
+    """Return the settings of an experiment."""
+    return (make_settings(case, **_WAYS[str(case["way"])]),)
+
+
 def run_case(case: Case, inputs: Inputs) -> Mapping[str, Any]:
     """Train without and with tracking, or over two rounds."""
-    data = load_case(case, inputs)
+    (settings,), data = list_settings(case), load_case(case, inputs)
     if case["way"] == "tracking":
-        return _compare_tracking(make_settings(case, rounds=1, plant=0.0), data)
+        return _compare_tracking(settings, data)
+    training = record_training(settings, data)
     if case["way"] == "fixed":
-        return describe_rounds(record_training(make_settings(case, rounds=2, selection=_FIXED), data))
-    training = record_training(make_settings(case, rounds=2, oracle=True), data)
+        return describe_rounds(training)
     return {
         **describe_rounds(training),
         "auc": round(_measure_auc(training), 4),

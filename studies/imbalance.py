@@ -76,9 +76,14 @@ def list_cases(inputs: Inputs) -> list[Case]:
     ]
 
 
+def list_settings(case: Case) -> tuple[TrainSettings]:
+    """Return the settings of two rounds with the cut of a case."""
+    return (make_settings(case, rounds=2, selection=CUTS[str(case["cut"])]),)
+
+
 def run_case(case: Case, inputs: Inputs) -> Mapping[str, Any]:
     """Train over two rounds on unequal classes or partly shifted images, and then on three sets."""
-    data, settings = load_case(case, inputs), make_settings(case, rounds=2, selection=CUTS[str(case["cut"])])
+    (settings,), data = list_settings(case), load_case(case, inputs)
     if case["tail"] == "shift":
         return _run_shift(settings, data, get_seed(case))
     data = make_imbalanced(data, str(case["tail"]), get_seed(case))

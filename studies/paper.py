@@ -4,11 +4,13 @@ usage: python -m studies.paper --data-dir DIR --features FILE.npz ... [--section
        python -m studies.paper --list | --write
 
 DIR holds ``cifar-10-batches-py``, ``cifar-100-python`` and ``cifar-n-labels.npz``; each FILE features and true labels
-of the first images of CIFAR-10 or CIFAR-100 (`mild features`, see ``studies/README.md``). A case takes at most a minute
-of one core, and its row is written as soon as it is there (``studies/results/paper.jsonl``); what is there is not done
-again. The sections are done in the order of `SECTIONS`, each for one seed after the other. ``--list`` says how many
-cases are done and how long the others take; ``--write`` writes ``docs/results.md``, its plots and the lines of
-``README.md`` that are made from the rows. Both train nothing. Needs ``pip install -e ".[bench]"``.
+of the first images of CIFAR-10 or CIFAR-100 (`mild features`, see ``studies/README.md``). A case takes about a minute
+of one core at most, and its row is written as soon as it is there (``studies/results/paper.jsonl``); what is there is
+not done again. A row holds a fingerprint of the settings that its case depends on: where one of their defaults is
+another one today, the row is left out of everything, its case is done again, and stderr says how many are. The sections
+are done in the order of `SECTIONS`, each for one seed after the other. ``--list`` says how many cases are done and how
+long the others take; ``--write`` writes ``docs/results.md``, its plots and the lines of ``README.md`` that are made
+from the rows. Both train nothing. Needs ``pip install -e ".[bench]"``.
 """
 
 import argparse
@@ -27,9 +29,10 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks.timing import machine
+from mild_core.errors import ParameterError
 from studies import features, finish, first_experiments, imbalance, promise, scores, sensitivity, stability
 from studies.peer_tables import format_headline
-from studies.programme import Case, Half, Inputs, Profile, Row, Section, make_key, read_rows
+from studies.programme import Case, Half, Inputs, Profile, Row, Section, make_fingerprint, make_key, read_rows
 
 SECTIONS: Mapping[str, Section] = MappingProxyType(
     {
@@ -72,11 +75,32 @@ def list_cases(section: Section, inputs: Inputs) -> list[Case]:
 def run_case(name: str, case: Case, inputs: Inputs) -> Row:
     """Run a case of a section; in the same or in another process."""
     torch.set_num_threads(1)
-    started = time.perf_counter()
+    fingerprint, started = make_fingerprint(SECTIONS[name].list_settings(case)), time.perf_counter()
     with threadpool_limits(1):
         result = SECTIONS[name].run_case(case, inputs)
     seconds = round(time.perf_counter() - started, 2)
-    return Row(name, case, result, seconds, machine("torch", "numpy", "scipy", "scikit-learn"))
+    return Row(name, case, result, seconds, machine("torch", "numpy", "scipy", "scikit-learn"), fingerprint)
+
+
+def find_current(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows that today's settings would give, and say on stderr how many others are left out, and why."""
+    current = [row for row in rows if row.fingerprint is not None and row.fingerprint == _sign_case(row)]
+    n_unsigned = sum(row.fingerprint is None for row in rows)
+    for number, reason in (
+        (n_unsigned, "have no fingerprint of the settings that they were computed with"),
+        (len(rows) - len(current) - n_unsigned, "were computed with other settings than today's"),
+    ):
+        if number:
+            print(f"left out: {number} of {len(rows)} rows, which {reason}; run their cases again", file=sys.stderr)
+    return current
+
+
+def _sign_case(row: Row) -> str | None:
+    """Return the fingerprint that a row's case has today; None where no section has such a case any more."""
+    try:
+        return make_fingerprint(SECTIONS[row.section].list_settings(row.case))
+    except (KeyError, ParameterError):
+        return None
 
 
 def run(
@@ -162,10 +186,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 1 if a case has failed."""
     arguments: Any = parse(argv)
-    rows = read_rows(arguments.rows)
+    rows = find_current(read_rows(arguments.rows))
     features = {path.stem: path for path in arguments.features}
     inputs = Inputs(arguments.profile, arguments.half, arguments.data_dir, features)
     if arguments.write:
+        if not rows:
+            print(f"{arguments.rows} has no row of today's settings; nothing is written", file=sys.stderr)
+            return 1
         PAGE.write_text(format_page(rows, PAGE.parent / "images"))
         README.write_text(update_readme(README.read_text(), rows))
         return 0

@@ -1,14 +1,18 @@
 """What the sections of the paper's programme share: their interface, their cases, and their rows."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, Protocol, Self, TypeAlias
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+
+from mild_core.types import SelectionOptions
+from mild_trainer.settings import TrainSettings
 
 Profile: TypeAlias = Literal["cpu", "gpu"]
 Half: TypeAlias = Literal["choosing", "judging"]
@@ -61,6 +65,8 @@ class Row:
         Time that it took, of one thread.
     machine
         Machine and versions.
+    fingerprint
+        `make_fingerprint` of what `Section.list_settings` returned; None in rows from before there were fingerprints.
     """
 
     section: str
@@ -68,6 +74,7 @@ class Row:
     result: Mapping[str, Any]
     seconds: float
     machine: str
+    fingerprint: str | None = None
 
     @property
     def key(self) -> str:
@@ -93,6 +100,9 @@ class Section(Protocol):
     def list_cases(self, inputs: Inputs, /) -> Sequence[Case]:
         """List the cases that the inputs allow; the runner does those of the first seed first."""
 
+    def list_settings(self, case: Case, /) -> Sequence[TrainSettings | SelectionOptions]:
+        """List the settings of the trainings of a case, and options of selections that are in none of them."""
+
     def run_case(self, case: Case, inputs: Inputs, /) -> Mapping[str, Any]:
         """Compute one case, on one thread; the result is made of JSON values."""
 
@@ -103,6 +113,24 @@ class Section(Protocol):
 def make_key(section: str, case: Case) -> str:
     """Return a text that no other case has."""
     return f"{section} {json.dumps(case, sort_keys=True)}"
+
+
+def make_fingerprint(settings: Iterable[TrainSettings | SelectionOptions]) -> str:
+    """Return twelve hexadecimal digits that differ where a setting differs.
+
+    A setting that is off (None, False, 0 or ``none``) counts as missing: a new one that is off by default changes no
+    fingerprint.
+    """
+    values = [_drop_unset(asdict(each)) for each in settings]
+    return sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def _drop_unset(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _drop_unset(value) if isinstance(value, dict) else value
+        for name, value in values.items()
+        if value not in (None, False, 0, "none")
+    }
 
 
 def read_rows(path: Path) -> list[Row]:

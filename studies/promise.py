@@ -42,21 +42,27 @@ def list_cases(inputs: Inputs) -> list[Case]:
     ]
 
 
+def list_settings(case: Case) -> tuple[TrainSettings, SelectionOptions]:
+    """Return the defaults of heads on features, and the options of the cut."""
+    return TrainSettings.for_dataset("features", seed=int(case["seed"] or 0), device="cpu", threads=1), OPTIONS
+
+
 def run_case(case: Case, inputs: Inputs) -> Mapping[str, Any]:
     """Train a head, and let random audits cut; means over the draws."""
-    seed, noise = int(case["seed"] or 0), str(case["noise"])
-    data = load_half(inputs.features[str(case["features"])], inputs.human_labels, noise, inputs.half, seed)
-    bits = record_head(TrainSettings.for_dataset("features", seed=seed, device="cpu", threads=1), data).bits
+    settings, options = list_settings(case)
+    path, noise = inputs.features[str(case["features"])], str(case["noise"])
+    data = load_half(path, inputs.human_labels, noise, inputs.half, settings.seed)
+    bits = record_head(settings, data).bits
     clean, own = data.clean, np.ones(data.n_samples, dtype=bool)
     assert clean is not None
     if bits.planted is not None:
         own = ~bitmap.unpack(bits.planted, data.n_samples)
-    rng = np.random.default_rng((seed, N_DRAWN))
+    rng = np.random.default_rng((settings.seed, N_DRAWN))
     draws: list[dict[str, float]] = []
     for _ in range(N_DRAWS):
         drawn = rng.choice(np.flatnonzero(own), N_DRAWN, replace=False)
         audit = Audit.from_marks(drawn.tolist(), clean[drawn].tolist(), data.n_samples, random=True)
-        selection = select(bits, OPTIONS, Annotations(audit=audit))
+        selection = select(bits, options, Annotations(audit=audit))
         assert selection.guarantee is not None
         kept = bitmap.unpack(selection.bitmap, data.n_samples) & own
         undrawn = kept.copy()

@@ -17,6 +17,7 @@ from mild_core.mixture.mixture import fit_mixture
 from mild_core.scores import score_samples
 from mild_core.selection import select
 from mild_core.types import Fit, Metric, SelectionOptions
+from mild_trainer.settings import TrainSettings
 from studies.grouped_families import FAMILIES, compute_fit, fit_one, fit_two
 from studies.programme import Case, Inputs, Row, format_table, save_plot
 from studies.trainings import (
@@ -86,9 +87,14 @@ def list_cases(inputs: Inputs) -> list[Case]:
     ]
 
 
+def list_settings(case: Case) -> tuple[TrainSettings]:
+    """Return the settings of one round with the network of a case."""
+    return (make_settings(case, rounds=1, model=case["model"]),)
+
+
 def run_case(case: Case, inputs: Inputs) -> Mapping[str, Any]:
     """Train one round; compare the metrics, and fit every family to halves of the samples."""
-    training = record_training(make_settings(case, rounds=1, model=case["model"]), load_case(case, inputs))
+    training = record_training(*list_settings(case), load_case(case, inputs))
     own, clean = training.own, training.clean[training.own]
     values = {metric: score_samples(training.rounds, metric).values[own] for metric in METRICS}
     kept = {

@@ -1,6 +1,7 @@
 """How much initial weights, the number of epochs and the kind of fit move the threshold and the final accuracy."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, pstdev
 from types import MappingProxyType
@@ -9,6 +10,7 @@ from typing import Any, get_args
 from mild_core import bitmap
 from mild_core.selection import select
 from mild_core.types import Fit, SelectionOptions
+from mild_trainer.settings import TrainSettings
 from mild_trainer.training.history import SetMetrics
 from studies.programme import Case, Inputs, Row, format_table
 from studies.trainings import DATA_POINTER, get_seed, load_case, make_cases, make_settings, record_training, train_on
@@ -48,12 +50,18 @@ def list_cases(inputs: Inputs) -> list[Case]:
     return cases
 
 
-def run_case(case: Case, inputs: Inputs) -> Mapping[str, Any]:
-    """Train one round, select by every fit, and train on each set."""
-    data, settings = load_case(case, inputs), make_settings(case, rounds=1)
+def list_settings(case: Case) -> tuple[TrainSettings, TrainSettings, *tuple[SelectionOptions, ...]]:
+    """Return the settings of the final training, those of the recorded one, and the options of every fit."""
+    settings = make_settings(case, rounds=1)
     epochs = round(settings.count_epochs(0) * float(case["factor"] or 1))
     initial = get_seed(case) + _SEED_SHIFT * int(case["initial"] or 0)
-    training = record_training(make_settings(case, rounds=1, seed=initial, epochs=epochs, first_epochs=0), data)
+    return settings, replace(settings, seed=initial, epochs=epochs, first_epochs=0), *FITS.values()
+
+
+def run_case(case: Case, inputs: Inputs) -> Mapping[str, Any]:
+    """Train one round, select by every fit, and train on each set."""
+    (settings, recorded, *_), data = list_settings(case), load_case(case, inputs)
+    training = record_training(recorded, data)
     accuracies: dict[bytes, float] = {}
     results = {}
     is_varied = case["factor"] != 1.0
@@ -73,7 +81,7 @@ def run_case(case: Case, inputs: Inputs) -> Mapping[str, Any]:
             "accuracy": accuracies[key],
             "verdict": selection.verdict,
         }
-    return {"epochs": epochs, "fits": results}
+    return {"epochs": recorded.epochs, "fits": results}
 
 
 def format_rows(rows: Sequence[Row], images: Path) -> str:

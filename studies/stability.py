@@ -13,8 +13,17 @@ from matplotlib.ticker import MaxNLocator
 
 from mild_core.types import SelectionOptions
 from mild_trainer.presets import PUBLISHED_LOOP
+from mild_trainer.settings import TrainSettings
 from studies.programme import Case, Inputs, Row, add_legend, format_table, save_plot
-from studies.trainings import DATA_TEXT, describe_rounds, load_case, make_cases, make_settings, record_training
+from studies.trainings import (
+    DATA_TEXT,
+    describe_rounds,
+    is_published,
+    load_case,
+    make_cases,
+    make_settings,
+    record_training,
+)
 
 TITLE = "Ten and more rounds: is the threshold stable?"
 N_ROUNDS, N_STAGES = 12, 27
@@ -53,10 +62,15 @@ def list_cases(inputs: Inputs) -> list[Case]:
     ]
 
 
+def list_settings(case: Case) -> tuple[TrainSettings]:
+    """Return the settings of a loop over all rounds."""
+    n_rounds = N_STAGES if is_published(case) else N_ROUNDS
+    return (make_settings(case, rounds=n_rounds, **LOOPS[str(case["loop"])]),)
+
+
 def run_case(case: Case, inputs: Inputs) -> Mapping[str, Any]:
     """Train over all rounds; the result has a list with an entry for each round under each name."""
-    n_rounds = N_ROUNDS if inputs.profile == "cpu" else N_STAGES
-    settings = make_settings(case, rounds=n_rounds, **LOOPS[str(case["loop"])])
+    (settings,) = list_settings(case)
     return describe_rounds(record_training(settings, load_case(case, inputs)))
 
 

@@ -115,6 +115,11 @@ def _list_small(half: Half) -> NDArray[np.int64]:
     return np.arange(_N_SMALL) + (half == "judging") * _HALF_SIZE
 
 
+def is_published(case: Case) -> bool:
+    """Check whether a case has the published network and stages, as those of the profile ``gpu`` have."""
+    return case["data"] in _PUBLISHED
+
+
 def make_settings(case: Case, **changes: Any) -> TrainSettings:
     """Return the settings of a case: defaults of its data, or the published ones; rounds end where two sets are equal.
 
@@ -123,7 +128,7 @@ def make_settings(case: Case, **changes: Any) -> TrainSettings:
     """
     name = str(case["data"])
     common: dict[str, Any] = {"seed": get_seed(case), "noise": "none", "agree": 1.0}
-    if name in _PUBLISHED:
+    if is_published(case):
         ours = {"observe": "all", "weights": "fresh", "plant": 0.02, "selection": SelectionOptions()}
         return presets.make_settings(_PUBLISHED[name], **{**common, **ours, **changes})
     common |= {"device": "cpu", "threads": 1}

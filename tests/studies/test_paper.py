@@ -1,13 +1,16 @@
 """The programme's runner: the order of its cases, what is done once, failed cases, and its page."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from mild_core.types import SelectionOptions
+from mild_trainer import settings
 from studies import paper, programme, promise
-from studies.programme import SEEDS, Inputs, Row, read_rows
+from studies.programme import SEEDS, Case, Inputs, Row, make_fingerprint, read_rows
 from tests.studies.test_features import make_row
 
 INPUTS = Inputs("cpu", "judging", Path("data"), {})
@@ -98,9 +101,63 @@ def test_the_lines_of_the_readme_are_replaced() -> None:
     assert paper.update_readme(text, []) == text
 
 
+def test_a_changed_default_changes_the_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    case: Case = {"features": "lite2", "noise": "none", "half": "judging", "seed": 5}
+    before = make_fingerprint(promise.list_settings(case))
+    assert before == make_fingerprint(promise.list_settings(case))
+    options = promise.OPTIONS
+    monkeypatch.setattr(promise, "OPTIONS", replace(options, alpha=0.2))
+    of_options = make_fingerprint(promise.list_settings(case))
+    monkeypatch.setattr(promise, "OPTIONS", options)
+    monkeypatch.setattr(settings, "DEFAULTS", {"features": {**settings.DEFAULTS["features"], "dither": 0.5}})
+    of_defaults = make_fingerprint(promise.list_settings(case))
+    assert len({before, of_options, of_defaults}) == 3
+
+
+def test_a_setting_that_is_off_counts_as_missing() -> None:
+    @dataclass(frozen=True)
+    class Options(SelectionOptions):
+        smoothing: float = 0.0
+
+    assert make_fingerprint([Options()]) == make_fingerprint([SelectionOptions()])
+    assert make_fingerprint([Options(smoothing=0.1)]) != make_fingerprint([SelectionOptions()])
+
+
+def test_rows_of_other_settings_are_left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case: Case = {"features": "lite2", "noise": "human:worse", "half": "judging", "seed": 5}
+    signed = Row("promise", case, {}, 1.0, "machine", make_fingerprint(promise.list_settings(case)))
+    others = [
+        replace(signed, fingerprint="0123456789ab"),
+        replace(signed, section="bygone"),
+        replace(signed, section="stability"),  # whose cases have a loop
+    ]
+    rows = folder / "rows.jsonl"
+    arguments = ["--data-dir", str(folder), "--features", str(folder / "lite2.npz"), "--rows", str(rows)]
+    for n_current, own in enumerate(([], [signed])):
+        rows.write_text("".join(row.to_line() for row in (*others, replace(signed, fingerprint=None), *own)))
+        assert paper.main([*arguments, "--list"]) == 0
+        output = capsys.readouterr()
+        assert f"promise: {n_current} of 15 cases" in output.out
+        n_all = 4 + n_current
+        assert f"left out: 1 of {n_all} rows, which have no fingerprint of the settings" in output.err
+        assert f"left out: 3 of {n_all} rows, which were computed with other settings than today's" in output.err
+    assert paper.find_current([signed]) == [signed]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_page_without_rows_is_not_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(paper, "PAGE", folder / "results.md")
+    assert paper.main(["--write", "--rows", str(folder / "rows.jsonl")]) == 1
+    assert "has no row of today's settings; nothing is written" in capsys.readouterr().err
+    assert not paper.PAGE.exists()
+
+
 def test_page_and_readme_are_made_from_the_rows(tmp_path: Path) -> None:
-    rows = read_rows(paper.ROWS)
-    assert rows
+    rows = paper.find_current(read_rows(paper.ROWS))
+    if not rows:
+        pytest.skip("no row of today's settings; run `python -m studies.paper`")
     assert paper.format_page(rows, tmp_path) == paper.PAGE.read_text()
     readme = paper.README.read_text()
     assert "| [features](docs/results.md) | human:worse | 0." in readme
