@@ -5,7 +5,7 @@ usage: python -m benchmarks.record [--data-dir DIR] [--only TEXT] [--list]
 Trains the project's own networks on digits and on CIFAR-10 with labels broken in many ways, with and without planted
 noise, and writes one ``sequences/<name>.npz`` per training (see `benchmarks.recordings`): bits and cleanness only, no
 image and no label. What is there already is not trained again. Seed 0 is for choosing, seed 1 for judging; so are the
-seeds from 100 and from 200 on, trainings of several rounds for `benchmarks.pooling`, which lie in ``sequences/rounds``.
+seeds from 100 and from 200 on, trainings of several rounds for `studies.pooling`, which lie in ``sequences/rounds``.
 """
 
 import argparse

@@ -6,8 +6,7 @@ Every recording of `benchmarks.recordings`, each pass on its own: F1 of the kept
 own label that round says nothing of) and its gap to the best threshold that someone who knows the truth would have
 taken on the same scores. Beside the default stand the project's other fits and other people's ways, all on the same
 counts of misclassified epochs. Writes ``results/selection.md`` and ``results/selection.json``; exits with 1 where a bar
-is missed. The default was chosen on the choosing half (seed 0) alone. The families of ``sequences/families``, which no
-default was chosen on, have a table of their own (`benchmarks.family_table`) and do not count in the bars.
+is missed. The default was chosen on the choosing half (seed 0) alone.
 """
 
 import argparse
@@ -20,14 +19,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.family_table import (
-    MEAN_GAP_BAR,
-    WORST_GAP_BAR,
-    find_twins,
-    judge_families,
-    report_families,
-    report_twins,
-)
 from benchmarks.other_mixtures import FAMILIES, best_cut
 from benchmarks.recordings import FOLDER, Recording, recordings
 from benchmarks.timing import machine
@@ -39,6 +30,7 @@ from mild_core.selection import select
 from mild_core.types import Metric, RoundBits, SelectionOptions
 
 RESULTS = Path(__file__).parent / "results"
+MEAN_GAP_BAR, WORST_GAP_BAR = 0.0125, 0.1
 MIN_EPOCHS = 8
 """Fewer give no fit, by design: everyone is kept."""
 DEFAULT = "default"
@@ -270,12 +262,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = [judge(s) for s in sequences(recordings(half, arguments.folder)) if s.rounds[0].n_epochs >= MIN_EPOCHS]
     text = report(rows, arguments.half)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    families = sequences(recordings(half, arguments.folder / "families"))
-    if families:
-        judged = judge_families(families)
-        default = [row for row in judged if row.fit == SelectionOptions().fit]
-        twins = report_twins(default, find_twins(families))
-        text += "\n".join(["", f"## Families: the {arguments.half} half", "", *report_families(judged), "", *twins, ""])
     name = "selection" if arguments.half == "judging" else "selection-choosing"
     (arguments.out / f"{name}.md").write_text(text)
     (arguments.out / f"{name}.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")

@@ -32,7 +32,7 @@ dropped samples too, without their labels. All finishes of a line share the set 
 all samples for the epochs that the line names. A row is lost, and in bold, where the finish is less accurate than
 `{PLAIN}`. Networks are small and budgets short, no case for methods made for hundreds of epochs: so this says where
 they do not help, and not that they never do. Other seeds, and averaged weights, are in
-[finishing.md](../benchmarks/results/finishing.md).
+[finishing.md](../studies/results/finishing.md).
 
 Mini-WebVision, the paper's other data set, is read (`--dataset webvision --classes 50`, tested on a made-up folder in
 `tests/trainer/test_webvision.py`), and was not trained on: its pictures were not at hand.

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.images import small
 from mild_client import LocalSelector
 from mild_core import bitmap
 from mild_core.audit import Annotations
@@ -26,6 +25,7 @@ from mild_trainer.training.history import History
 from mild_trainer.training.loop import run_rounds
 from mild_trainer.training.trainer import Trainer, place_samples
 from studies.heads import HUMAN_COLUMNS, label_by_people, load_half
+from studies.images import small
 from studies.programme import SEEDS, Case, Half, Inputs
 
 SMALL = "cifar16"

@@ -34,6 +34,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # noqa: TID251 (the environment o
 os.environ.setdefault("MILD_EXECUTOR", "threads")  # noqa: TID251 (what a user sets)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--effort", type=int, default=1, help="times as many random examples, where there are any")
+
+
+@pytest.fixture(scope="session")
+def effort(request: pytest.FixtureRequest) -> int:
+    """How many times as many random examples a test of them tries as in a usual run."""
+    return int(request.config.getoption("--effort"))
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import train_gpu
 from mild_trainer.training import resnet
+from studies import train_gpu
 
 
 def test_says_that_there_is_no_cuda_device_and_measures_nothing(

@@ -1,0 +1,46 @@
+import pytest
+
+from mild_core.types import Observe, SelectionOptions
+from mild_trainer.settings import PlantHow, TrainSettings
+from mild_trainer.training.loop import run_rounds
+from studies import headline, headline_budget
+
+
+@pytest.mark.parametrize(
+    ("observe", "plant", "how"),
+    [("all", 0.02, "confused"), ("mixed", 0.02, "uniform"), ("members", 0.0, "confused")],
+)
+def test_the_budget_is_what_a_training_spends(observe: Observe, plant: float, how: PlantHow) -> None:
+    settings = TrainSettings.for_dataset(
+        "digits",
+        noise="symmetric:0.8",
+        limit=100,
+        first_epochs=2,
+        epochs=1,
+        rounds=2,
+        observe=observe,
+        plant=plant,
+        plant_how=how,
+        agree=1.0,
+        selection=SelectionOptions(threshold="fraction", fraction=0.6, evidence="latest"),
+    )
+    history = run_rounds(settings)
+    later = [record.n_members for record in history.rounds[1:]]
+    assert later
+    assert headline_budget.selecting(settings, 100, later) == history.compute_cost
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_ours_may_cut_nobody_and_still_takes_a_fifth_of_a_protocol_that_finds_the_truth(
+    share: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert headline.main(["--budget", "--share", str(share)]) == 0
+    shares = [float(line.split("|")[5]) for line in capsys.readouterr().out.splitlines()[2:]]
+    assert len(shares) == 3
+    assert max(shares) <= headline_budget.SHARE
+
+
+def test_a_training_needs_its_data(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        headline.parse([])
+    assert "give --data-dir, or --budget" in capsys.readouterr().err
