@@ -90,7 +90,7 @@ def test_alarms_are_in_the_summary_and_in_the_report(digits: Dataset) -> None:
     found = summary.summarise_training(history)["rounds"]
     assert found[0]["alarms"] == []
     assert found[1]["alarms"] == ["measured precision 0.850 is below 0.90", "measured recall 0.450 is below 0.50"]
-    assert "<p class='alarm'>Round 1: measured precision 0.850 is below 0.90.</p>" in report.render_report(
+    assert '<p class="alarm">Round 1: measured precision 0.850 is below 0.90.</p>' in report.render_report(
         summary.summarise_training(history)
     )
 

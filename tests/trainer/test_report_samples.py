@@ -2,6 +2,7 @@ import base64
 import io
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
@@ -15,13 +16,13 @@ from mild_client import MildClient
 from mild_core.inspect.histograms import count_data_map
 from mild_core.types import EpochBits, SelectionOptions
 from mild_trainer import cli
-from mild_trainer.report import model_card, report, sample_sections, summary
-from mild_trainer.report.sample_sections import ReportSamples, SuspiciousSample
+from mild_trainer.clean_set import COLUMNS
+from mild_trainer.report import figures, model_card, report, sample_sections, summary
+from mild_trainer.report.rendering import render
 from mild_trainer.review.review_runs import ServiceRun
 from tests.trainer.trainings import by_itself
 
 CHOSEN = SelectionOptions(threshold="fraction", fraction=0.75)
-NOTHING = count_data_map(np.array([]), np.array([]), np.array([], dtype=np.bool_))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def test_a_folder_is_reported_as_its_training_did(trained: Path, tmp_path: Path)
     assert (result.exit_code, result.output) == (0, f"Written: {path}\n")
     page = path.read_text()
     assert page == (trained / "report.html").read_text()
-    assert page.count("<img alt='sample ") == 50
+    assert page.count('<img alt="sample ') == 50
     assert "<script" not in page
     sources = re.findall(r"(?:src|href)=['\"](?!#)([^'\"]*)", page)
     assert len(sources) == 50
@@ -70,15 +71,15 @@ def test_a_run_of_a_service_is_reported_with_what_it_knows(service: httpx.Client
         for row in correct:
             run.put_epoch(EpochBits(n_samples, np.packbits(row)))
         run.finish()
-    page = report.render_service_run(client, "mine")
+    reviewed = ServiceRun(client, "mine", None)
+    page = report.render_service_run(reviewed)
     assert "<title>Run mine</title>" in page
     assert ">30 kept<" in page
     assert ">10 dropped<" in page
-    reviewed = ServiceRun(client, "mine", None)
-    samples = sample_sections.gather_samples(reviewed, reviewed.score_samples(), None, None)
-    assert samples.data_map.dropped[0, 10] == 9, "these were misclassified in all ten epochs"
-    assert samples.data_map.dropped[0, 9] == 1
-    assert samples.data_map.kept[0, 0] == 30
+    data_map = reviewed.make_data_map(reviewed.score_samples())
+    assert data_map.dropped[0, 10] == 9, "these were misclassified in all ten epochs"
+    assert data_map.dropped[0, 9] == 1
+    assert data_map.kept[0, 0] == 30
 
 
 def test_the_map_counts_the_changes_of_every_round(service: httpx.Client) -> None:
@@ -100,39 +101,38 @@ def test_the_map_counts_the_changes_of_every_round(service: httpx.Client) -> Non
     assert data_map.kept[0, 0] == 30
 
 
+def render_samples(pairs: list[tuple[int, int]], row: Sequence[str] = (), image: str | None = None) -> str:
+    confusions = sample_sections.count_confusions(np.array(pairs, dtype=np.int64).reshape(-1, 2))
+    suspicious = [(dict(zip(COLUMNS, row, strict=True)), image)] if row else []
+    return render("samples.html", samples={"data_map": "", **confusions, "suspicious": suspicious})
+
+
 def test_what_others_named_is_escaped() -> None:
     bad = "<script>alert('1')</script>"
-    page = sample_sections.render_sample_sections(
-        ReportSamples(
-            NOTHING, "changes", np.array([[0, 1]]), (SuspiciousSample("1", bad, bad, bad, "0.5", "yes", None),)
-        )
-    )
+    page = render_samples([(0, 1)], ["1", bad, bad, bad, "", "0.5", "true", ""])
     assert "<script" not in page
     assert page.count("&lt;script&gt;") == 3
 
 
 def test_confusions_are_counted_and_many_classes_are_told_in_pairs() -> None:
-    assert "of the dropped" not in sample_sections.render_confusions(np.empty((0, 2), dtype=np.int64))
-    heat = sample_sections.render_confusions(np.array([[0, 1], [0, 1], [1, 0], [2, 2]]))
-    rows = [re.findall(r"<td[^>]*>(\d*)</td>", row) for row in heat.split("<tr class='heat'>")[1:]]
+    assert "of the dropped" not in render_samples([]).partition("</h2>")[2].partition("</h2>")[2]
+    heat = render_samples([(0, 1), (0, 1), (1, 0), (2, 2)])
+    rows = [re.findall(r"<td[^>]*>(\d*)</td>", row) for row in heat.split('<tr class="heat">')[1:]]
     assert rows == [["", "2", ""], ["1", "", ""], ["", "", "1"]]
-    pairs = sample_sections.render_confusions(np.array([[7, 90], [3, 4], [7, 90]]))
-    assert "<td>7</td><td>90</td><td>2</td></tr><tr><td>3</td>" in pairs
+    pairs = render_samples([(7, 90), (3, 4), (7, 90)])
+    assert "<td>7</td><td>90</td><td>2</td></tr>\n<tr><td>3</td>" in pairs
 
 
 def test_a_large_picture_in_colour_is_made_smaller() -> None:
-    pixels = np.zeros((400, 200, 3), dtype=np.uint8)
-    one = SuspiciousSample("1", "", "", "", "", "no", pixels)
-    page = sample_sections.render_sample_sections(
-        ReportSamples(NOTHING, "changes", np.empty((0, 2), dtype=np.int64), (one,))
-    )
-    content = re.findall(r"base64,([^']*)'", page)[0]
+    url = sample_sections.encode_image(np.zeros((400, 200, 3), dtype=np.uint8))
+    page = render_samples([], ["1", "", "", "", "", "", "false", ""], url)
+    content = re.findall(r'base64,([^"]*)"', page)[0]
     assert Image.open(io.BytesIO(base64.b64decode(content))).size == (64, 128)
 
 
 def test_the_same_map_is_drawn_the_same() -> None:
     found = count_data_map(np.array([3, 3, 90]), np.array([0, 0, 4]), np.array([True, True, False]))
-    assert sample_sections.draw_data_map(found, "changes") == sample_sections.draw_data_map(found, "changes")
+    assert figures.draw_data_map(found, "changes") == figures.draw_data_map(found, "changes")
 
 
 def test_the_card_holds_what_was_measured(trained: Path) -> None:

@@ -2,6 +2,7 @@ import csv
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -42,7 +43,8 @@ def score_samples() -> ScoredSamples:
     kept = np.array([False, True, False, True, True, False])
     learned = np.array([5, 0, np.nan, 5, 5, 5])
     ties = TieBreaks(posterior, learned, np.zeros(6))
-    return ScoredSamples(scores, posterior, kept, Audit.from_marks([5], [False], 6), ties)
+    audit = Audit.from_marks([5], [False], 6)
+    return ScoredSamples(kept=kept, scores=scores, noisy_posterior=posterior, audit=audit, ties=ties)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -64,13 +66,9 @@ def test_a_random_order_is_drawn_from_its_seed() -> None:
 
 def test_a_list_survives_its_way_through_a_file_and_is_not_written_over(tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
-    review_list.write_list(
-        path,
-        [
-            review_list.format_row(score_samples(), 5, "a,b", 3, 7),
-            review_list.format_row(score_samples(), 2, None, None, None),
-        ],
-    )
+    unknown = [None] * 5
+    samples = replace(score_samples(), ids=[""] * 5 + ["a,b"], labels=[*unknown, 3], suggested=[*unknown, 7])
+    review_list.write_list(path, samples.format_rows(np.array([5, 2])))
     first, second = read(path)
     assert first == {
         "index": "5",
@@ -208,10 +206,9 @@ def test_a_run_of_a_service_is_listed_marked_and_measured(
     first = review_list.rank_samples(samples, "suspicious")
     bits = RoundBits(N, bitmap.pack(predicted == labels))
     assert first.tolist() == build_sample_table([bits], select(bits), labels).order.tolist()
-    lines = [
-        dict(zip(COLUMNS, line, strict=True))
-        for line in reviewed.format_rows(samples, np.append(first[:20], first[-1:]))
-    ]
+    listed = np.append(first[:20], first[-1:])
+    rows = reviewed.name_samples(samples, listed).format_rows(listed)
+    lines = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
     assert all(int(line["index"]) >= 90 and line["kept"] == "false" for line in lines[:20])
     assert all(line["suggested"] == str((int(line["label"]) + 1) % 3) for line in lines[:20])
     assert lines[0]["id"] == f"image-{lines[0]['index']}"

@@ -6,7 +6,7 @@ A clean set has a line for each sample. The list of ``mild review`` has the same
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TextIO, TypeAlias
 
@@ -17,8 +17,9 @@ from mild_client import MildClient
 from mild_client.atomic_write import replace_atomically, write_atomically
 from mild_client.errors import Conflict
 from mild_client.requests import JsonObject
+from mild_core import bitmap
 from mild_core.audit import Audit
-from mild_core.results import is_identified
+from mild_core.results import Selection, is_identified
 from mild_trainer.data.dataset import Dataset
 from mild_trainer.errors import DataError
 
@@ -57,16 +58,13 @@ class CleanSet:
     audit: Audit | None = None
 
     @classmethod
-    def from_dataset(
-        cls,
-        data: Dataset,
-        predicted: NDArray[np.int64] | None,
-        kept: NDArray[np.bool_],
-        scores: NDArray[np.floating] | None = None,
-        noisy_posterior: NDArray[np.floating] | None = None,
-        audit: Audit | None = None,
-    ) -> Self:
-        """Return a set of the samples of `data`, with its names of samples and classes.
+    def from_selection(cls, selection: Selection, **known: Any) -> Self:
+        """Return the set of a selection made in this process; what else is `known` by the name of the attribute."""
+        kept = bitmap.unpack(selection.bitmap, selection.n_samples)
+        return cls(kept=kept, scores=selection.scores, noisy_posterior=selection.identified_posterior, **known)
+
+    def name_samples(self, data: Dataset, predicted: NDArray[np.int64] | None) -> Self:
+        """Return the set with the samples and classes named as in `data`.
 
         `predicted`, shape (n_samples,), are the classes that the network predicts, which are suggested where they
         differ from the given labels; None if they are unknown.
@@ -75,8 +73,7 @@ class CleanSet:
         suggested = None
         if predicted is not None:
             suggested = name_classes(np.where(predicted == data.y_train, -1, predicted), data.class_names)
-        labels = name_classes(data.y_train, data.class_names)
-        return cls(kept, scores, noisy_posterior, ids, labels, suggested, audit)
+        return replace(self, ids=ids, labels=name_classes(data.y_train, data.class_names), suggested=suggested)
 
     def write(self, path: Path) -> None:
         """Replace the file at `path` by this set.
@@ -90,8 +87,7 @@ class CleanSet:
             return
         temporary_path = path.with_name(f"{path.name}.part")
         with temporary_path.open("w", newline="", encoding="utf-8") as file:
-            blocks = range(0, self.kept.size, _BLOCK_ROWS)
-            write_rows(file, (row for first in blocks for row in self._format_rows(slice(first, first + _BLOCK_ROWS))))
+            write_rows(file, self.format_rows(np.arange(self.kept.size)))
         replace_atomically(temporary_path, path)
 
     def describe_file(self, path: Path) -> str:
@@ -101,21 +97,20 @@ class CleanSet:
             return f"The clean set: {path}, the indices of {n_kept:,} of {n_samples:,} samples"
         return f"The clean set: {path}, a line for each of {n_samples:,} samples, {n_kept:,} of them kept"
 
-    def _format_rows(self, rows: slice) -> Iterator[tuple[str, ...]]:
-        """Yield the texts of each of these samples, one for each column."""
-        kept = self.kept[rows].tolist()
-        unknown = [None] * len(kept)
-        ids, labels, suggested = (
-            unknown if values is None else values[rows] for values in (self.ids, self.labels, self.suggested)
-        )
-        scores, posterior = (
-            unknown if values is None else values[rows].tolist() for values in (self.scores, self.noisy_posterior)
-        )
-        is_marked, is_clean = (Audit.empty(self.kept.size) if self.audit is None else self.audit).masks
-        marks = [clean if known else None for known, clean in zip(is_marked[rows], is_clean[rows], strict=True)]
-        columns = zip(ids, labels, suggested, scores, posterior, kept, marks, strict=True)
-        for index, values in enumerate(columns, rows.start):
-            yield format_sample(index, *values)
+    def format_rows(self, indices: NDArray[np.integer]) -> Iterator[tuple[str, ...]]:
+        """Yield the row of each sample of `indices`, a text for each of `COLUMNS`."""
+        audit = Audit.empty(self.kept.size) if self.audit is None else self.audit
+        texts, numbers = (self.ids, self.labels, self.suggested), (self.scores, self.noisy_posterior)
+        for block in np.split(indices, range(_BLOCK_ROWS, len(indices), _BLOCK_ROWS)):
+            positions, unknown = block.tolist(), [None] * len(block)
+            is_marked, is_clean = bitmap.get_sample_bits(np.stack((audit.known, audit.clean)), block).tolist()
+            columns = (
+                *(unknown if values is None else [values[index] for index in positions] for values in texts),
+                *(unknown if values is None else values[block].tolist() for values in numbers),
+                self.kept[block].tolist(),
+                (clean if known else None for known, clean in zip(is_marked, is_clean, strict=True)),
+            )
+            yield from map(format_sample, positions, *columns)
 
 
 def format_sample(

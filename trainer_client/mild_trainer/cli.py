@@ -484,10 +484,10 @@ def review(
                 )
             for text in _describe_audit(reviewed):
                 typer.echo(text, err=True)
-            if Path(run).is_dir():
+            if reviewed.training is not None:
                 from mild_trainer.report.report import write_reports
 
-                page, card = write_reports(reviewed, Path(run))
+                page, card = write_reports(reviewed, reviewed.training)
                 typer.echo(f"Written again, with all marks: {page} and {card}", err=True)
             return
         if out.exists():
@@ -503,7 +503,7 @@ def review(
             return
         samples = reviewed.score_samples()
         first = review_list.rank_samples(samples, order, seed)[:limit]
-        review_list.write_list(out, reviewed.format_rows(samples, first))
+        review_list.write_list(out, reviewed.name_samples(samples, first).format_rows(first))
         typer.echo(
             f"{out}: {len(first)} of {samples.kept.size} samples; write clean, wrong or unsure (counts as wrong) into "
             f"the column `mark`, {back}"

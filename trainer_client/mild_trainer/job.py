@@ -21,14 +21,9 @@ from mild_trainer.out_folder import holds_training
 from mild_trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from mild_core.statements import Statement
     from mild_trainer.data import Dataset
-    from mild_trainer.report.sample_sections import ReportSamples
-    from mild_trainer.review.review_list import ScoredSamples
-    from mild_trainer.review.review_runs import ReviewedRun
+    from mild_trainer.review.review_runs import ReviewedRun, TrainingFolder
     from mild_trainer.training.history import History
 
 
@@ -148,7 +143,6 @@ class Job:
                 service = stack.enter_context(EmbeddedService(self.out / "service"))
 
             # Slow imports, while the service starts.
-            from mild_trainer.report import model_card, report, summary
             from mild_trainer.training import loop, progress
 
             reporter: progress.Reporter = progress.LogReporter(console)
@@ -172,61 +166,50 @@ class Job:
                     raise TrainerError(
                         f"{error.existing_run}; choose another --run-id, or go on with --resume"
                     ) from None
-            results = summary.summarise_training(history)
-            summary_path = summary.write_summary(results, self.out)
-            run = self._open_run(history, client)
-            scores = None if run is None else run.score_samples()
-            predicted = self._predict_labels(history)
-            clean_set_line = summary.write_clean_set(history, self.out, scores, predicted)
-            samples = self._gather_samples(history, run, scores, predicted)
-            selection = run.read_selection() if run is not None and self.resume else None  # marks may be there already
-            if service is not None:
-                service.request_stop()  # it stops while the report is drawn
-            if history.rounds:
-                model_card.write_model_card(results, self.out, selection)
-            page = report.write_report(self.out / "report.html", results, samples, selection)
-            statements = summary.describe_last_set(results, selection)
-            paths = (summary_path, page)
-            _print_results(console, history, results, statements, paths, clean_set_line, self._review_command())
+            self._write_results(history, console, service, client)
 
-    def _open_run(self, history: "History", client: MildClient | None) -> "ReviewedRun | None":
-        """Return the run with all of its bits, from this machine alone; None without rounds, or where bits are missing.
+    def _write_results(
+        self, history: "History", console: Console, service: EmbeddedService | None, client: MildClient | None
+    ) -> None:
+        """Write the summary, the clean set, the model card and the report, and print the results."""
+        from mild_trainer.report import model_card, report, sample_sections, summary
+        from mild_trainer.review.review_runs import TrainingFolder
+
+        results = summary.summarise_training(history)
+        summary_path = summary.write_summary(results, self.out)
+        run = scored = predicted = samples = None
+        if history.rounds:
+            training = TrainingFolder.read(self.out, history.data)
+            run = self._open_run(training, history.run_id, client)
+            scored = None if run is None else run.score_samples()
+            if not is_distributed():  # other ranks would have to predict, too; ``mild report`` adds the samples
+                predicted = training.predict_labels(history.data)
+        clean_set_line = summary.write_clean_set(history, self.out, scored, predicted)
+        if run is not None and scored is not None and predicted is not None:
+            samples = sample_sections.gather_samples(run, scored, history.data, predicted)
+        selection = run.read_selection() if run is not None and self.resume else None  # marks may be there already
+        if service is not None:
+            service.request_stop()  # it stops while the report is drawn
+        if history.rounds:
+            model_card.write_model_card(results, self.out, selection)
+        page = report.write_report(self.out / "report.html", results, samples, selection)
+        statements = summary.describe_last_set(results, selection)
+        paths = (summary_path, page)
+        _print_results(console, history, results, statements, paths, clean_set_line, self._review_command())
+
+    def _open_run(self, training: "TrainingFolder", run_id: str, client: MildClient | None) -> "ReviewedRun | None":
+        """Return the run with all of its bits, from this machine alone; None where bits are missing.
 
         With a service elsewhere, which may be unreachable, the bits are those beside the spool.
         """
-        if not history.rounds:
-            return None
-        from mild_trainer.review.review_runs import LocalRun, ServiceRun, TrainingFolder
+        from mild_trainer.review.review_runs import LocalRun, ServiceRun
 
-        training = TrainingFolder.read(self.out)
         if client is not None:
             return ServiceRun(client, training.require_run_id(), training)
         if self.backend_options.local:
             return LocalRun(training)
-        run = LocalRun(training, self.out / "spool" / history.run_id / "bits")
+        run = LocalRun(training, self.out / "spool" / run_id / "bits")
         return run if run.is_complete() else None
-
-    def _predict_labels(self, history: "History") -> "NDArray[np.int64] | None":
-        """Return the labels that the last network predicts, shape (n_samples,); None where other ranks would wait."""
-        if is_distributed() or not history.rounds:
-            return None
-        from mild_trainer.review.review_runs import TrainingFolder
-
-        return TrainingFolder.read(self.out).predict_labels(history.data)
-
-    def _gather_samples(
-        self,
-        history: "History",
-        run: "ReviewedRun | None",
-        scores: "ScoredSamples | None",
-        predicted: "NDArray[np.int64] | None",
-    ) -> "ReportSamples | None":
-        """Return the samples that the report shows; None where they are not known, and ``mild report`` adds them."""
-        if run is None or scores is None or predicted is None:
-            return None
-        from mild_trainer.report import sample_sections
-
-        return sample_sections.gather_samples(run, scores, history.data, predicted)
 
     def _review_command(self) -> str:
         """Return the command that reviews the training."""

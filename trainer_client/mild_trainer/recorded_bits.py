@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_client.logs import SamplesBy
-from mild_core import bitmap
 from mild_core.audit import Audit
 from mild_core.results import Selection
 from mild_core.types import RoundBits
@@ -85,9 +84,8 @@ class RecordedBits:
 
     def make_clean_set(self, selection: Selection) -> CleanSet:
         """Return the clean set of a selection from these bits."""
-        kept = bitmap.unpack(selection.bitmap, selection.n_samples)
         labels, suggested = (
             None if classes is None else name_classes(classes, self.class_names)
             for classes in (self.labels, self.suggested)
         )
-        return CleanSet(kept, selection.scores, selection.identified_posterior, self.ids, labels, suggested, self.audit)
+        return CleanSet.from_selection(selection, ids=self.ids, labels=labels, suggested=suggested, audit=self.audit)

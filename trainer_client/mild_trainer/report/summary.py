@@ -1,11 +1,11 @@
 """The summary of a training: ``summary.json``, and its rows and sentences for terminal, report and model card."""
 
-import dataclasses
 import datetime
 import itertools
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from mild_core import alarms, bitmap
 from mild_core.draw import DRAW_SIZE
 from mild_core.statements import Statement, describe_draw, describe_quality, describe_truth, describe_verdict
 from mild_trainer.clean_set import CleanSet
-from mild_trainer.review.review_list import ScoredSamples
 from mild_trainer.training.history import History, RoundRecord, find_set_round
 from mild_trainer.training.loop import get_validation_accuracies
 from mild_trainer.training.progress import format_count
@@ -312,7 +311,7 @@ def summarise_training(history: History) -> dict[str, Any]:
         "verified": None
         if history.held_out_agreement is None
         else {
-            **dataclasses.asdict(history.held_out_agreement),
+            **asdict(history.held_out_agreement),
             "what": "agreement of the given labels with networks that were trained on the other half of the samples",
         },
         "planted": None
@@ -349,12 +348,12 @@ def summarise_training(history: History) -> dict[str, Any]:
         "finish": None
         if history.finish_result is None
         else {
-            **dataclasses.asdict(history.finish_result),
+            **asdict(history.finish_result),
             "ema": settings.ema,
             "what": "a fresh network trained after the last round; its weights are those of model.safetensors",
         },
         "passes": {
-            **dataclasses.asdict(history.compute_cost),
+            **asdict(history.compute_cost),
             "what": "samples sent through a network and learnt from, in the rounds and in the finish, planting and "
             "observing included; comparisons, checks and tests are left out",
         },
@@ -384,7 +383,7 @@ def _summarise_round(record: RoundRecord, true_noise: float | None) -> dict[str,
         "overlap": record.overlap,
         "seconds": sum(epoch.seconds for epoch in record.epochs),
         "selection": dict(record.summary),
-        "fit": None if record.fit is None else dataclasses.asdict(record.fit),
+        "fit": None if record.fit is None else asdict(record.fit),
         "epochs": [{"epoch": epoch.epoch, **epoch.to_metrics(), "seconds": epoch.seconds} for epoch in record.epochs],
     }
 
@@ -400,7 +399,7 @@ def write_summary(results: dict[str, Any], folder: Path) -> Path:
 def write_clean_set(
     history: History,
     folder: Path,
-    samples: ScoredSamples | None = None,
+    samples: CleanSet | None = None,
     predicted: NDArray[np.int64] | None = None,
 ) -> str | None:
     """Write the clean set of a training to ``clean.npy`` and ``clean.csv``, and return a line about them.
@@ -424,9 +423,8 @@ def write_clean_set(
         for path in paths:
             path.unlink(missing_ok=True)
         return None
-    data, kept = history.data, bitmap.unpack(history.set_round.selected, history.data.n_samples)
-    known = () if samples is None else (samples.scores, samples.noisy_posterior, samples.audit)
-    result = CleanSet.from_dataset(data, predicted, kept, *known)
+    kept = bitmap.unpack(history.set_round.selected, history.data.n_samples)
+    result = replace(samples or CleanSet(kept), kept=kept).name_samples(history.data, predicted)
     for path in paths:
         result.write(path)
     line = f"{result.describe_file(paths[0])}; {paths[1]} has a line for each"

@@ -1,7 +1,7 @@
 """The list of ``mild review``: a CSV of samples to check, and the marks that people add to it."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -12,33 +12,22 @@ from numpy.typing import NDArray
 from mild_core.audit import ANSWERS, Audit
 from mild_core.inspect.suspicion import TieBreaks, rank_by_suspicion
 from mild_trainer import clean_set
-from mild_trainer.clean_set import ClassLabel
-from mild_trainer.data import Dataset, files
+from mild_trainer.clean_set import CleanSet
+from mild_trainer.data import files
 from mild_trainer.errors import ReviewError
 
 Order: TypeAlias = Literal["suspicious", "uncertain", "random"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ScoredSamples:
-    """Scores and selection of all samples of a run.
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ScoredSamples(CleanSet):
+    """A clean set whose samples have scores, and what orders those of equal score, `ties`.
 
-    Attributes
-    ----------
-    scores, noisy_posterior
-        Shape (n_samples,), scores and probabilities of being mislabelled; NaN where the sample has none, or the fit
-        does not identify it.
-    kept
-        Booleans of shape (n_samples,): whether the sample is in the clean set.
-    audit
-        Marks of the samples that are checked already.
-    ties
-        What orders samples of equal score.
+    Scores are NaN where a sample has none, and probabilities where the fit does not identify the sample.
     """
 
-    scores: NDArray[np.float32]
-    noisy_posterior: NDArray[np.float32]
-    kept: NDArray[np.bool_]
+    scores: NDArray[np.floating]
+    noisy_posterior: NDArray[np.floating]
     audit: Audit
     ties: TieBreaks
 
@@ -69,29 +58,7 @@ def rank_samples(samples: ScoredSamples, order: Order, seed: int = 0) -> NDArray
     return ranked[np.argsort(is_marked[ranked], kind="stable")]
 
 
-def format_row(
-    samples: ScoredSamples,
-    index: int,
-    sample_id: str | None,
-    label: ClassLabel,
-    suggested: ClassLabel,
-) -> tuple[str, ...]:
-    """Return the row of the sample at `index`, one text for each of `clean_set.COLUMNS`."""
-    score, posterior = float(samples.scores[index]), float(samples.noisy_posterior[index])
-    is_kept, mark = bool(samples.kept[index]), samples.audit.get_mark(index)
-    return clean_set.format_sample(index, sample_id, label, suggested, score, posterior, is_kept, mark)
-
-
-def format_data_row(
-    samples: ScoredSamples, index: int, data: Dataset, predicted: NDArray[np.int64] | None
-) -> tuple[str, ...]:
-    """Return the row of a sample of a data set, with another class that the network predicts as the suggested label."""
-    given = int(data.y_train[index])
-    suggested = None if predicted is None or predicted[index] == given else data.get_class_name(int(predicted[index]))
-    return format_row(samples, index, data.get_sample_id(index), data.get_class_name(given), suggested)
-
-
-def write_list(path: Path, rows: Sequence[tuple[str, ...]]) -> None:
+def write_list(path: Path, rows: Iterable[tuple[str, ...]]) -> None:
     """Write the rows of a list, with a header, to a new CSV file."""
     try:
         with path.open("x", newline="", encoding="utf-8") as file:
