@@ -22,7 +22,7 @@ from redis import Redis
 from benchmarks.serving import service, store
 from benchmarks.timing import interleaved, machine, seconds
 from mild_core import bitmap
-from mild_service.store.error_translation import to_bytes_list, to_texts
+from mild_service.store.context import to_texts
 
 RESULTS = Path(__file__).parent / "results"
 RUN = "/runs/imagenet"
@@ -60,7 +60,7 @@ class Fetched:
 
     def __call__(self) -> int:
         """Fetch them; return how many bytes they are."""
-        values = (value for key, names in self._fields for value in to_bytes_list(self._redis.hmget(key, list(names))))
+        values = (value for key, names in self._fields for value in self._redis.hmget(key, list(names)))
         return sum(len(value or b"") for value in values)
 
 

@@ -40,8 +40,8 @@ from mild_service.config import Settings
 from mild_service.errors import ArchiveDamaged, ConfigurationError, RunNotFound
 from mild_service.ops import archive, doctor
 from mild_service.store import Store, open_store
-from mild_service.store.checksums import has_checksums
 from mild_service.store.embedded import EmbeddedServer
+from mild_service.store.values import has_checksums
 
 RESULTS = Path(__file__).parent / "results"
 N_SAMPLES = 20_000

@@ -17,6 +17,7 @@ ShardOutcome: TypeAlias = Literal["stored", "same", "replaced"]
 EpochKind: TypeAlias = Literal["whole", "logs", "shards"]
 Basis: TypeAlias = Literal["stored", "client", "computed"]
 AnnotationName: TypeAlias = Literal["labels", "audit", "logged_labels"]
+SetName: TypeAlias = Literal["members", "planted"]
 EventKind: TypeAlias = Literal[
     "run-opened",
     "run-resumed",
@@ -332,17 +333,6 @@ class Precondition:
 
     must_be_absent: bool = False
     digests: frozenset[str] | None = None
-
-    @property
-    def script_argument(self) -> str:
-        """The precondition as an argument of a Lua script.
-
-        ``!`` means that nothing may be stored, ``*`` that any content must be stored, and digests between blanks that
-        one of them must be stored. The argument is empty without a precondition.
-        """
-        if self.must_be_absent:
-            return "!"
-        return "" if self.digests is None else " ".join(sorted(self.digests)) or "*"
 
     def check(self, resource: str, stored_digest: str | None) -> None:
         """Check that the stored content meets the precondition.

@@ -34,7 +34,7 @@ class Telemetry:
         )
         self.phase_seconds = Histogram(
             "mild_phase_seconds",
-            "Time of the parts of requests; `store` is one step in the store, with all its round trips.",
+            "Time of the parts of requests; `store` is one exchange with the store.",
             ["phase"],
             registry=self.registry,
         )

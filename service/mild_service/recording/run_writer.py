@@ -163,18 +163,18 @@ class RunWriter:
         await self._store.runs.delete(run_id, run.uid)
 
     async def put_members(self, run: Run, round_: int, members: Bitmap, attempt: int | None) -> tuple[bool, int]:
-        """Check and set the members of the open round. Parameters and values as in `RoundStore.put_members`."""
+        """Check and set the members of the open round. Parameters and values as in `RoundStore.put_set`."""
         check_position(self._settings, round_)
         if not members.any():
             raise InvalidInput(
                 f"the members of round {round_} are 0 of {run.spec.num_samples} samples, at least 1 is needed; "
                 "send the samples that the model is trained on"
             )
-        return await self._store.rounds.put_members(run, round_, members, attempt)
+        return await self._store.rounds.put_set(run, "members", round_, members, attempt)
 
     async def put_planted(self, run: Run, planted: Bitmap, attempt: int | None) -> tuple[bool, int]:
-        """Set the planted samples of round 0, as `RoundStore.put_planted` does."""
-        return await self._store.rounds.put_planted(run, planted, attempt)
+        """Set the planted samples of round 0, as `RoundStore.put_set` does."""
+        return await self._store.rounds.put_set(run, "planted", 0, planted, attempt)
 
     async def put_metrics(
         self, run: Run, round_: int, epoch: int, metrics: Mapping[str, float], attempt: int | None, replace: bool

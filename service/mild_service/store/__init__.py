@@ -9,17 +9,21 @@ from mild_service.config import Settings
 from mild_service.models import AnnotationRef, Run
 from mild_service.store import servers
 from mild_service.store.annotation_store import AnnotationStore
-from mild_service.store.bitmaps import BitmapStore, BitmapWriter
+from mild_service.store.bitmaps import BitmapStore
 from mild_service.store.cluster import Cluster
 from mild_service.store.connection import connect
-from mild_service.store.context import StoreContext, run_not_found_error, stale_attempt_error, wrong_round_error
+from mild_service.store.context import (
+    StoreContext,
+    run_not_found_error,
+    stale_attempt_error,
+    translate_errors,
+    wrong_round_error,
+)
 from mild_service.store.credentials import CredentialStore, QuotaStore, SessionStore
-from mild_service.store.epoch_store import EpochStore
-from mild_service.store.error_translation import translate_errors
+from mild_service.store.epoch_store import EpochStore, PackedEpoch
 from mild_service.store.event_store import EventBatch, EventStore
 from mild_service.store.keys import Keys, annotation_field
 from mild_service.store.maintenance import OrphanCleanup, RunField, RunTransfer
-from mild_service.store.packed_epoch import PackedEpoch
 from mild_service.store.round_store import RoundStore
 from mild_service.store.run_store import RunPage, RunStore
 from mild_service.store.sample_id_store import PIECE_SAMPLES, SampleIdStore
@@ -90,12 +94,11 @@ class Store:
         self._redis = context.redis
         self.bitmaps = BitmapStore(context)
         self.runs = RunStore(context)
-        writer = BitmapWriter(context, self.bitmaps)
-        self.rounds = RoundStore(context, writer)
+        self.rounds = RoundStore(context, self.bitmaps)
         self.transfer = RunTransfer(context, self.runs)
         self.wrong_predictions = WrongPredictionStore(context)
-        self.epochs = EpochStore(context, self.bitmaps, self.wrong_predictions, writer)
-        self.shards = ShardStore(context, self.bitmaps, writer, self.epochs)
+        self.epochs = EpochStore(context, self.bitmaps, self.wrong_predictions)
+        self.shards = ShardStore(context, self.bitmaps, self.epochs)
         self.annotations = AnnotationStore(context)
         self.events = EventStore(context)
         self.sample_ids = SampleIdStore(context)
@@ -133,9 +136,7 @@ class Store:
         return StoredSamples(
             url=self._context.url,
             timeout=self._context.timeout,
-            keys=self._context.keys,
-            run_id=run.run_id,
-            uid=run.uid,
+            keys=self._context.keys_of(run),
             n_samples=run.spec.num_samples,
             observe=run.spec.observe,
             rounds=rounds,

@@ -11,10 +11,9 @@ from mild_core.audit import Audit
 from mild_core.draw import DrawChoice
 from mild_service.models import AnnotationName, AnnotationRef, Run
 from mild_service.store import codec
-from mild_service.store.checksums import restore_values, seal, unseal_all
 from mild_service.store.context import Argument, StoreContext, refusal_error
-from mild_service.store.error_translation import to_bytes_list, translate_errors
 from mild_service.store.keys import annotation_field
+from mild_service.store.values import commit_values, read_values, restore_values
 
 PutOutcome: TypeAlias = Literal["set", "same", "moved", "frozen"]
 """Outcome of storing labels or an audit; only ``set`` changes data.
@@ -139,21 +138,15 @@ class AnnotationStore:
         compared: AnnotationRef | None = None,
     ) -> tuple[PutOutcome, str]:
         """Store content, one part per chunk, and set the run's reference; return the outcome and the digest of it."""
-        context, old = self._context, run.annotation_ref(name)
+        context, old, keys = self._context, run.annotation_ref(name), self._context.keys_of(run)
         content = b"".join(values) + (b"" if draw is None else codec.encode_draw(draw))
         digest = hashlib.sha256(content).hexdigest()[:32]
+        chunks = [keys.annotations(chunk) for chunk in range(len(values))]
         if old is not None and old.digest == digest:
-            keyed = ((self._chunk_key(run, chunk), value) for chunk, value in enumerate(values))
-            await restore_values(context, annotation_field(name, old), keyed)
+            await restore_values(context, annotation_field(name, old), zip(chunks, values, strict=True))
             return "same", digest
         new = AnnotationRef(0 if old is None else old.version + 1, digest, draw)
-        old_field, field = "" if old is None else annotation_field(name, old), annotation_field(name, new)
-        keys = [
-            context.keys.run(run.run_id),
-            context.keys.epochs(run.run_id, run.uid, 0),
-            self._chunk_key(run, 0),
-            context.keys.events(run.run_id, run.uid),
-        ]
+        old_field = "" if old is None else annotation_field(name, old)
         arguments: list[Argument] = [
             run.uid,
             await context.now(),
@@ -165,21 +158,12 @@ class AnnotationStore:
             {"labels": "logged_labels", "logged_labels": "labels", "audit": ""}[name],
             codec.encode_annotation_ref(compared),
         ]
-        values = [seal(self._chunk_key(run, chunk), field, value) for chunk, value in enumerate(values)]
-        with translate_errors():
-            # Checked before chunks >= 1 are written to other slots: a refused write must leave nothing behind.
-            answer = await context.scripts.run("put_annotation", keys, arguments)
-            if answer[0] == "clear":
-                for chunk in range(1, len(values)):
-                    await context.writer.send(
-                        (self._chunk_key(run, chunk), ("HSET", self._chunk_key(run, chunk), field, values[chunk]))
-                    )
-                answer = await context.scripts.run("put_annotation", keys, [*arguments, field, values[0]])
-                for chunk in range(1, len(values)):
-                    if answer[0] == "gone":
-                        await context.redis.unlink(self._chunk_key(run, chunk))
-                    elif answer[0] == "set" and old_field:
-                        await context.redis.hdel(self._chunk_key(run, chunk), old_field)
+        names = [keys.run, keys.epochs(0), chunks[0], keys.events]
+        answer = await commit_values(
+            context, "put_annotation", names, arguments, chunks, annotation_field(name, new), values
+        )
+        if answer[0] == "set" and old_field and context.sharded:
+            await context.call_all(("HDEL", key, old_field) for key in chunks[1:])
         match answer[0]:
             case "set" | "moved" | "frozen":
                 return answer[0], digest
@@ -187,11 +171,6 @@ class AnnotationStore:
 
     async def _read_chunk(self, run: Run, name: AnnotationName, ref: AnnotationRef, chunk: int) -> memoryview:
         """Read the content of one chunk of labels or of an audit."""
-        key, field = self._chunk_key(run, chunk), annotation_field(name, ref)
-        with translate_errors():
-            value = await self._context.redis.hget(key, field)
-        (content,) = unseal_all(key, [field], to_bytes_list([value]))
+        key = self._context.keys_of(run).annotations(chunk)
+        (content,) = await read_values(self._context, run, key, [annotation_field(name, ref)])
         return content
-
-    def _chunk_key(self, run: Run, chunk: int) -> str:
-        return self._context.keys.annotations(run.run_id, run.uid, chunk)

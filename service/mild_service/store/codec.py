@@ -20,7 +20,17 @@ from mild_core.bitmap import Bitmap
 from mild_core.draw import DrawChoice
 from mild_core.types import RunSpec, SelectionOptions
 from mild_service.errors import StoreDamaged, StoreNewer
-from mild_service.models import AnnotationRef, Epoch, EpochKind, Round, Run, SampleIdsRef, SetRef, ShardRef
+from mild_service.models import (
+    AnnotationRef,
+    Epoch,
+    EpochKind,
+    Precondition,
+    Round,
+    Run,
+    SampleIdsRef,
+    SetRef,
+    ShardRef,
+)
 
 Fields = Mapping[bytes, bytes]
 """Fields of a Redis hash and their values."""
@@ -170,6 +180,17 @@ def decode_draw(value: str) -> DrawChoice:
         return DrawChoice(**{**fields, "options": SelectionOptions(**fields["options"])})
     except TypeError as error:
         raise StoreNewer(f"a draw was made by a later version of the service ({error}); upgrade this one") from error
+
+
+def encode_precondition(precondition: Precondition) -> str:
+    """Encode a precondition as a script argument; none becomes empty.
+
+    ``!`` means that nothing may be stored, ``*`` that any content must be stored, and digests between blanks that one
+    of them must be stored.
+    """
+    if precondition.must_be_absent:
+        return "!"
+    return "" if precondition.digests is None else " ".join(sorted(precondition.digests)) or "*"
 
 
 def encode_sample_ids_ref(ref: SampleIdsRef) -> str:

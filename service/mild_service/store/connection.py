@@ -18,11 +18,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.cluster import ClusterNode as BlockingClusterNode
 from redis.cluster import RedisCluster
+from redis.exceptions import ConnectionError, TimeoutError
 
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError
 from mild_service.store.cluster import Cluster
-from mild_service.store.error_translation import CONNECTION_ERRORS
 
 _SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 _FILE_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -160,6 +160,8 @@ Client: TypeAlias = Redis | Cluster
 BlockingClient: TypeAlias = redis.Redis | RedisCluster
 
 _RETRIES = 3
+_CONNECTION_ERRORS = (ConnectionError, TimeoutError, RuntimeError)
+"""Errors of a lost connection; transports of uvloop raise RuntimeError when they are closed."""
 
 
 def connect(settings: Settings, url: str) -> Client:
@@ -169,7 +171,7 @@ def connect(settings: Settings, url: str) -> Client:
     first command after a restart fails, and so does the 101st concurrent command.
     """
     address = parse_url(url)
-    retry = Retry(_make_backoff(), _RETRIES, supported_errors=CONNECTION_ERRORS)  # type: ignore[arg-type]  # redis-py's
+    retry = Retry(_make_backoff(), _RETRIES, supported_errors=_CONNECTION_ERRORS)  # type: ignore[arg-type]  # redis-py's
     options = {"retry": retry, **_client_options(address, settings.store_timeout)}
     if address.is_cluster:
         nodes = [ClusterNode(host, port) for host, port in address.nodes]
@@ -196,7 +198,7 @@ def connect_blocking(url: str, timeout: float) -> BlockingClient:
         Seconds that one command may take.
     """
     address = parse_url(url)
-    retry = blocking_retry.Retry(_make_backoff(), _RETRIES, supported_errors=CONNECTION_ERRORS)
+    retry = blocking_retry.Retry(_make_backoff(), _RETRIES, supported_errors=_CONNECTION_ERRORS)
     options = {"retry": retry, **_client_options(address, timeout)}
     if address.is_cluster:
         nodes = [BlockingClusterNode(host, port) for host, port in address.nodes]  # type: ignore[no-untyped-call]

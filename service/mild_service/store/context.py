@@ -1,23 +1,42 @@
-"""The client, key names, Lua scripts, replicated writes and common errors that all parts of the store share."""
+"""What all parts of the store share: commands, Lua scripts, replicated writes, the clock, and their errors."""
 
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 from typing import Any, TypeAlias
 
 from redis.asyncio.cluster import PipelineCommand
-from redis.exceptions import NoScriptError
+from redis.exceptions import (
+    ConnectionError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    TimeoutError,
+)
 
 from mild_core.errors import MildError
-from mild_service.errors import RoundFinished, RoundNotOpen, RunNotFound, StaleAttempt, StoreUnreplicated
+from mild_service.errors import (
+    RoundFinished,
+    RoundNotOpen,
+    RunNotFound,
+    StaleAttempt,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+    StoreUnreplicated,
+)
+from mild_service.models import Run
+from mild_service.observability import phase
 from mild_service.store.cluster import Cluster, CommandUnit
 from mild_service.store.connection import Client
-from mild_service.store.error_translation import translate_errors
-from mild_service.store.keys import Keys
+from mild_service.store.keys import Keys, RunKeys
 
 Argument = str | bytes | int
 Command: TypeAlias = tuple[str, Sequence[Argument]]
@@ -52,6 +71,70 @@ _ALLOWED_WHEN_FULL = ("mark_deleted", "delete_record", "resume_run", "prune_fiel
 """Scripts that must work in a full store, since they free memory."""
 
 
+class CommandForbidden(StoreUnavailable):
+    """The ACL user of the service may not run a command."""
+
+
+class translate_errors(phase):  # noqa: N801  # as its parent
+    """Context manager that times its block as the phase ``store`` and translates Redis errors to `StoreError`.
+
+    Only `NoScriptError` stays as it is: `Scripts` then sends the source of the script.
+    """
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__("store")
+
+    def __exit__(self, *raised: object) -> None:
+        super().__exit__()
+        error = raised[1]
+        if isinstance(error, RedisError | RedisClusterException) and not isinstance(error, NoScriptError):
+            raise _translate(error) from error
+        if isinstance(error, RuntimeError) and "closed" in str(error):
+            raise StoreUnavailable("the connection to the store was cut; try again in a second") from error
+
+
+@contextmanager
+def translate_blocking_errors() -> Iterator[None]:
+    """Context manager that translates Redis errors to `StoreError` in threads and processes that serve no request."""
+    try:
+        yield
+    except (RedisError, RedisClusterException) as error:
+        raise _translate(error) from error
+
+
+def _translate(error: RedisError | RedisClusterException) -> StoreError:
+    if isinstance(error, OutOfMemoryError):
+        return StoreFull(
+            "the store has reached its memory limit; delete runs (DELETE /runs/{run_id}) or raise its `maxmemory`"
+        )
+    if isinstance(error, ConnectionError | TimeoutError | RedisClusterException):
+        reason = "the connection was lost" if isinstance(error, ConnectionError) else "it took too long"
+        return StoreUnavailable(f"the store did not answer ({reason}); try again in a second")
+    if str(error).startswith("NOREPLICAS"):
+        return StoreUnreplicated(
+            "the store takes no writes, as too few replicas follow it (min-replicas-to-write); try again in a second"
+        )
+    if isinstance(error, ReadOnlyError):
+        return StoreUnavailable(
+            "the store takes no writes, as it is a read-only replica; name its primary in MILD_STORE_URL, or try again "
+            "once it is promoted"
+        )
+    if str(error).startswith("MISCONF"):
+        return StoreUnavailable(
+            f"the store takes no writes, as it cannot keep them on its disk ({error}); make room on the disk, then try "
+            "again"
+        )
+    kind = CommandForbidden if isinstance(error, NoPermissionError) else StoreUnavailable
+    return kind(f"the store refused a command: {error}; see its log, then try again")
+
+
+def to_texts(names: Iterable[bytes | str]) -> list[str]:
+    """Return names as text; what is not UTF-8, as a damaged name may be, is escaped."""
+    return [name if isinstance(name, str) else name.decode(errors="backslashreplace") for name in names]
+
+
 class ReplicatedWriter:
     """Sends writes and waits until enough replicas have them.
 
@@ -75,6 +158,10 @@ class ReplicatedWriter:
 
     async def send(self, *commands: Command) -> list[Any]:
         """Send writes together, and return their replies once enough replicas have all of the writes."""
+        with translate_errors():
+            return await self._send(commands)
+
+    async def _send(self, commands: Sequence[Command]) -> list[Any]:
         if isinstance(self._redis, Cluster):
             return await self._send_by_slot(self._redis, commands)
         if not self._n_replicas and len(commands) == 1:
@@ -121,35 +208,10 @@ class ReplicatedWriter:
 class Scripts:
     """Runs the Lua scripts. A script that writes returns a list of texts, the first of which is the outcome."""
 
-    names = (
-        "open_run",
-        "import_run",
-        "replace_field",
-        "resume_run",
-        "commit_epoch",
-        "put_shard",
-        "merge_epoch",
-        "put_members",
-        "put_planted",
-        "put_metrics",
-        "finish_round",
-        "put_annotation",
-        "put_sample_ids",
-        "patch_run",
-        "mark_deleted",
-        "delete_record",
-        "renew_lock",
-        "cache_selection",
-        "prune_fields",
-        "read_rounds",
-        "read_shards",
-    )
-
     def __init__(self, redis: Client, writer: ReplicatedWriter, max_events: int) -> None:
         self._redis = redis
         self._writer = writer
-        self._sources = {name: _read_source(name, max_events) for name in self.names}
-        self._digests = {name: hashlib.sha1(source.encode()).hexdigest() for name, source in self._sources.items()}
+        self._max_events = max_events
 
     async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> list[str]:
         """Run a script that writes, and return the reply as a list of texts.
@@ -169,13 +231,15 @@ class Scripts:
 
     async def _evaluate(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         """Run a script by its digest, or with its source if the server does not know the script."""
+        source, digest = _read_source(name, self._max_events)
         script_arguments = (len(keys), *keys, *arguments)
-        try:
-            return await self._send(name, keys[0], ("EVALSHA", self._digests[name], *script_arguments))
-        except NoScriptError:
-            # EVAL also caches the script on the node that has the keys. Loading it on all nodes of a cluster would fail
-            # if any one of them were down.
-            return await self._send(name, keys[0], ("EVAL", self._sources[name], *script_arguments))
+        with translate_errors():
+            try:
+                return await self._send(name, keys[0], ("EVALSHA", digest, *script_arguments))
+            except NoScriptError:
+                # EVAL also caches the script on the node that has the keys. Loading it on all nodes of a cluster would
+                # fail if any one of them were down.
+                return await self._send(name, keys[0], ("EVAL", source, *script_arguments))
 
     async def _send(self, name: str, key: str, command: Sequence[Argument]) -> Any:
         if name in _READ_ONLY or name in _WITHOUT_REPLICATION:
@@ -185,26 +249,29 @@ class Scripts:
 
 
 @cache
-def _read_source(name: str, max_events: int) -> str:
-    """Read the source of a script, with its flags, ``append_event.lua`` and ``guard.lua`` prepended as needed."""
+def _read_source(name: str, max_events: int) -> tuple[str, str]:
+    """Return the source of a script and its digest: its flags, ``append_event.lua`` and ``guard.lua`` come first."""
     folder = files("mild_service.store") / "lua"
-    body = (folder / f"{name}.lua").read_text()
+    source = (folder / f"{name}.lua").read_text()
     if name in _READ_ONLY:
-        return f"#!lua flags=no-writes\n{body}"
-    events = f"local max_events = {max_events}\n{(folder / 'append_event.lua').read_text()}"
-    guard = "" if name in _WITHOUT_GUARD else (folder / "guard.lua").read_text()
-    flags = "#!lua flags=allow-oom\n" if name in _ALLOWED_WHEN_FULL else ""
-    return f"{flags}{events}{guard}{body}"
+        source = f"#!lua flags=no-writes\n{source}"
+    else:
+        events = f"local max_events = {max_events}\n{(folder / 'append_event.lua').read_text()}"
+        guard = "" if name in _WITHOUT_GUARD else (folder / "guard.lua").read_text()
+        flags = "#!lua flags=allow-oom\n" if name in _ALLOWED_WHEN_FULL else ""
+        source = f"{flags}{events}{guard}{source}"
+    return source, hashlib.sha1(source.encode()).hexdigest()
 
 
-@dataclass(frozen=True)
 class StoreContext:
-    """The client, key names, scripts and settings that all parts of the store share.
+    """The client, key names, scripts and clock that all parts of the store share.
 
-    Attributes
+    Replies are bytes, as the server has sent them. Errors of Redis become those of the service.
+
+    Parameters
     ----------
-    redis, keys, scripts
-        The client, the key names and the Lua scripts.
+    redis, keys
+        The client and the key names.
     url, timeout
         URL of the store, and seconds that one command may take; for processes that open a client of their own.
     clock
@@ -215,60 +282,82 @@ class StoreContext:
         Whether keys with different hash tags may be on different servers, so that no script can access both.
     n_replicas, replica_seconds
         Number of replicas that must have a write before it is acknowledged, and the maximum time to wait for them.
+
+    Attributes
+    ----------
     writer
         Sends writes that must not be lost.
+    scripts
+        Runs the Lua scripts.
     """
 
-    redis: Client
-    keys: Keys
-    url: str = field(repr=False)
-    timeout: float
-    clock: Callable[[], float] | None = None
-    max_events: int = 10_000
-    sharded: bool = False
-    n_replicas: int = 0
-    replica_seconds: float = 1.0
-    writer: ReplicatedWriter = field(init=False)
-    scripts: Scripts = field(init=False)
-    store_clock: "StoreClock" = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "writer", ReplicatedWriter(self.redis, self.keys, self.n_replicas, self.replica_seconds)
-        )
-        object.__setattr__(self, "scripts", Scripts(self.redis, self.writer, self.max_events))
-        object.__setattr__(self, "store_clock", StoreClock(self.redis, self.keys.runs))
-
-    async def now(self) -> int:
-        """Return the Unix time of the store in milliseconds, by which all times of runs go."""
-        if self.clock is not None:
-            return int(self.clock() * 1000)
-        with translate_errors():
-            return int(await self.store_clock.read() * 1000)
-
-
-class StoreClock:
-    """The clock of the store's server, which all replicas of the service share, whatever their own clocks say.
-
-    Parameters
-    ----------
-    redis
-        The client.
-    key
-        Key whose server is asked; a cluster has several.
-    """
-
-    def __init__(self, redis: Client, key: str) -> None:
-        self._redis, self._key = redis, key
+    def __init__(
+        self,
+        redis: Client,
+        keys: Keys,
+        url: str,
+        timeout: float,
+        clock: Callable[[], float] | None = None,
+        max_events: int = 10_000,
+        sharded: bool = False,
+        n_replicas: int = 0,
+        replica_seconds: float = 1.0,
+    ) -> None:
+        self.redis, self.keys = redis, keys
+        self.url, self.timeout = url, timeout
+        self.clock, self.sharded = clock, sharded
+        self.writer = ReplicatedWriter(redis, keys, n_replicas, replica_seconds)
+        self.scripts = Scripts(redis, self.writer, max_events)
         self._server_time = self._read_at = -math.inf
 
-    async def read(self) -> float:
-        """Return the server's Unix time in seconds; it is asked once in a second, and counted on in between."""
+    def keys_of(self, run: Run) -> RunKeys:
+        """Return the names of the keys of a run."""
+        return self.keys.of_run(run.spec.run_id, run.uid)
+
+    async def call(self, *command: Argument) -> Any:
+        """Send a command, and return its reply."""
+        with translate_errors():
+            return await self.redis.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    async def call_all(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
+        """Send commands of one key each in one exchange, and return their replies."""
+        pipeline = self.redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        with translate_errors():
+            return list(await pipeline.execute())
+
+    async def read_hash(self, key: str) -> dict[bytes, bytes]:
+        """Return all fields of a hash with their values."""
+        fields: dict[bytes, bytes] = await self.call("HGETALL", key)
+        return fields
+
+    async def read_fields(self, key: str, fields: Sequence[str | bytes]) -> list[bytes | None]:
+        """Return the values of fields of a hash; None for those that are missing."""
+        values: list[bytes | None] = await self.call("HMGET", key, *fields)
+        return values
+
+    async def iterate_index(self) -> AsyncIterator[str]:
+        """Yield the entries of the index of all runs, in any order; one may be repeated."""
+        cursor = None
+        while cursor != 0:
+            cursor, entries = await self.call("ZSCAN", self.keys.runs, cursor or 0)
+            for entry, _ in entries:
+                yield entry.decode()
+
+    async def now(self) -> int:
+        """Return the Unix time of the store's server in milliseconds, by which all times of runs go.
+
+        All replicas of the service share this clock, whatever their own clocks say. It is asked once in a second, and
+        counted on in between.
+        """
+        if self.clock is not None:
+            return int(self.clock() * 1000)
         if time.monotonic() - self._read_at > _CLOCK_SECONDS:
-            command = ("EVAL", "return redis.call('TIME')", 1, self._key)
-            seconds, micros = await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+            # With a key, since the cluster has several servers.
+            seconds, micros = await self.call("EVAL", "return redis.call('TIME')", 1, self.keys.runs)
             self._server_time, self._read_at = int(seconds) + int(micros) / 1e6, time.monotonic()
-        return self._server_time + time.monotonic() - self._read_at
+        return int((self._server_time + time.monotonic() - self._read_at) * 1000)
 
 
 def encode_attempt(attempt: int | None) -> Argument:

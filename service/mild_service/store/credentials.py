@@ -2,16 +2,14 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import asdict, replace
-from typing import Literal, cast
+from typing import Literal
 
 import orjson
-from redis.exceptions import NoPermissionError
 
 from mild_service.api_keys import ApiKey
 from mild_service.errors import StoreDamaged
 from mild_service.store import codec
-from mild_service.store.context import StoreContext
-from mild_service.store.error_translation import to_bytes, to_bytes_dict, to_texts, translate_errors
+from mild_service.store.context import CommandForbidden, StoreContext, to_texts
 from mild_service.store.run_store import is_active
 
 _NEW_RUN_MS = 60_000
@@ -27,25 +25,21 @@ class CredentialStore:
 
     async def has_keys(self) -> bool:
         """Return whether a key was ever created, even if all keys are revoked or expired."""
-        with translate_errors():
-            return bool(await self._context.redis.exists(self._context.keys.credentials))
+        return bool(await self._context.call("EXISTS", self._context.keys.credentials))
 
     async def add(self, digest: str, key: ApiKey) -> None:
         """Store a key under the digest of its secret."""
-        with translate_errors():
-            stored = self._context.keys.credentials
-            await self._context.writer.send((stored, ("HSET", stored, digest, _encode_key(key))))
+        stored = self._context.keys.credentials
+        await self._context.writer.send((stored, ("HSET", stored, digest, _encode_key(key))))
 
     async def get(self, digest: str) -> ApiKey | None:
         """Return the key whose secret has this digest, also a revoked or expired one; None if there is no such key."""
-        with translate_errors():
-            value = await self._context.redis.hget(self._context.keys.credentials, digest)
-        return None if value is None else _decode_key(to_bytes(value))
+        value = await self._context.call("HGET", self._context.keys.credentials, digest)
+        return None if value is None else _decode_key(value)
 
     async def list_keys(self) -> list[ApiKey]:
         """Return all keys, also revoked and expired ones, with the times of their last use, oldest first."""
-        with translate_errors():
-            used = to_bytes_dict(await self._context.redis.hgetall(self._context.keys.credentials_used))
+        used = await self._context.read_hash(self._context.keys.credentials_used)
         keys = [
             replace(key, used_at=int(used[name]) / 1000) if (name := key.key_id.encode()) in used else key
             for key in (await self._read_keys_by_digest()).values()
@@ -63,13 +57,11 @@ class CredentialStore:
 
     async def mark_used(self, key_id: str) -> None:
         """Store the current time as the time of a key's last use."""
-        with translate_errors():
-            await self._context.redis.hset(self._context.keys.credentials_used, key_id, str(await self._context.now()))
+        await self._context.call("HSET", self._context.keys.credentials_used, key_id, await self._context.now())
 
     async def _read_keys_by_digest(self) -> dict[str, ApiKey]:
         """Return all keys by the digests of their secrets."""
-        with translate_errors():
-            stored = to_bytes_dict(await self._context.redis.hgetall(self._context.keys.credentials))
+        stored = await self._context.read_hash(self._context.keys.credentials)
         return {digest.decode(): _decode_key(value) for digest, value in stored.items()}
 
 
@@ -91,8 +83,7 @@ class SessionStore:
         seconds
             Lifetime of the session.
         """
-        with translate_errors():
-            await self._context.redis.set(self._context.keys.session(digest), key_digest, ex=seconds)
+        await self._context.call("SET", self._context.keys.session(digest), key_digest, "EX", seconds)
 
     async def get_key_digest(self, digest: str) -> str | None:
         """Return the digest of the key with which a session was created.
@@ -102,14 +93,12 @@ class SessionStore:
         str or None
             None if the session has ended or never existed.
         """
-        with translate_errors():
-            value = await self._context.redis.get(self._context.keys.session(digest))
-        return None if value is None else to_bytes(value).decode()
+        value = await self._context.call("GET", self._context.keys.session(digest))
+        return None if value is None else value.decode()
 
     async def delete(self, digest: str) -> None:
         """Delete the session with this digest of its id."""
-        with translate_errors():
-            await self._context.redis.unlink(self._context.keys.session(digest))
+        await self._context.call("UNLINK", self._context.keys.session(digest))
 
 
 class QuotaStore:
@@ -133,21 +122,19 @@ class QuotaStore:
             ``reserved`` if the run now counts for the key, ``existing`` if the run counted before, and ``full`` if the
             key has `limit` runs already.
         """
-        redis, quota_key = self._context.redis, self._context.keys.quota(key_id)
-        with translate_errors():
-            if not await redis.zadd(quota_key, {run_id: await self._context.now()}, nx=True):
-                return "existing"
-            if await redis.zcard(quota_key) > limit:
-                await self._remove_deleted_runs(quota_key)
-                if await redis.zcard(quota_key) > limit:
-                    await redis.zrem(quota_key, run_id)
-                    return "full"
+        call, quota_key = self._context.call, self._context.keys.quota(key_id)
+        if not await call("ZADD", quota_key, "NX", await self._context.now(), run_id):
+            return "existing"
+        if await call("ZCARD", quota_key) > limit:
+            await self._remove_deleted_runs(quota_key)
+            if await call("ZCARD", quota_key) > limit:
+                await call("ZREM", quota_key, run_id)
+                return "full"
         return "reserved"
 
     async def release(self, key_id: str, run_id: str) -> None:
         """Release the reservation of a run that was not created."""
-        with translate_errors():
-            await self._context.redis.zrem(self._context.keys.quota(key_id), run_id)
+        await self._context.call("ZREM", self._context.keys.quota(key_id), run_id)
 
     async def measure(self, key_id: str) -> tuple[int, int] | None:
         """Measure the runs that a key has created: their number, and the bytes that they take of the store's memory.
@@ -161,59 +148,52 @@ class QuotaStore:
             None if the ACL user may not run ``MEMORY USAGE``.
         """
         measured, sizes = self._measured.get(key_id, {}), dict[bytes, int]()
-        with translate_errors():
-            try:
-                async for run_id, fields in self._iterate_runs(key_id):
-                    version = b":".join(fields.get(name, b"") for name in (b"uid", b"updated", b"events"))
-                    size = measured.get(version)
-                    sizes[version] = await self._measure_run(run_id, fields) if size is None else size
-            except NoPermissionError:
-                return None
+        try:
+            async for run_id, fields in self._iterate_runs(key_id):
+                version = b":".join(fields.get(name, b"") for name in (b"uid", b"updated", b"events"))
+                size = measured.get(version)
+                sizes[version] = await self._measure_run(run_id, fields) if size is None else size
+        except CommandForbidden:
+            return None
         self._measured[key_id] = sizes
         return len(sizes), sum(sizes.values())
 
     async def _iterate_runs(self, key_id: str) -> AsyncIterator[tuple[str, codec.Fields]]:
         """Yield the ids and the records of the runs that a key has created and that still exist."""
-        redis, keys = self._context.redis, self._context.keys
-        run_ids = to_texts(cast("list[bytes]", await redis.zrange(keys.quota(key_id), 0, -1)))
+        run_ids = to_texts(await self._context.call("ZRANGE", self._context.keys.quota(key_id), 0, -1))
         for start in range(0, len(run_ids), _BATCH_SIZE):
             names = run_ids[start : start + _BATCH_SIZE]
-            pipeline = redis.pipeline(transaction=False)
-            for name in names:
-                pipeline.hgetall(keys.run(name))
-            replies, now = await pipeline.execute(), await self._context.now()
-            for name, reply in zip(names, replies, strict=True):
-                if is_active(fields := to_bytes_dict(reply), now):
+            records = await self._context.call_all(("HGETALL", self._context.keys.run(name)) for name in names)
+            now = await self._context.now()
+            for name, fields in zip(names, records, strict=True):
+                if is_active(fields, now):
                     yield name, fields
 
     async def _measure_run(self, run_id: str, fields: codec.Fields) -> int:
         """Measure the hashes of a run, in bytes; 0 for a run whose record is damaged."""
-        keys, pipeline = self._context.keys, self._context.redis.pipeline(transaction=False)
         try:
             run = codec.decode_run(run_id, fields)
         except StoreDamaged:
             return 0
-        pipeline.memory_usage(keys.run(run_id))
-        for key in keys.list_hashes(run_id, run.uid, run.round + 1, codec.count_chunks(run.spec.num_samples)):
-            pipeline.memory_usage(key)
-        return sum(size or 0 for size in await pipeline.execute())
+        keys = self._context.keys_of(run)
+        hashes = keys.list_hashes(run.round + 1, codec.count_chunks(run.spec.num_samples))
+        sizes = await self._context.call_all(("MEMORY USAGE", key) for key in (keys.run, *hashes))
+        return sum(size or 0 for size in sizes)
 
     async def _remove_deleted_runs(self, quota_key: str) -> None:
         """Remove the runs that no longer exist from the runs of a key."""
-        redis, now = self._context.redis, await self._context.now()
-        entries = await redis.zrangebyscore(quota_key, "-inf", now - _NEW_RUN_MS)
-        run_ids = to_texts(cast("list[bytes]", entries))  # without scores, which the client's type allows for
+        context, now = self._context, await self._context.now()
+        run_ids = to_texts(await context.call("ZRANGEBYSCORE", quota_key, "-inf", now - _NEW_RUN_MS))
         for start in range(0, len(run_ids), _BATCH_SIZE):
             names = run_ids[start : start + _BATCH_SIZE]
-            pipeline = redis.pipeline(transaction=False)
-            for name in names:
-                pipeline.hmget(self._context.keys.run(name), "deleting", "expires")
-            records = zip(names, await pipeline.execute(), strict=True)
+            records = await context.call_all(("HMGET", context.keys.run(name), "deleting", "expires") for name in names)
             deleted = [
-                name for name, (deleting, expires) in records if deleting or expires is None or int(expires) <= now
+                name
+                for name, (deleting, expires) in zip(names, records, strict=True)
+                if deleting or expires is None or int(expires) <= now
             ]
             if deleted:
-                await redis.zrem(quota_key, *deleted)
+                await context.call("ZREM", quota_key, *deleted)
 
 
 def _encode_key(key: ApiKey) -> bytes:

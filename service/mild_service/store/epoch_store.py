@@ -1,8 +1,15 @@
-"""Epochs of open rounds: committing whole epochs and merging partial ones."""
+"""Epochs of open rounds: packing bits, committing whole epochs and merging partial ones."""
 
+import hashlib
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Self
 
+import numpy as np
+
+from mild_core import bitmap
+from mild_core.types import EpochBits
+from mild_core.wrong_predictions import WrongPredictions
 from mild_service.errors import EpochConflict, EpochKindConflict
 from mild_service.models import (
     NO_PRECONDITION,
@@ -17,23 +24,106 @@ from mild_service.models import (
     precondition_error,
 )
 from mild_service.store import codec
-from mild_service.store.bitmaps import BitmapStore, BitmapWriter, read_rounds
-from mild_service.store.context import Argument, StoreContext, encode_attempt, refusal_error
+from mild_service.store.bitmaps import BitmapStore, read_rounds
+from mild_service.store.context import Argument, StoreContext, encode_attempt
 from mild_service.store.keys import epoch_field
-from mild_service.store.packed_epoch import PackedEpoch
-from mild_service.store.wrong_prediction_store import WrongPredictionStore
+from mild_service.store.values import commit_values, restore_values
+from mild_service.store.wrong_prediction_store import WrongPredictionStore, pack_wrong_predictions
+
+
+@dataclass(frozen=True, slots=True)
+class PackedEpoch:
+    """The bits of an epoch in the form in which they are stored.
+
+    Attributes
+    ----------
+    digest
+        Digest of the content.
+    planes, n_correct, n_observed
+        Number of bitmaps, of correct and of observed samples, as in `Epoch`.
+    values
+        Bits of the epoch, one value per chunk.
+    wrong_predictions
+        One value per chunk; empty if none are known.
+    """
+
+    digest: str
+    planes: int
+    n_correct: int
+    n_observed: int | None
+    values: Sequence[bytes]
+    wrong_predictions: Sequence[bytes] = ()
+
+    @classmethod
+    def from_bits(
+        cls,
+        bits: EpochBits,
+        kind: EpochKind = "whole",
+        wrong_predictions: WrongPredictions | None = None,
+        sha256: str | None = None,
+    ) -> Self:
+        """Hash, count and split the bits of an epoch.
+
+        Call this in a worker thread if the run is large, since the time is proportional to the number of samples.
+
+        Parameters
+        ----------
+        bits
+            The bits of the epoch.
+        kind
+            How the epoch is written. It is part of the digest, except for whole epochs, so that fields that a merge
+            deletes are not shared with an epoch of another kind.
+        wrong_predictions
+            Wrong predictions of the epoch; None if none are known.
+        sha256
+            Digest of the body of a whole epoch in hex; None computes it.
+        """
+        fields = (
+            []
+            if wrong_predictions is None or not wrong_predictions.n_predictions
+            else pack_wrong_predictions(wrong_predictions)
+        )
+        planes = [bits.correct] if bits.observed is None else [bits.observed, bits.correct]
+        if sha256 is None:
+            digest = hashlib.sha256(b"" if kind == "whole" else kind.encode())
+            for plane in planes:
+                digest.update(np.ascontiguousarray(plane).data)
+            for field in fields:
+                digest.update(field)
+            sha256 = digest.hexdigest()
+        return cls(
+            digest=sha256[:32],
+            planes=len(planes),
+            n_correct=bitmap.popcount(bits.correct),
+            n_observed=None if bits.observed is None else bitmap.popcount(bits.observed),
+            values=codec.split_chunks(planes),
+            wrong_predictions=fields,
+        )
+
+    def make_record(self, number: int, attempt: int, kind: EpochKind = "whole", partial: bool = False) -> Epoch:
+        """Return the commit record of these bits.
+
+        Parameters
+        ----------
+        number, attempt
+            Number of the epoch, and the writer's attempt.
+        kind
+            How the epoch is written.
+        partial
+            Whether logs or shards are still being added.
+        """
+        counts = (self.planes, self.n_correct, self.n_observed)
+        has_wrong_predictions = bool(self.wrong_predictions)
+        return Epoch(number, attempt, self.digest, *counts, kind, partial, has_wrong_predictions=has_wrong_predictions)
 
 
 class EpochStore:
     """Commits and merges epochs of an open round."""
 
-    def __init__(
-        self, context: StoreContext, bitmaps: BitmapStore, wrong_predictions: WrongPredictionStore, writer: BitmapWriter
-    ) -> None:
+    def __init__(self, context: StoreContext, bitmaps: BitmapStore, wrong_predictions: WrongPredictionStore) -> None:
         self._context = context
         self._bitmaps = bitmaps
         self._wrong_predictions = wrong_predictions
-        self._writer = writer
 
     async def commit(
         self,
@@ -68,7 +158,6 @@ class EpochStore:
             Precondition on the digest of the stored epoch.
         """
         epoch = packed.make_record(number, attempt)
-        field = epoch_field(number, attempt, packed.digest)
         arguments: list[Argument] = [
             run.uid,
             attempt,
@@ -79,10 +168,9 @@ class EpochStore:
             codec.encode_epoch(epoch),
             int(replace),
             _encode_members(checked_members),
-            precondition.script_argument,
+            codec.encode_precondition(precondition),
         ]
-        script_keys = self._writer.script_keys(run, round_)
-        answer = await self._writer.write("commit_epoch", script_keys, arguments, run, round_, field, packed.values)
+        answer = await self._write("commit_epoch", arguments, run, round_, epoch_field(epoch), packed.values)
         match answer[0]:
             case "committed" | "replaced" | "moved":
                 return answer[0], epoch
@@ -111,12 +199,20 @@ class EpochStore:
                     f"epoch {number} of round {round_} holds other content (sha-256 {stored.digest[:12]}…, attempt "
                     f"{stored.attempt}), got {packed.digest[:12]}…; send the same bits, or replace with ?replace=true"
                 )
-        raise refusal_error(answer, run.run_id, round_, attempt)
+        raise await self._bitmaps.make_refusal(answer, run, round_, attempt)
+
+    async def _write(
+        self, script: str, arguments: Sequence[Argument], run: Run, round_: int, field: str, values: Sequence[bytes]
+    ) -> list[str]:
+        """Write the field of an epoch with the script that commits it."""
+        keys = self._context.keys_of(run)
+        chunks = keys.list_chunks(round_, len(values))
+        return await commit_values(self._context, script, keys.list_written(round_), arguments, chunks, field, values)
 
     async def _restore(self, run: Run, round_: int, stored: Epoch, packed: PackedEpoch) -> int:
         """Restore damaged values of a stored epoch of the same content; return their number."""
-        field = epoch_field(stored.number, stored.attempt, stored.digest)
-        return await self._writer.restore(run, round_, field, packed.values)
+        chunks = self._context.keys_of(run).list_chunks(round_, len(packed.values))
+        return await restore_values(self._context, epoch_field(stored), zip(chunks, packed.values, strict=True))
 
     async def merge(
         self,
@@ -162,8 +258,8 @@ class EpochStore:
         bool
             False, with nothing changed, if the stored record is no longer `old`, or members or `labels` have changed.
         """
-        field = epoch_field(epoch.number, epoch.attempt, epoch.digest)
-        merged_away = [*shards] if old is None else [epoch_field(old.number, old.attempt, old.digest), *shards]
+        field = epoch_field(epoch)
+        merged_away = [*shards] if old is None else [epoch_field(old), *shards]
         arguments: list[Argument] = [
             run.uid,
             encode_attempt(attempt),
@@ -177,23 +273,18 @@ class EpochStore:
             "*" if ids is None else codec.encode_sample_ids_ref(ids),
             "*" if labels == "unchecked" else codec.encode_annotation_ref(labels),
         ]
-        script_keys = self._writer.script_keys(run, round_)
         await self._wrong_predictions.write(run, round_, epoch, wrong_predictions)
-        answer = await self._writer.write("merge_epoch", script_keys, arguments, run, round_, field, values)
+        answer = await self._write("merge_epoch", arguments, run, round_, field, values)
         if answer[0] == "renamed":
             raise EpochConflict(
                 f"the sample ids of run {run.run_id!r} were replaced while a log was read that names samples by them; "
                 "send the log again"
             )
         if answer[0] not in ("merged", "moved"):
-            raise refusal_error(answer, run.run_id, round_, attempt)
+            raise await self._bitmaps.make_refusal(answer, run, round_, attempt)
         if answer[0] == "merged":
             await self._bitmaps.delete_tail(run, round_, [name for name in merged_away if name != field])
-            if (
-                old is not None
-                and old.has_wrong_predictions
-                and epoch_field(old.number, old.attempt, old.digest) != field
-            ):
+            if old is not None and old.has_wrong_predictions and epoch_field(old) != field:
                 await self._wrong_predictions.delete(run, round_, old)
         return answer[0] == "merged"
 

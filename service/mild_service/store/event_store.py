@@ -9,7 +9,6 @@ import orjson
 from mild_service.models import Event, EventKind, Run
 from mild_service.store import codec
 from mild_service.store.context import StoreContext
-from mild_service.store.error_translation import to_bytes, to_bytes_list, translate_errors
 
 BATCH_SIZE = 256
 """Maximum number of events that are read at once."""
@@ -50,17 +49,16 @@ class EventStore:
         list
             One batch per run, in the order of `positions`.
         """
-        keys, runs = self._context.keys, []
-        with translate_errors():
-            pipeline = self._context.redis.pipeline(transaction=False)
-            for run, last_number in positions:
-                runs.append(run)
-                pipeline.xrange(keys.events(run.run_id, run.uid), f"{last_number + 1}-0", "+", BATCH_SIZE)
-                pipeline.hmget(keys.run(run.run_id), ["uid", "deleting", "expires"])
-            replies = await pipeline.execute()
-            now = await self._context.now()
+        runs: list[Run] = []
+        commands: list[tuple[str | int, ...]] = []
+        for run, last_number in positions:
+            keys = self._context.keys_of(run)
+            runs.append(run)
+            commands.append(("XRANGE", keys.events, f"{last_number + 1}-0", "+", "COUNT", BATCH_SIZE))
+            commands.append(("HMGET", keys.run, "uid", "deleting", "expires"))
+        replies, now = await self._context.call_all(commands), await self._context.now()
         return [
-            EventBatch(_is_alive(run, to_bytes_list(record), now), [_decode_event(run, entry) for entry in entries])
+            EventBatch(_is_alive(run, record, now), [_decode_event(run, entry) for entry in entries])
             for run, entries, record in zip(runs, replies[::2], replies[1::2], strict=True)
         ]
 
@@ -71,7 +69,7 @@ def _decode_event(run: Run, entry: tuple[bytes, Mapping[bytes, bytes]]) -> Event
     kind: EventKind = fields[b"kind"].decode()  # type: ignore[assignment]  # written by our own scripts
     decode_fields = _FIELD_DECODERS.get(kind)
     return Event(
-        number=int(to_bytes(name).partition(b"-")[0]),
+        number=int(name.partition(b"-")[0]),
         kind=kind,
         at=int(fields[b"at"]) / 1000,
         fields={} if decode_fields is None else decode_fields(run, fields),

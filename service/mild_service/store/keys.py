@@ -31,7 +31,7 @@ The braces are Redis Cluster's hash tag: all keys of a run except chunks >= 1 ar
 can check and commit. Keys without braces are global: each is in the slot of its name and is changed on its own.
 A run id holds neither ``#`` nor braces, so no two runs share a tag. ``uid`` is drawn at creation.
 
-Values of the hashes ``chunk``, ``votes``, ``truth``, ``ids`` and ``cache`` end with a checksum (`checksums`).
+Values of the hashes ``chunk``, ``votes``, ``truth``, ``ids`` and ``cache`` end with a checksum (`values`).
 
 Fields of a chunk hash are immutable and named by their content: ``<epoch>:<attempt>:<digest>`` for an epoch and
 ``set:<digest>`` for members, planted samples and selections; a shard is called ``<epoch>:<shard>:<name>`` by a name
@@ -43,7 +43,7 @@ Those of a truth hash are ``labels:<version>:<digest>`` and ``audit:<version>:<d
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mild_service.models import AnnotationName, AnnotationRef
+from mild_service.models import AnnotationName, AnnotationRef, Epoch
 
 _DIGEST_LENGTH = 32
 """Characters of a digest in a field's name; the random name of a shard is shorter."""
@@ -65,62 +65,6 @@ class Keys:
         """Key of the store's schema version."""
         return f"{self.namespace}:schema"
 
-    def run(self, run_id: str) -> str:
-        """Return the key of a run's record."""
-        return f"{self.namespace}:{{{run_id}}}:run"
-
-    def round(self, run_id: str, uid: str, round_: int) -> str:
-        """Return the key of a round's record."""
-        return f"{self.namespace}:{{{run_id}}}:{uid}:round:{round_}"
-
-    def epochs(self, run_id: str, uid: str, round_: int) -> str:
-        """Return the key of the commit records of a round's epochs."""
-        return f"{self.namespace}:{{{run_id}}}:{uid}:epochs:{round_}"
-
-    def shards(self, run_id: str, uid: str, round_: int) -> str:
-        """Return the key of the records of the shards of a round's epochs."""
-        return f"{self.namespace}:{{{run_id}}}:{uid}:shards:{round_}"
-
-    def metrics(self, run_id: str, uid: str, round_: int) -> str:
-        """Return the key of a round's metrics."""
-        return f"{self.namespace}:{{{run_id}}}:{uid}:metrics:{round_}"
-
-    def chunk(self, run_id: str, uid: str, round_: int, chunk: int) -> str:
-        """Return the key of one chunk of all bitmaps of a round."""
-        tag = f"{run_id}#{chunk}" if chunk else run_id
-        return f"{self.namespace}:{{{tag}}}:{uid}:chunk:{round_}:{chunk}"
-
-    def wrong_predictions(self, run_id: str, uid: str, round_: int, chunk: int) -> str:
-        """Return the key of one chunk of a round's wrong predictions."""
-        tag = f"{run_id}#{chunk}" if chunk else run_id
-        return f"{self.namespace}:{{{tag}}}:{uid}:votes:{round_}:{chunk}"
-
-    def annotations(self, run_id: str, uid: str, chunk: int) -> str:
-        """Return the key of one chunk of a run's labels and audit."""
-        tag = f"{run_id}#{chunk}" if chunk else run_id
-        return f"{self.namespace}:{{{tag}}}:{uid}:truth:{chunk}"
-
-    def events(self, run_id: str, uid: str) -> str:
-        """Return the key of a run's latest events."""
-        return f"{self.namespace}:{{{run_id}}}:{uid}:events"
-
-    def sample_ids(self, run_id: str, uid: str, chunk: int) -> str:
-        """Return the key of one chunk of a run's external ids."""
-        tag = f"{run_id}#{chunk}" if chunk else run_id
-        return f"{self.namespace}:{{{tag}}}:{uid}:ids:{chunk}"
-
-    def cached_selection(self, run_id: str, uid: str, digest: str) -> str:
-        """Return the key of a cached selection."""
-        return f"{self.namespace}:{{{run_id}}}:{uid}:cache:{digest}"
-
-    def cached_digests(self, run_id: str, uid: str) -> str:
-        """Return the key of the digests of a run's cached selections."""
-        return f"{self.namespace}:{{{run_id}}}:{uid}:cached"
-
-    def selection_lock(self, run_id: str, uid: str, digest: str) -> str:
-        """Return the key of the lock of a selection's computation."""
-        return f"{self.namespace}:{{{run_id}}}:{uid}:lock:{digest}"
-
     @property
     def credentials(self) -> str:
         """Key of the API keys by the digests of their secrets."""
@@ -139,17 +83,13 @@ class Keys:
         """Return the key of the runs that an API key has created."""
         return f"{self.namespace}:quota:{key_id}"
 
-    def list_hashes(self, run_id: str, uid: str, n_rounds: int, n_chunks: int) -> Iterator[str]:
-        """Yield the key of every hash that a run may have, except its record and what expires."""
-        for chunk in range(n_chunks):
-            yield self.annotations(run_id, uid, chunk)
-            yield self.sample_ids(run_id, uid, chunk)
-        for round_ in range(n_rounds):
-            for name in (self.round, self.epochs, self.shards, self.metrics):
-                yield name(run_id, uid, round_)
-            for chunk in range(n_chunks):
-                yield self.chunk(run_id, uid, round_, chunk)
-                yield self.wrong_predictions(run_id, uid, round_, chunk)
+    def run(self, run_id: str) -> str:
+        """Return the key of a run's record."""
+        return f"{self.namespace}:{{{run_id}}}:run"
+
+    def of_run(self, run_id: str, uid: str) -> "RunKeys":
+        """Return the names of the keys of a run."""
+        return RunKeys(self.namespace, run_id, uid)
 
     def same_slot(self, key: str) -> str:
         """Return a key in the same slot as `key`. A key without a hash tag becomes the hash tag as a whole."""
@@ -157,9 +97,105 @@ class Keys:
         return f"{self.namespace}:touched:{{{rest.partition('}')[0] if brace else key}}}"
 
 
-def epoch_field(epoch: int, attempt: int, digest: str) -> str:
+@dataclass(frozen=True, slots=True)
+class RunKeys:
+    """Names of the keys of one run."""
+
+    namespace: str
+    run_id: str
+    uid: str
+
+    @property
+    def run(self) -> str:
+        """Key of the run's record."""
+        return f"{self.namespace}:{{{self.run_id}}}:run"
+
+    @property
+    def events(self) -> str:
+        """Key of the latest events."""
+        return self._name("events")
+
+    @property
+    def cached_digests(self) -> str:
+        """Key of the digests of the cached selections."""
+        return self._name("cached")
+
+    def cached_selection(self, digest: str) -> str:
+        """Return the key of a cached selection."""
+        return self._name(f"cache:{digest}")
+
+    def selection_lock(self, digest: str) -> str:
+        """Return the key of the lock of a selection's computation."""
+        return self._name(f"lock:{digest}")
+
+    def round(self, round_: int) -> str:
+        """Return the key of a round's record."""
+        return self._name(f"round:{round_}")
+
+    def epochs(self, round_: int) -> str:
+        """Return the key of the commit records of a round's epochs."""
+        return self._name(f"epochs:{round_}")
+
+    def shards(self, round_: int) -> str:
+        """Return the key of the records of the shards of a round's epochs."""
+        return self._name(f"shards:{round_}")
+
+    def metrics(self, round_: int) -> str:
+        """Return the key of a round's metrics."""
+        return self._name(f"metrics:{round_}")
+
+    def chunk(self, round_: int, chunk: int) -> str:
+        """Return the key of one chunk of all bitmaps of a round."""
+        return self._name(f"chunk:{round_}:{chunk}", chunk)
+
+    def wrong_predictions(self, round_: int, chunk: int) -> str:
+        """Return the key of one chunk of a round's wrong predictions."""
+        return self._name(f"votes:{round_}:{chunk}", chunk)
+
+    def annotations(self, chunk: int) -> str:
+        """Return the key of one chunk of the labels and the audit."""
+        return self._name(f"truth:{chunk}", chunk)
+
+    def sample_ids(self, chunk: int) -> str:
+        """Return the key of one chunk of the external ids."""
+        return self._name(f"ids:{chunk}", chunk)
+
+    def list_chunks(self, round_: int, n_chunks: int) -> list[str]:
+        """Return the keys of all chunks of the bitmaps of a round."""
+        return [self.chunk(round_, chunk) for chunk in range(n_chunks)]
+
+    def list_written(self, round_: int) -> list[str]:
+        """Return the keys of the scripts that write epochs and sets: run, round, epochs, chunk 0, shards, events."""
+        return [
+            self.run,
+            self.round(round_),
+            self.epochs(round_),
+            self.chunk(round_, 0),
+            self.shards(round_),
+            self.events,
+        ]
+
+    def list_hashes(self, n_rounds: int, n_chunks: int) -> Iterator[str]:
+        """Yield the key of every hash that the run may have, except its record and what expires."""
+        for chunk in range(n_chunks):
+            yield self.annotations(chunk)
+            yield self.sample_ids(chunk)
+        for round_ in range(n_rounds):
+            for name in (self.round, self.epochs, self.shards, self.metrics):
+                yield name(round_)
+            for chunk in range(n_chunks):
+                yield self.chunk(round_, chunk)
+                yield self.wrong_predictions(round_, chunk)
+
+    def _name(self, name: str, chunk: int = 0) -> str:
+        """Return the key with this name within the run, in the slot of a chunk."""
+        tag = f"{self.run_id}#{chunk}" if chunk else self.run_id
+        return f"{self.namespace}:{{{tag}}}:{self.uid}:{name}"
+
+
+def epoch_field(epoch: Epoch) -> str:
     """Return the name of an epoch's field in a chunk hash."""
-    return f"{epoch}:{attempt}:{digest}"
+    return f"{epoch.number}:{epoch.attempt}:{epoch.digest}"
 
 
 def shard_field(epoch: int, shard: int, name: str) -> str:

@@ -9,7 +9,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import get_args
 
 import orjson
 
@@ -17,12 +17,11 @@ from mild_service.errors import RunChanging, RunExists, RunNotFound, StoreDamage
 from mild_service.models import AnnotationName, Round, Run
 from mild_service.store import codec
 from mild_service.store.bitmaps import read_rounds
-from mild_service.store.checksums import has_checksums, seal, unseal
-from mild_service.store.context import StoreContext
-from mild_service.store.error_translation import to_bytes, to_bytes_dict, to_bytes_list, to_texts, translate_errors
+from mild_service.store.context import Argument, StoreContext, to_texts, translate_errors
 from mild_service.store.keys import annotation_field, epoch_field, name_in_run, set_field
 from mild_service.store.run_store import RunStore
 from mild_service.store.servers import list_servers
+from mild_service.store.values import has_checksums, seal, unseal
 
 RECORD_KEY = "run"
 _EVENTS = "events"
@@ -65,12 +64,10 @@ class RunTransfer:
         for field, record_value in sorted(before.items()):
             yield RunField(RECORD_KEY, field, record_value)
         for key in self._list_hashes(run):
-            with translate_errors():
-                fields = sorted(to_bytes(field) for field in await self._context.redis.hkeys(key))
+            fields = sorted(await self._context.call("HKEYS", key))
             for start in range(0, len(fields), _FIELDS_BATCH):
                 batch = fields[start : start + _FIELDS_BATCH]
-                with translate_errors():
-                    values = to_bytes_list(await self._context.redis.hmget(key, batch))
+                values = await self._context.read_fields(key, batch)
                 for name, field_value in zip(batch, values, strict=True):
                     if field_value is None:
                         raise self._run_changing_error(run)
@@ -102,62 +99,52 @@ class RunTransfer:
         run = codec.decode_run(run_id, {**record, b"uid": secrets.token_hex(8).encode()})
         if await self._runs.exists(run_id):
             raise RunExists(f"there is a run {run_id!r}; give another name, or delete that one first")
-        keys = {name_in_run(key): key for key in self._list_hashes(run)} | {
-            _EVENTS: context.keys.events(run_id, run.uid)
-        }
+        keys = {name_in_run(key): key for key in self._list_hashes(run)} | {_EVENTS: context.keys_of(run).events}
         written_keys: set[str] = set()
         try:
-            with translate_errors():
-                async for field in fields:
-                    if field.key not in keys:
-                        raise StoreDamaged(
-                            f"the file holds {field.key!r}, which no run has; give one that `export` wrote"
-                        )
-                    key, name = keys[field.key], field.field.decode()
-                    if has_checksums(key) and has_sums:
-                        unseal(key, name, field.value)
-                    elif has_checksums(key):
-                        field = replace(field, value=seal(key, name, field.value))
-                    written_keys.add(key)
-                    await context.writer.send(_build_write_command(key, field))
-                now = await context.now()
-                new_record = {
-                    **record,
-                    b"uid": run.uid.encode(),
-                    b"expires": str(now + run.ttl_seconds * 1000).encode(),
-                }
-                pairs = [word for pair in new_record.items() for word in pair]
-                answer = await context.scripts.run("import_run", [context.keys.run(run_id)], pairs)
+            async for field in fields:
+                if field.key not in keys:
+                    raise StoreDamaged(f"the file holds {field.key!r}, which no run has; give one that `export` wrote")
+                key, name = keys[field.key], field.field.decode()
+                if has_checksums(key) and has_sums:
+                    unseal(key, name, field.value)
+                elif has_checksums(key):
+                    field = replace(field, value=seal(key, name, field.value))
+                written_keys.add(key)
+                await context.writer.send(_build_write_command(key, field))
+            now = await context.now()
+            new_record = {
+                **record,
+                b"uid": run.uid.encode(),
+                b"expires": str(now + run.ttl_seconds * 1000).encode(),
+            }
+            pairs = [word for pair in new_record.items() for word in pair]
+            answer = await context.scripts.run("import_run", [context.keys.run(run_id)], pairs)
             if answer[0] != "set":
                 raise RunExists(f"a run {run_id!r} was opened in the meantime; give another name")
         except BaseException:
             for key in written_keys:
-                with translate_errors():
-                    await context.redis.unlink(key)
+                await context.call("UNLINK", key)
             raise
-        with translate_errors():
-            await context.writer.send((context.keys.runs, ("ZADD", context.keys.runs, 0, run.index_entry)))
+        await context.writer.send((context.keys.runs, ("ZADD", context.keys.runs, 0, run.index_entry)))
         return await self._runs.get(run_id)
 
     async def _read_record(self, run: Run) -> dict[bytes, bytes]:
-        with translate_errors():
-            return to_bytes_dict(await self._context.redis.hgetall(self._context.keys.run(run.run_id)))
+        return await self._context.read_hash(self._context.keys.run(run.run_id))
 
     def _list_hashes(self, run: Run) -> Iterator[str]:
         """Yield the key of every hash that a run may have."""
-        n_chunks = codec.count_chunks(run.spec.num_samples)
-        return self._context.keys.list_hashes(run.run_id, run.uid, run.round + 1, n_chunks)
+        return self._context.keys_of(run).list_hashes(run.round + 1, codec.count_chunks(run.spec.num_samples))
 
     async def _read_events(self, run: Run) -> AsyncIterator[RunField]:
         """Yield the entries of the event stream as fields."""
-        key, start = self._context.keys.events(run.run_id, run.uid), "-"
+        key, start = self._context.keys_of(run).events, "-"
         while True:
-            with translate_errors():
-                entries: list[Any] = await self._context.redis.xrange(key, start, "+", _EVENTS_BATCH) or []
+            entries = await self._context.call("XRANGE", key, start, "+", "COUNT", _EVENTS_BATCH)
             for number, fields in entries:
-                words = [to_bytes(word).decode() for pair in fields.items() for word in pair]
-                yield RunField(_EVENTS, to_bytes(number), orjson.dumps(words))
-                start = f"({to_bytes(number).decode()}"
+                words = [word.decode() for pair in fields.items() for word in pair]
+                yield RunField(_EVENTS, number, orjson.dumps(words))
+                start = f"({number.decode()}"
             if len(entries) < _EVENTS_BATCH:
                 return
 
@@ -211,13 +198,11 @@ class OrphanCleanup:
         idle_seconds
             Data that was written or read more recently is not reported, since its writer may be active.
         """
-        context = self._context
-        with translate_errors():
-            run_keys, run_ids = await self._list_run_keys()
-            orphan_keys = [key for key, run_id, uid in run_keys if not await self._is_current_uid(run_id, uid)]
-            orphan_keys = [key for key in orphan_keys if await self._is_idle(key, idle_seconds)]
-            for key in orphan_keys if repair else ():
-                await context.redis.unlink(key)
+        run_keys, run_ids = await self._list_run_keys()
+        orphan_keys = [key for key, run_id, uid in run_keys if not await self._is_current_uid(run_id, uid)]
+        orphan_keys = [key for key in orphan_keys if await self._is_idle(key, idle_seconds)]
+        for key in orphan_keys if repair else ():
+            await self._context.call("UNLINK", key)
         n_fields, unlisted = 0, list[str]()
         for run_id in run_ids:
             try:
@@ -237,34 +222,34 @@ class OrphanCleanup:
 
     async def _list_run_keys(self) -> tuple[list[tuple[str, str, str]], list[str]]:
         """Return the keys of runs, each with its run id and uid, and the ids of all runs that have a record."""
-        run_keys, run_ids = list[tuple[str, str, str]](), list[str]()
-        for _, server in await list_servers(self._context):
-            for key in await _scan_keys(server, f"{self._context.keys.namespace}:*"):
-                if match := self._of_run.match(key):
-                    run_keys.append((key, match[1], match[2]))
-                elif match := self._record.fullmatch(key):
-                    run_ids.append(match[1])
+        run_keys, run_ids, names = list[tuple[str, str, str]](), list[str](), list[str]()
+        with translate_errors():
+            for _, server in await list_servers(self._context):
+                names += await _scan_keys(server, f"{self._context.keys.namespace}:*")
+        for key in names:
+            if match := self._of_run.match(key):
+                run_keys.append((key, match[1], match[2]))
+            elif match := self._record.fullmatch(key):
+                run_ids.append(match[1])
         return run_keys, run_ids
 
     async def _check_index(self, run: Run, repair: bool) -> bool:
         """Return whether the index of runs contained a run; with `repair`, add a missing run."""
-        redis, listed = self._context.redis, self._context.keys.runs
-        with translate_errors():
-            if await redis.zscore(listed, run.index_entry) is not None:
-                return True
-            if repair:
-                await redis.zadd(listed, {run.index_entry: 0})
+        listed = self._context.keys.runs
+        if await self._context.call("ZSCORE", listed, run.index_entry) is not None:
+            return True
+        if repair:
+            await self._context.call("ZADD", listed, 0, run.index_entry)
         return False
 
     async def _is_current_uid(self, run_id: str, uid: str) -> bool:
         """Return whether the run's record has this uid."""
-        stored_uid = await self._context.redis.hget(self._context.keys.run(run_id), "uid")
-        return stored_uid is not None and to_bytes(stored_uid).decode() == uid
+        return bool(await self._context.call("HGET", self._context.keys.run(run_id), "uid") == uid.encode())
 
     async def _is_idle(self, key: str, seconds: int) -> bool:
         """Return whether a key was idle for `seconds`; others may belong to an import, which writes the record last."""
         # One argument, because the cluster client takes the second argument as the key.
-        idle = await self._context.redis.execute_command("OBJECT IDLETIME", key)  # type: ignore[no-untyped-call]
+        idle = await self._context.call("OBJECT IDLETIME", key)
         return idle is not None and int(idle) >= seconds
 
     async def _prune_fields(self, run: Run, repair: bool, idle_seconds: int) -> int:
@@ -272,17 +257,15 @@ class OrphanCleanup:
         (round_,) = await read_rounds(self._context, run, range(run.round, run.round + 1))
         n_fields = 0
         for key, prefix, named_fields in self._list_named_fields(run, round_):
-            with translate_errors():
-                (n,) = await self._context.scripts.run(
-                    "prune_fields", [key], [idle_seconds, int(repair), prefix, *named_fields]
-                )
+            arguments: list[Argument] = [idle_seconds, int(repair), prefix, *named_fields]
+            (n,) = await self._context.scripts.run("prune_fields", [key], arguments)
             n_fields += int(n)
         return n_fields
 
     def _list_named_fields(self, run: Run, round_: Round) -> Iterator[tuple[str, str, list[str]]]:
         """Yield the key, the prefix of valid fields, and the named fields of each hash that may have unnamed fields."""
-        keys, run_id, uid = self._context.keys, run.run_id, run.uid
-        epochs = [epoch_field(e.number, e.attempt, e.digest) for e in round_.all_epochs.values()]
+        keys = self._context.keys_of(run)
+        epochs = [epoch_field(epoch) for epoch in round_.all_epochs.values()]
         sets = [set_field(ref.digest) for ref in (round_.members, round_.planted) if ref is not None]
         labels_and_audits = [
             annotation_field(name, ref)
@@ -292,11 +275,11 @@ class OrphanCleanup:
         has_partial_shards = any(epoch.kind == "shards" for epoch in round_.partial_epochs.values())
         for chunk in range(codec.count_chunks(run.spec.num_samples)):
             if chunk and not has_partial_shards:  # while shards arrive, each of them changes the named fields
-                yield keys.chunk(run_id, uid, round_.number, chunk), "", [*epochs, *sets]
+                yield keys.chunk(round_.number, chunk), "", [*epochs, *sets]
             if chunk:
-                yield keys.annotations(run_id, uid, chunk), "", labels_and_audits
-            yield keys.wrong_predictions(run_id, uid, round_.number, chunk), "", epochs
-            yield keys.sample_ids(run_id, uid, chunk), "" if run.ids is None else f"{run.ids.upload}:", []
+                yield keys.annotations(chunk), "", labels_and_audits
+            yield keys.wrong_predictions(round_.number, chunk), "", epochs
+            yield keys.sample_ids(chunk), "" if run.ids is None else f"{run.ids.upload}:", []
 
 
 async def _scan_keys(server: object, pattern: str) -> list[str]:

@@ -10,12 +10,12 @@ from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_service.concurrency import LruCache
 from mild_service.errors import MembersFrozen, MetricsConflict, PlantedFrozen
-from mild_service.models import CommitOutcome, Round, Run, SetRef
+from mild_service.models import CommitOutcome, Round, Run, SetName, SetRef
 from mild_service.store import codec
-from mild_service.store.bitmaps import BitmapWriter, CachedRound, read_rounds
+from mild_service.store.bitmaps import BitmapStore, CachedRound, read_rounds
 from mild_service.store.context import Argument, StoreContext, encode_attempt, refusal_error
-from mild_service.store.error_translation import translate_errors
 from mild_service.store.keys import set_field
+from mild_service.store.values import commit_values, restore_values
 
 _CACHE_BYTES = 32 * 2**20
 """Memory for the records of the rounds that were read last."""
@@ -24,9 +24,9 @@ _CACHE_BYTES = 32 * 2**20
 class RoundStore:
     """Reads and changes the rounds of a run."""
 
-    def __init__(self, context: StoreContext, writer: BitmapWriter) -> None:
+    def __init__(self, context: StoreContext, bitmaps: BitmapStore) -> None:
         self._context = context
-        self._writer = writer
+        self._bitmaps = bitmaps
         self._cache: LruCache[CachedRound] = LruCache(_CACHE_BYTES)
 
     async def get(self, run: Run, numbers: range) -> list[Round]:
@@ -35,103 +35,92 @@ class RoundStore:
 
     async def resume(self, run: Run, round_: int, epoch: int) -> int:
         """Delete the open round's epochs from `epoch` on, start a new attempt, and return the number of the attempt."""
-        keys = self._context.keys
-        *names, events = self._writer.script_keys(run, round_)
-        names += [keys.metrics(run.run_id, run.uid, round_), events]
-        with translate_errors():
-            answer = await self._context.scripts.run(
-                "resume_run", names, [run.uid, round_, await self._context.now(), epoch]
-            )
+        keys = self._context.keys_of(run)
+        *names, events = keys.list_written(round_)
+        names += [keys.metrics(round_), events]
+        answer = await self._context.scripts.run(
+            "resume_run", names, [run.uid, round_, await self._context.now(), epoch]
+        )
         if answer[0] != "resumed":
             raise refusal_error(answer, run.run_id, round_, None)
         return int(answer[1])
 
-    async def put_members(self, run: Run, round_: int, members: Bitmap, attempt: int | None) -> tuple[bool, int]:
-        """Set the members of the open round: the samples that the model is trained on.
+    async def put_set(
+        self, run: Run, name: SetName, round_: int, samples: Bitmap, attempt: int | None
+    ) -> tuple[bool, int]:
+        """Set the members or the planted samples of the open round, before its first epoch.
+
+        The same planted samples are accepted again at any time, and the same members while the round is open. Values of
+        the same set that are missing or damaged are restored, in finished rounds too.
 
         Parameters
         ----------
         run, round_
-            The run and its open round.
-        members
-            Shape (n_bytes,), the members as a bitmap.
+            The run and its open round. Only round 0 has planted samples.
+        name
+            ``members``, the samples that the model is trained on, or ``planted``, those mislabelled on purpose.
+        samples
+            Shape (n_bytes,), the set as a bitmap. All members, or no planted samples, are the same as none set.
         attempt
             The writer's attempt; None accepts the current one.
 
         Returns
         -------
         bool
-            False if the round has the same members already.
+            False if the round has the same set already.
         int
-            Number of members.
+            Size of the set.
         """
-        ref = _make_set_ref(round_, members)
-        is_full = ref.n_members == run.spec.num_samples
-        record = "" if is_full else codec.encode_set_ref(ref)
-        values = [b""] if is_full else codec.split_chunks([members])
-        arguments: list[Argument] = [run.uid, encode_attempt(attempt), round_, await self._context.now(), record]
-        script_keys = self._writer.script_keys(run, round_)
-        answer = await self._writer.write(
-            "put_members", script_keys, arguments, run, round_, set_field(ref.digest), values
-        )
+        ref = _make_set_ref(round_, samples)
+        is_default = ref.n_members == (run.spec.num_samples if name == "members" else 0)
+        record, contents = ("", [b""]) if is_default else (codec.encode_set_ref(ref), codec.split_chunks([samples]))
+        arguments = [run.uid, encode_attempt(attempt), round_, await self._context.now(), name, record]
+        answer = await self._write("put_set", arguments, run, round_, ref, contents)
         match answer[0]:
-            case "set" | "same":
-                if answer[0] == "same" and not is_full:
-                    await self._restore(run, round_, ref, values)
-                return answer[0] == "set", ref.n_members
-            case "finished" if await self._restore(run, round_, ref, values):
+            case "set":
+                return True, ref.n_members
+            case "same":
+                await self._restore(run, round_, ref, contents)
                 return False, ref.n_members
-            case "frozen":
+            case "finished" if await self._restore(run, round_, ref, contents):
+                return False, ref.n_members
+            case "frozen" if name == "members":
                 raise MembersFrozen(
                     f"round {round_} has {answer[1]} epochs already, so its members are fixed, got other ones; "
                     "set members before the round's first epoch, or drop the epochs with resume_from"
                 )
-        raise refusal_error(answer, run.run_id, round_, attempt)
-
-    async def put_planted(self, run: Run, planted: Bitmap, attempt: int | None) -> tuple[bool, int]:
-        """Set the planted samples of round 0: the samples that were mislabelled on purpose.
-
-        The same set is accepted again at any time.
-
-        Parameters
-        ----------
-        run
-            The run.
-        planted
-            Shape (n_bytes,), the planted samples as a bitmap; an empty set removes them.
-        attempt
-            The writer's attempt; None accepts the current one.
-
-        Returns
-        -------
-        bool
-            False if round 0 has the same planted samples already.
-        int
-            Number of planted samples.
-        """
-        ref = _make_set_ref(0, planted)
-        record = codec.encode_set_ref(ref) if ref.n_members else ""
-        values = codec.split_chunks([planted]) if ref.n_members else [b""]
-        arguments: list[Argument] = [run.uid, encode_attempt(attempt), await self._context.now(), record]
-        script_keys = self._writer.script_keys(run, 0)
-        answer = await self._writer.write("put_planted", script_keys, arguments, run, 0, set_field(ref.digest), values)
-        match answer[0]:
-            case "set" | "same":
-                if answer[0] == "same":
-                    await self._restore(run, 0, ref, values)
-                return answer[0] == "set", ref.n_members
             case "frozen":
                 raise PlantedFrozen(
                     f"round 0 has {answer[1]} epochs already, so its planted samples are fixed, got other ones; "
                     "put them before the first epoch, or drop the epochs with resume_from"
                 )
-        raise refusal_error(answer, run.run_id, 0, attempt)
+        raise await self._bitmaps.make_refusal(answer, run, round_, attempt)
+
+    async def _write(
+        self,
+        script: str,
+        arguments: Sequence[Argument],
+        run: Run,
+        round_: int,
+        ref: SetRef,
+        contents: Sequence[bytes],
+        names: Sequence[str] | None = None,
+    ) -> list[str]:
+        """Write the field of a set with the script that commits it; None are the usual keys of the script."""
+        keys = self._context.keys_of(run)
+        names, chunks = names or keys.list_written(round_), keys.list_chunks(round_, len(contents))
+        return await commit_values(self._context, script, names, arguments, chunks, set_field(ref.digest), contents)
 
     async def _restore(self, run: Run, round_: int, ref: SetRef, contents: Sequence[bytes]) -> int:
         """Restore damaged values of the members or planted samples of a round, if they are this set."""
         (stored,) = await self.get(run, range(round_, round_ + 1))
         same = [used for used in (stored.members, stored.planted) if used is not None and used.digest == ref.digest]
-        return sum([await self._writer.restore(run, used.round, set_field(ref.digest), contents) for used in same])
+        n_restored = 0
+        for used in same:
+            chunks = self._context.keys_of(run).list_chunks(used.round, len(contents))
+            pairs = zip(chunks, contents, strict=True)
+            n_restored += await restore_values(self._context, set_field(ref.digest), pairs)
+        return n_restored
 
     async def put_metrics(
         self, run: Run, round_: int, epoch: int, metrics: Mapping[str, float], attempt: int | None, replace: bool
@@ -149,12 +138,7 @@ class RoundStore:
         replace
             Whether different stored metrics are replaced.
         """
-        keys = self._context.keys
-        names = [
-            keys.run(run.run_id),
-            keys.metrics(run.run_id, run.uid, round_),
-            keys.events(run.run_id, run.uid),
-        ]
+        keys = self._context.keys_of(run)
         value = codec.canonical_json(metrics)
         arguments: list[Argument] = [
             run.uid,
@@ -166,8 +150,8 @@ class RoundStore:
             int(replace),
             codec.encode_metrics(round_, epoch, metrics),
         ]
-        with translate_errors():
-            answer = await self._context.scripts.run("put_metrics", names, arguments)
+        names = [keys.run, keys.metrics(round_), keys.events]
+        answer = await self._context.scripts.run("put_metrics", names, arguments)
         match answer[0]:
             case "committed" | "same" | "replaced":
                 return answer[0]
@@ -205,15 +189,15 @@ class RoundStore:
         bool
             False, with nothing changed, if the round was changed after `round_` was read.
         """
-        keys, number = self._context.keys, round_.number
+        keys, number = self._context.keys_of(run), round_.number
         ref = _make_set_ref(number, selected)
-        script_keys = [
-            keys.run(run.run_id),
-            keys.round(run.run_id, run.uid, number),
-            keys.chunk(run.run_id, run.uid, number, 0),
-            keys.round(run.run_id, run.uid, number + 1),
-            keys.epochs(run.run_id, run.uid, number),
-            keys.events(run.run_id, run.uid),
+        names = [
+            keys.run,
+            keys.round(number),
+            keys.chunk(number, 0),
+            keys.round(number + 1),
+            keys.epochs(number),
+            keys.events,
         ]
         arguments: list[Argument] = [
             run.uid,
@@ -227,10 +211,9 @@ class RoundStore:
             number + 1,
             "" if ref.n_members == run.spec.num_samples else codec.encode_set_ref(ref),
         ]
-        field, values = set_field(ref.digest), codec.split_chunks([selected])
-        answer = await self._writer.write("finish_round", script_keys, arguments, run, number, field, values)
+        answer = await self._write("finish_round", arguments, run, number, ref, codec.split_chunks([selected]), names)
         if answer[0] not in ("set", "moved"):
-            raise refusal_error(answer, run.run_id, number, attempt)
+            raise await self._bitmaps.make_refusal(answer, run, number, attempt)
         return answer[0] == "set"
 
 

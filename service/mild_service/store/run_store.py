@@ -12,8 +12,7 @@ from mild_core.types import RunSpec
 from mild_service.errors import RunNotFound
 from mild_service.models import Run, RunStatus
 from mild_service.store import codec
-from mild_service.store.context import StoreContext, refusal_error, run_not_found_error
-from mild_service.store.error_translation import to_bytes, to_bytes_dict, to_texts, translate_errors
+from mild_service.store.context import Argument, StoreContext, refusal_error, run_not_found_error, to_texts
 
 logger = logging.getLogger(__name__)
 
@@ -50,57 +49,50 @@ class RunStore:
             Round that the caller will resume next; None if the caller resumes no round. A new run has only round 0.
         """
         context, run_id, ttl_seconds = self._context, spec.run_id, spec.ttl_seconds or 0
-        with translate_errors():
-            while True:
-                now, uid = await context.now(), secrets.token_hex(8)
-                answer = await context.scripts.run(
-                    "open_run",
-                    [context.keys.run(run_id), context.keys.round(run_id, uid, 0), context.keys.events(run_id, uid)],
-                    [
-                        now,
-                        uid,
-                        codec.encode_spec(spec),
-                        orjson.dumps(dict(spec.tags)),
-                        ttl_seconds,
-                        "running",
-                        now + ttl_seconds * 1000,
-                        "" if resume_round is None else resume_round,
-                    ],
-                )
-                if answer[0] == "purge":
-                    await self.delete(run_id, answer[1])
-                    continue
-                if answer[0] == "unopened":
-                    raise refusal_error(answer, run_id, resume_round or 0, None)
-                try:
-                    run = await self.get(run_id)
-                except RunNotFound:
-                    continue
-                # On every opening: a crash between record and index would leave the run out of the list.
-                await context.writer.send((context.keys.runs, ("ZADD", context.keys.runs, 0, run.index_entry)))
-                return run, answer[0] == "created"
+        while True:
+            now, uid = await context.now(), secrets.token_hex(8)
+            keys = context.keys.of_run(run_id, uid)
+            arguments: list[Argument] = [
+                now,
+                uid,
+                codec.encode_spec(spec),
+                orjson.dumps(dict(spec.tags)),
+                ttl_seconds,
+                "running",
+                now + ttl_seconds * 1000,
+                "" if resume_round is None else resume_round,
+            ]
+            answer = await context.scripts.run("open_run", [keys.run, keys.round(0), keys.events], arguments)
+            if answer[0] == "purge":
+                await self.delete(run_id, answer[1])
+                continue
+            if answer[0] == "unopened":
+                raise refusal_error(answer, run_id, resume_round or 0, None)
+            try:
+                run = await self.get(run_id)
+            except RunNotFound:
+                continue
+            # On every opening: a crash between record and index would leave the run out of the list.
+            await context.writer.send((context.keys.runs, ("ZADD", context.keys.runs, 0, run.index_entry)))
+            return run, answer[0] == "created"
 
     async def get(self, run_id: str) -> Run:
         """Read the record of a run."""
-        with translate_errors():
-            fields = to_bytes_dict(await self._context.redis.hgetall(self._context.keys.run(run_id)))
-            now = await self._context.now()
-        if not is_active(fields, now):
+        fields = await self._context.read_hash(self._context.keys.run(run_id))
+        if not is_active(fields, await self._context.now()):
             raise run_not_found_error(run_id)
         return codec.decode_run(run_id, fields)
 
     async def find_inactive(self, run_id: str) -> Run | None:
         """Read the record of a run that has expired or is being deleted; return None if there is no such record."""
-        with translate_errors():
-            fields = to_bytes_dict(await self._context.redis.hgetall(self._context.keys.run(run_id)))
-            now = await self._context.now()
-        return codec.decode_run(run_id, fields) if fields and not is_active(fields, now) else None
+        fields = await self._context.read_hash(self._context.keys.run(run_id))
+        is_inactive = fields and not is_active(fields, await self._context.now())
+        return codec.decode_run(run_id, fields) if is_inactive else None
 
     async def exists(self, run_id: str) -> bool:
         """Return whether a run with this id exists, has not expired and is not being deleted."""
-        with translate_errors():
-            deleting, expires = await self._context.redis.hmget(self._context.keys.run(run_id), ["deleting", "expires"])
-            return deleting is None and expires is not None and int(expires) > await self._context.now()
+        deleting, expires = await self._context.read_fields(self._context.keys.run(run_id), ["deleting", "expires"])
+        return deleting is None and expires is not None and int(expires) > await self._context.now()
 
     async def list_page(self, limit: int, cursor: str | None, prefix: str = "") -> RunPage:
         """List runs, newest first.
@@ -114,17 +106,13 @@ class RunStore:
         prefix
             Only runs whose ids start with this text are listed.
         """
-        context = self._context
-        with translate_errors():
-            entries = await self._read_entries(limit, cursor, prefix)
-            pipeline = context.redis.pipeline(transaction=False)
-            for entry in entries:
-                pipeline.hgetall(context.keys.run(_parse_run_id(entry)))
-            records = [to_bytes_dict(reply) for reply in await pipeline.execute()]
-            now = await context.now()
+        entries = await self._read_entries(limit, cursor, prefix)
+        run_ids = [parse_run_id(entry) for entry in entries]
+        records = await self._context.call_all(("HGETALL", self._context.keys.run(run_id)) for run_id in run_ids)
+        now = await self._context.now()
         runs = [
-            codec.decode_run(_parse_run_id(entry), fields)
-            for entry, fields in zip(entries, records, strict=True)
+            codec.decode_run(run_id, fields)
+            for run_id, fields in zip(run_ids, records, strict=True)
             if is_active(fields, now)
         ]
         return RunPage(runs, entries[-1] if len(entries) == limit else None)
@@ -135,10 +123,9 @@ class RunStore:
         batch_size = _SCAN_SIZE if prefix else limit
         while len(entries) < limit:
             start = "+" if cursor is None else f"({cursor}"
-            batch = to_texts(
-                await self._context.redis.zrevrangebylex(self._context.keys.runs, start, "-", 0, batch_size)
-            )
-            entries += [entry for entry in batch if _parse_run_id(entry).startswith(prefix)]
+            command = ("ZREVRANGEBYLEX", self._context.keys.runs, start, "-", "LIMIT", 0, batch_size)
+            batch = to_texts(await self._context.call(*command))
+            entries += [entry for entry in batch if parse_run_id(entry).startswith(prefix)]
             if len(batch) < batch_size:
                 break
             cursor = batch[-1]
@@ -156,7 +143,7 @@ class RunStore:
         status
             New status; None keeps the current one.
         """
-        pairs: list[str | bytes | int] = []
+        pairs: list[Argument] = []
         if "tags" in changes:
             pairs += ["tags", orjson.dumps(dict(changes["tags"]))]
         if status is not None:
@@ -166,13 +153,10 @@ class RunStore:
         others = {name: value for name, value in changes.items() if name not in ("tags", "ttl_seconds")}
         if others:
             pairs += ["config", codec.encode_spec(replace(run.spec, **others))]
-        context = self._context
-        names = [context.keys.run(run.run_id), context.keys.events(run.run_id, run.uid)]
+        keys = self._context.keys_of(run)
         changed_names = ",".join(_EVENT_NAMES.get(str(name), str(name)) for name in pairs[::2])
-        with translate_errors():
-            answer = await context.scripts.run(
-                "patch_run", names, [run.uid, await context.now(), changed_names, *pairs]
-            )
+        arguments = [run.uid, await self._context.now(), changed_names, *pairs]
+        answer = await self._context.scripts.run("patch_run", [keys.run, keys.events], arguments)
         if answer[0] != "set":
             raise refusal_error(answer, run.run_id, run.round, None)
 
@@ -184,61 +168,39 @@ class RunStore:
         The record is marked first and deleted last. An interrupted deletion is completed by the next sweep, or when the
         run is opened again.
         """
-        context = self._context
-        key = context.keys.run(run_id)
-        with translate_errors():
-            answer = await context.scripts.run(
-                "mark_deleted", [key], [uid, await context.now() if expired_only else ""]
-            )
-            if answer[0] != "set":
-                return False
-            fields = to_bytes_dict(await context.redis.hgetall(key))
-            if not fields:
-                return False  # a concurrent deletion has just completed
-            run = codec.decode_run(run_id, fields)
-            for round_ in range(run.round + 1):
-                await context.redis.unlink(
-                    context.keys.round(run_id, uid, round_),
-                    context.keys.epochs(run_id, uid, round_),
-                    context.keys.shards(run_id, uid, round_),
-                    context.keys.metrics(run_id, uid, round_),
-                    context.keys.chunk(run_id, uid, round_, 0),
-                )
-                for chunk in range(1, codec.count_chunks(run.spec.num_samples)):
-                    await context.redis.unlink(context.keys.chunk(run_id, uid, round_, chunk))
-                for chunk in range(codec.count_chunks(run.spec.num_samples)):
-                    await context.redis.unlink(context.keys.wrong_predictions(run_id, uid, round_, chunk))
-            for chunk in range(codec.count_chunks(run.spec.num_samples)):
-                await context.redis.unlink(context.keys.annotations(run_id, uid, chunk))
-                await context.redis.unlink(context.keys.sample_ids(run_id, uid, chunk))
-            digests = to_texts(await context.redis.smembers(context.keys.cached_digests(run_id, uid)))
-            await context.redis.unlink(
-                context.keys.events(run_id, uid),
-                context.keys.cached_digests(run_id, uid),
-                *(context.keys.cached_selection(run_id, uid, digest) for digest in digests),
-            )
-            # In this order: the sweep deletes an entry without a record, but never finds a record without an entry.
-            await context.scripts.run("delete_record", [key], [uid])
-            await context.redis.zrem(context.keys.runs, run.index_entry)
+        context, keys = self._context, self._context.keys.of_run(run_id, uid)
+        arguments = [uid, await context.now() if expired_only else ""]
+        if (await context.scripts.run("mark_deleted", [keys.run], arguments))[0] != "set":
+            return False
+        fields = await context.read_hash(keys.run)
+        if not fields:
+            return False  # a concurrent deletion has just completed
+        run = codec.decode_run(run_id, fields)
+        hashes = keys.list_hashes(run.round + 1, codec.count_chunks(run.spec.num_samples))
+        await context.call_all(("UNLINK", key) for key in hashes)
+        digests = to_texts(await context.call("SMEMBERS", keys.cached_digests))
+        cached = [keys.cached_selection(digest) for digest in digests]
+        await context.call("UNLINK", keys.events, keys.cached_digests, *cached)
+        # In this order: the sweep deletes an entry without a record, but never finds a record without an entry.
+        await context.scripts.run("delete_record", [keys.run], [uid])
+        await context.call("ZREM", context.keys.runs, run.index_entry)
         return True
 
     async def sweep(self) -> int:
         """Delete expired runs and complete interrupted deletions; return the number of deleted runs."""
         context = self._context
         swept = 0
-        with translate_errors():
-            async for entry, _ in context.redis.zscan_iter(context.keys.runs):
-                name = to_bytes(entry).decode()
-                run_id = _parse_run_id(name)
-                fields = to_bytes_dict(await context.redis.hgetall(context.keys.run(run_id)))
-                if not fields:
-                    if int(name.partition(":")[0]) + _UNRECORDED_MS < await context.now():
-                        await context.redis.zrem(context.keys.runs, name)
-                elif not is_active(fields, now := await context.now()) and await self.delete(
-                    run_id, fields[b"uid"].decode(), expired_only=True
-                ):
-                    swept += 1
-                    _log_deletion(codec.decode_run(run_id, fields), b"deleting" in fields, now)
+        async for entry in context.iterate_index():
+            run_id = parse_run_id(entry)
+            fields = await context.read_hash(context.keys.run(run_id))
+            if not fields:
+                if int(entry.partition(":")[0]) + _UNRECORDED_MS < await context.now():
+                    await context.call("ZREM", context.keys.runs, entry)
+            elif not is_active(fields, now := await context.now()) and await self.delete(
+                run_id, fields[b"uid"].decode(), expired_only=True
+            ):
+                swept += 1
+                _log_deletion(codec.decode_run(run_id, fields), b"deleting" in fields, now)
         return swept
 
 
@@ -255,6 +217,6 @@ def _log_deletion(run: Run, is_resumed: bool, now: int) -> None:
     logger.info("run %s was deleted: %s", run.run_id, reason, extra={"run_id": run.run_id})
 
 
-def _parse_run_id(entry: str) -> str:
+def parse_run_id(entry: str) -> str:
     """Return the run id in an entry of the index of runs."""
     return entry.partition(":")[2]

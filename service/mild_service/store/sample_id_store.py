@@ -6,9 +6,8 @@ from typing import Literal, TypeAlias
 
 from mild_service.models import Run, SampleIdsRef
 from mild_service.store import codec
-from mild_service.store.checksums import restore_values, seal, unseal_all
-from mild_service.store.context import StoreContext, refusal_error
-from mild_service.store.error_translation import to_bytes_list, translate_errors
+from mild_service.store.context import Argument, StoreContext, refusal_error
+from mild_service.store.values import read_values, restore_values, write_values
 
 PIECE_SAMPLES = 8192
 """Number of ids per piece; a piece has at most 4 MiB, since an id has at most 512 bytes."""
@@ -42,21 +41,16 @@ class SampleIdStore:
         ids
             `PIECE_SAMPLES` ids, or the rest in the last piece.
         """
-        value = "\n".join(ids).encode()
-        with translate_errors():
-            key, field = self._chunk_key(run, piece), f"{upload}:{piece}"
-            await self._context.writer.send((key, ("HSET", key, field, seal(key, field, value))))
-        return len(value)
+        content = "\n".join(ids).encode()
+        await write_values(self._context, f"{upload}:{piece}", [(self._chunk_key(run, piece), content)])
+        return len(content)
 
     async def commit(self, run: Run, ref: SampleIdsRef) -> CommitOutcome:
         """Make the run's record refer to a complete upload instead of the ids to which `run` refers."""
-        context = self._context
-        names = [context.keys.run(run.run_id), context.keys.epochs(run.run_id, run.uid, 0)]
+        context, keys = self._context, self._context.keys_of(run)
         old = "" if run.ids is None else codec.encode_sample_ids_ref(run.ids)
-        with translate_errors():
-            answer = await context.scripts.run(
-                "put_sample_ids", names, [run.uid, await context.now(), old, codec.encode_sample_ids_ref(ref)]
-            )
+        arguments: list[Argument] = [run.uid, await context.now(), old, codec.encode_sample_ids_ref(ref)]
+        answer = await context.scripts.run("put_sample_ids", [keys.run, keys.epochs(0)], arguments)
         match answer[0]:
             case "set" | "moved" | "frozen":
                 return answer[0]
@@ -72,10 +66,9 @@ class SampleIdStore:
     async def delete(self, run: Run, upload: str) -> None:
         """Delete an upload to which no record refers."""
         n_pieces = -(-run.spec.num_samples // PIECE_SAMPLES)
-        with translate_errors():
-            for start in range(0, n_pieces, _PIECES_PER_CHUNK):
-                pieces = range(start, min(start + _PIECES_PER_CHUNK, n_pieces))
-                await self._context.redis.hdel(self._chunk_key(run, start), *(f"{upload}:{piece}" for piece in pieces))
+        for start in range(0, n_pieces, _PIECES_PER_CHUNK):
+            pieces = range(start, min(start + _PIECES_PER_CHUNK, n_pieces))
+            await self._context.call("HDEL", self._chunk_key(run, start), *(f"{upload}:{piece}" for piece in pieces))
 
     async def read_pieces(
         self, run: Run, ref: SampleIdsRef, pieces: Sequence[int]
@@ -94,13 +87,12 @@ class SampleIdStore:
         group_size = max(1, codec.REPLY_BYTES // max(1, ref.piece_bytes))
         for group in _group_by_chunk(sorted(pieces), group_size):
             key, fields = self._chunk_key(run, group[0]), [f"{ref.upload}:{piece}" for piece in group]
-            with translate_errors():
-                values = to_bytes_list(await self._context.redis.hmget(key, fields))
-            for piece, content in zip(group, unseal_all(key, fields, values), strict=True):
+            contents = await read_values(self._context, run, key, fields)
+            for piece, content in zip(group, contents, strict=True):
                 yield piece, str(content, "utf-8").split("\n")
 
     def _chunk_key(self, run: Run, piece: int) -> str:
-        return self._context.keys.sample_ids(run.run_id, run.uid, piece // _PIECES_PER_CHUNK)
+        return self._context.keys_of(run).sample_ids(piece // _PIECES_PER_CHUNK)
 
 
 def _group_by_chunk(pieces: Sequence[int], group_size: int) -> list[list[int]]:

@@ -12,9 +12,8 @@ from mild_core import bitmap
 from mild_service.errors import StoreDamaged, StoreError
 from mild_service.models import ComputedSelection, Run
 from mild_service.store import codec
-from mild_service.store.checksums import seal, unseal_all
 from mild_service.store.context import StoreContext
-from mild_service.store.error_translation import to_bytes_list, translate_errors
+from mild_service.store.values import seal, unseal_all
 
 _LOCK_MS = 5_000
 """Lifetime of a lock that is not renewed."""
@@ -29,7 +28,7 @@ class SelectionCache:
 
     async def get(self, run: Run, digest: str) -> ComputedSelection | None:
         """Return the cached selection with this digest of its inputs; None if it is not cached, or damaged."""
-        key = self._context.keys.cached_selection(run.run_id, run.uid, digest)
+        key = self._context.keys_of(run).cached_selection(digest)
         n_samples = run.spec.num_samples
         names = [f"bits:{chunk}" for chunk in range(codec.count_chunks(n_samples))]
         members = np.empty(bitmap.n_bytes(n_samples), dtype=np.uint8)
@@ -47,8 +46,7 @@ class SelectionCache:
 
     async def _read_fields(self, key: str, fields: list[str]) -> list[memoryview] | None:
         """Read fields of a cached selection; None if one is missing or damaged: the selection is then computed."""
-        with translate_errors():
-            values = to_bytes_list(await self._context.redis.hmget(key, fields))
+        values = await self._context.read_fields(key, fields)
         try:
             return unseal_all(key, fields, values)
         except StoreDamaged:
@@ -56,19 +54,17 @@ class SelectionCache:
 
     async def put(self, run: Run, computed: ComputedSelection) -> None:
         """Add a computed selection to the cache, unless the run was deleted."""
-        key = self._context.keys.cached_selection(run.run_id, run.uid, computed.digest)
-        names = [key, self._context.keys.cached_digests(run.run_id, run.uid), self._context.keys.run(run.run_id)]
+        keys = self._context.keys_of(run)
+        key = keys.cached_selection(computed.digest)
         values = codec.split_chunks([computed.bitmap])
         groups = codec.group_by_size([len(value) for value in values])
         parts = [{f"bits:{chunk}": values[chunk] for chunk in group} for group in groups]
         # Last: an entry with a summary is complete.
         parts.append({"summary": orjson.dumps(dict(computed.summary)), "fit": orjson.dumps(dict(computed.fit))})
-        with translate_errors():
-            for part in parts:
-                pairs = [word for field, content in part.items() for word in (field, seal(key, field, content))]
-                await self._context.scripts.run(
-                    "cache_selection", names, [self._seconds, computed.digest, run.uid, *pairs]
-                )
+        for part in parts:
+            pairs = [word for field, content in part.items() for word in (field, seal(key, field, content))]
+            arguments = [self._seconds, computed.digest, run.uid, *pairs]
+            await self._context.scripts.run("cache_selection", [key, keys.cached_digests, keys.run], arguments)
 
     @asynccontextmanager
     async def lock(self, run: Run, digest: str) -> AsyncIterator[bool]:
@@ -82,7 +78,7 @@ class SelectionCache:
         run, digest
             The run, and the digest of all inputs of the computation.
         """
-        key = self._context.keys.selection_lock(run.run_id, run.uid, digest)
+        key = self._context.keys_of(run).selection_lock(digest)
         owner = secrets.token_hex(8)
         if not await self._acquire_lock(key, owner):
             yield False
@@ -98,14 +94,13 @@ class SelectionCache:
 
     async def renew(self, key: str, owner: str, milliseconds: int = _LOCK_MS) -> None:
         """Extend a lock if `owner` still has the lock; 0 milliseconds release it. Errors of the store are ignored."""
-        with suppress(StoreError), translate_errors():
+        with suppress(StoreError):
             await self._context.scripts.run("renew_lock", [key], [owner, milliseconds])
 
     async def _acquire_lock(self, key: str, owner: str) -> bool:
         """Take a lock that is free; return whether `owner` may compute."""
         try:
-            with translate_errors():
-                return bool(await self._context.redis.set(key, owner, nx=True, px=_LOCK_MS))
+            return bool(await self._context.call("SET", key, owner, "NX", "PX", _LOCK_MS))
         except StoreError:
             return True  # in a full or read-only store, compute without the lock
 

@@ -18,10 +18,9 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from mild_service.errors import StoreDamaged, StoreNewer
 from mild_service.store import codec
-from mild_service.store.checksums import has_checksums, is_intact, seal
 from mild_service.store.cluster import Cluster
-from mild_service.store.context import StoreContext
-from mild_service.store.error_translation import to_bytes, to_bytes_list, to_texts, translate_errors
+from mild_service.store.context import CommandForbidden, StoreContext, to_texts, translate_errors
+from mild_service.store.values import has_checksums, is_intact, seal
 
 SCHEMA_VERSION = 2
 _SETTINGS = ("appendonly", "appendfsync", "maxmemory-policy", "save")
@@ -84,19 +83,18 @@ class ServerMonitor:
             Sums over these servers; None if the ACL user may not run ``INFO``.
         """
         redis = self._context.redis
-        with translate_errors():
-            try:
+        command, key = ("INFO", "memory"), self._context.keys.run(run_id)
+        try:
+            with translate_errors():
                 if not isinstance(redis, Cluster):
                     return _parse_memory(await redis.info("memory"))
-                command = ("INFO", "memory")
-                key = self._context.keys.run(run_id)
                 replies = (
                     await redis.execute_on_masters(*command)
                     if is_spread
                     else [await redis.execute_at_key(key, *command)]
                 )
-            except NoPermissionError:  # an ACL user without `+info`
-                return None
+        except CommandForbidden:  # an ACL user without `+info`
+            return None
         memories = [_parse_memory(info) for info in replies]
         limits = [memory.limit for memory in memories]
         total = sum(limit for limit in limits if limit is not None)
@@ -142,18 +140,17 @@ async def migrate(context: StoreContext) -> int:
 
     A store without runs has no version yet, and nothing to migrate: it is that of `SCHEMA_VERSION` from the start.
     """
-    with translate_errors():
-        stored_version = await context.redis.get(context.keys.schema)
-        version = 0 if stored_version is None else int(stored_version)
-        if version > SCHEMA_VERSION:
-            raise StoreNewer(
-                f"the store has schema {version}, this service knows those up to {SCHEMA_VERSION}; upgrade this service"
-            )
-        if version < SCHEMA_VERSION:
-            await _store_checksums(context)
-            is_empty = stored_version is None and not await context.redis.exists(context.keys.runs)
-            await context.writer.send((context.keys.schema, ("SET", context.keys.schema, SCHEMA_VERSION)))
-            return SCHEMA_VERSION if is_empty else version
+    stored_version = await context.call("GET", context.keys.schema)
+    version = 0 if stored_version is None else int(stored_version)
+    if version > SCHEMA_VERSION:
+        raise StoreNewer(
+            f"the store has schema {version}, this service knows those up to {SCHEMA_VERSION}; upgrade this service"
+        )
+    if version < SCHEMA_VERSION:
+        await _store_checksums(context)
+        is_empty = stored_version is None and not await context.call("EXISTS", context.keys.runs)
+        await context.writer.send((context.keys.schema, ("SET", context.keys.schema, SCHEMA_VERSION)))
+        return SCHEMA_VERSION if is_empty else version
     return version
 
 
@@ -162,21 +159,20 @@ async def _store_checksums(context: StoreContext) -> None:
 
     A config of schema 0 gets every option, so that new defaults do not change existing runs.
     """
-    async for entry, _ in context.redis.zscan_iter(context.keys.runs):
-        run_id = to_bytes(entry).decode().partition(":")[2]
-        key = context.keys.run(run_id)
-        config, uid, round_ = to_bytes_list(await context.redis.hmget(key, ["config", "uid", "round"]))
+    async for entry in context.iterate_index():
+        run_id = entry.partition(":")[2]
+        config, uid, round_ = await context.read_fields(context.keys.run(run_id), ["config", "uid", "round"])
         if config is None or uid is None or round_ is None or codec.has_checksum(config):
             continue
         try:
             spec = codec.decode_old_spec(run_id, config)
         except StoreDamaged:
             continue
-        n_chunks = codec.count_chunks(spec.num_samples)
-        for hash_key in context.keys.list_hashes(run_id, uid.decode(), int(round_) + 1, n_chunks):
-            for field in to_texts(await context.redis.hkeys(hash_key)) if has_checksums(hash_key) else ():
-                value = await context.redis.hget(hash_key, field)
-                if value is not None and not is_intact(hash_key, field, to_bytes(value)):
-                    sealed = seal(hash_key, field, to_bytes(value))
-                    await context.scripts.run("replace_field", [hash_key], [field, to_bytes(value), sealed])
-        await context.scripts.run("replace_field", [key], ["config", config, codec.encode_spec(spec)])
+        keys = context.keys.of_run(run_id, uid.decode())
+        for hash_key in keys.list_hashes(int(round_) + 1, codec.count_chunks(spec.num_samples)):
+            for field in to_texts(await context.call("HKEYS", hash_key)) if has_checksums(hash_key) else ():
+                value = await context.call("HGET", hash_key, field)
+                if value is not None and not is_intact(hash_key, field, value):
+                    arguments = [field, value, seal(hash_key, field, value)]
+                    await context.scripts.run("replace_field", [hash_key], arguments)
+        await context.scripts.run("replace_field", [keys.run], ["config", config, codec.encode_spec(spec)])

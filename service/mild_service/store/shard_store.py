@@ -13,21 +13,19 @@ from mild_core.bitmap import Bitmap
 from mild_service.errors import EpochConflict, EpochKindConflict, StoreDamaged
 from mild_service.models import Epoch, Run, ShardOutcome, ShardRef
 from mild_service.store import codec
-from mild_service.store.bitmaps import BitmapStore, BitmapWriter
-from mild_service.store.context import Argument, StoreContext, refusal_error
-from mild_service.store.epoch_store import EpochStore, describe_kind
-from mild_service.store.error_translation import to_bytes_list, translate_errors
+from mild_service.store.bitmaps import BitmapStore
+from mild_service.store.context import Argument, StoreContext
+from mild_service.store.epoch_store import EpochStore, PackedEpoch, describe_kind
 from mild_service.store.keys import shard_field
-from mild_service.store.packed_epoch import PackedEpoch
+from mild_service.store.values import commit_values, restore_values
 
 
 class ShardStore:
     """Stores and merges the shards of epochs of an open round."""
 
-    def __init__(self, context: StoreContext, bitmaps: BitmapStore, writer: BitmapWriter, epochs: EpochStore) -> None:
+    def __init__(self, context: StoreContext, bitmaps: BitmapStore, epochs: EpochStore) -> None:
         self._context = context
         self._bitmaps = bitmaps
-        self._writer = writer
         self._epochs = epochs
 
     async def put(
@@ -79,8 +77,9 @@ class ShardStore:
             codec.encode_shard(name, packed.digest, packed.n_correct, packed.n_observed),
             int(replace),
         ]
-        script_keys, field = self._writer.script_keys(run, round_), shard_field(number, shard, name)
-        answer = await self._writer.write("put_shard", script_keys, arguments, run, round_, field, packed.values)
+        keys, field = self._context.keys_of(run), shard_field(number, shard, name)
+        names, chunks = keys.list_written(round_), keys.list_chunks(round_, len(packed.values))
+        answer = await commit_values(self._context, "put_shard", names, arguments, chunks, field, packed.values)
         match answer[0]:
             case "stored" | "same" | "replaced":
                 epoch = codec.decode_epoch(number, answer[1].encode())
@@ -91,26 +90,25 @@ class ShardStore:
                 raise _kind_error(round_, codec.decode_epoch(number, answer[1].encode()), n_shards)
             case "conflict":
                 raise _conflict_error(round_, codec.decode_epoch(number, answer[1].encode()), shard, packed, answer[2])
-        raise refusal_error(answer, run.run_id, round_, attempt)
+        raise await self._bitmaps.make_refusal(answer, run, round_, attempt)
 
     async def _restore(self, run: Run, round_: int, epoch: Epoch, shard: int, packed: PackedEpoch) -> None:
         """Restore damaged values of a stored shard of the same content, unless its epoch has changed."""
+        chunks = self._context.keys_of(run).list_chunks(round_, len(packed.values))
         for ref in await self.read_refs(run, round_, epoch) or ():
             if (ref.shard, ref.digest) == (shard, packed.digest):
-                await self._writer.restore(run, round_, shard_field(epoch.number, shard, ref.name), packed.values)
+                field = shard_field(epoch.number, shard, ref.name)
+                await restore_values(self._context, field, zip(chunks, packed.values, strict=True))
 
     async def read_refs(self, run: Run, round_: int, epoch: Epoch) -> list[ShardRef] | None:
         """Return references to the stored shards of an epoch; None if the stored record is no longer `epoch`."""
-        keys = self._context.keys
-        with translate_errors():
-            names = [keys.epochs(run.run_id, run.uid, round_), keys.shards(run.run_id, run.uid, round_)]
-            record, *shard_records = await self._context.scripts.read(
-                "read_shards", names, [epoch.number, epoch.n_shards or 0]
-            )
+        keys = self._context.keys_of(run)
+        record, *shard_records = await self._context.scripts.read(
+            "read_shards", [keys.epochs(round_), keys.shards(round_)], [epoch.number, epoch.n_shards or 0]
+        )
         if record != codec.encode_epoch(epoch).encode():
             return None
-        records = enumerate(to_bytes_list(shard_records))
-        return [codec.decode_shard(shard, value) for shard, value in records if value is not None]
+        return [codec.decode_shard(shard, value) for shard, value in enumerate(shard_records) if value is not None]
 
     async def read_bits(self, run: Run, round_: int, number: int, refs: Sequence[ShardRef]) -> tuple[Bitmap, Bitmap]:
         """Read the union of shards of one epoch.

@@ -13,10 +13,10 @@ from mild_core.sources import SampleBlock, split_bytes
 from mild_core.types import Observe, RoundBits
 from mild_service.models import Epoch, Round, SetRef
 from mild_service.store import codec
-from mild_service.store.checksums import unseal_all
 from mild_service.store.connection import connect_blocking
-from mild_service.store.error_translation import to_bytes_list, translate_blocking_errors
-from mild_service.store.keys import Keys, epoch_field, set_field
+from mild_service.store.context import translate_blocking_errors
+from mild_service.store.keys import RunKeys, epoch_field, set_field
+from mild_service.store.values import unseal_all
 
 PART_BYTES = 16 * 1024 * 1024
 """Bytes of bits that are read at a time, unless one chunk has more."""
@@ -47,7 +47,7 @@ class StoredRound:
         """Take some epochs of a round."""
         return cls(
             round_.number,
-            tuple(epoch_field(epoch.number, epoch.attempt, epoch.digest) for epoch in epochs),
+            tuple(epoch_field(epoch) for epoch in epochs),
             tuple(epoch.planes for epoch in epochs),
             round_.members,
             round_.planted,
@@ -61,8 +61,8 @@ class StoredSamples:
     Attributes
     ----------
     url, timeout, keys
-        URL of the store, seconds that one command may take, and the key names.
-    run_id, uid, n_samples, observe
+        URL of the store, seconds that one command may take, and the key names of the run.
+    n_samples, observe
         Of the run.
     rounds
         The rounds, oldest first.
@@ -74,9 +74,7 @@ class StoredSamples:
 
     url: str
     timeout: float
-    keys: Keys
-    run_id: str
-    uid: str
+    keys: RunKeys
     n_samples: int
     observe: Observe
     rounds: Sequence[StoredRound]
@@ -119,7 +117,7 @@ class StoredSamples:
         assert self.labels_field is not None, "the options that need labels are refused without them"
         labels = []
         for chunk in self._list_chunks(part):
-            key = self.keys.annotations(self.run_id, self.uid, chunk)
+            key = self.keys.annotations(chunk)
             (value,) = self._read_fields(key, [self.labels_field])
             labels.append(codec.decode_labels(value, chunk, self.n_samples))
         return np.concatenate(labels)
@@ -132,7 +130,7 @@ class StoredSamples:
         observed = [np.empty(n_bytes, dtype=np.uint8) if planes == 2 else None for planes in round_.planes]
         for chunk in self._list_chunks(part):
             extent = codec.chunk_slice(chunk, self.n_samples)
-            key = self.keys.chunk(self.run_id, self.uid, round_.number, chunk)
+            key = self.keys.chunk(round_.number, chunk)
             local = slice(extent.start - part.start, extent.stop - part.start)
             width = extent.stop - extent.start
             for group in codec.group_by_size([planes * width for planes in round_.planes]):
@@ -151,7 +149,7 @@ class StoredSamples:
             return None
         chunks = []
         for chunk in self._list_chunks(part):
-            key = self.keys.chunk(self.run_id, self.uid, ref.round, chunk)
+            key = self.keys.chunk(ref.round, chunk)
             chunks += self._read_fields(key, [set_field(ref.digest)])
         return np.frombuffer(b"".join(chunks), dtype=np.uint8)
 
@@ -165,7 +163,7 @@ class StoredSamples:
             return []
         with translate_blocking_errors():
             client = connect_blocking(self.url, self.timeout)
-            values = to_bytes_list(client.hmget(key, list(fields)))
+            values: list[bytes | None] = client.execute_command("HMGET", key, *fields)  # type: ignore[no-untyped-call]
         return unseal_all(key, fields, values)
 
 

@@ -12,13 +12,12 @@ from mild_service.errors import RunNotFound, StoreDamaged
 from mild_service.models import AnnotationName, Round, Run
 from mild_service.store import codec
 from mild_service.store.bitmaps import read_rounds
-from mild_service.store.checksums import has_checksums, is_intact
 from mild_service.store.context import StoreContext
-from mild_service.store.error_translation import to_bytes, to_bytes_list, translate_errors
 from mild_service.store.keys import annotation_field, describe_value, epoch_field, find_remedy, name_in_run, set_field
 from mild_service.store.run_store import RunStore
 from mild_service.store.sample_id_store import PIECE_SAMPLES
 from mild_service.store.shard_store import ShardStore, list_fields
+from mild_service.store.values import has_checksums, is_intact
 
 _BYTES_PER_SECOND = 200 * 2**20
 """Most bytes that are read in a second, so that the store goes on to answer others."""
@@ -48,10 +47,8 @@ class ValueVerifier:
 
     async def verify(self) -> AsyncIterator[Damage]:
         """Yield the damages of all runs in the index of runs."""
-        with translate_errors():
-            entries = [to_bytes(entry) async for entry, _ in self._context.redis.zscan_iter(self._context.keys.runs)]
-        for entry in sorted(entries):
-            run_id = entry.decode(errors="replace").partition(":")[2]
+        for entry in sorted([entry async for entry in self._context.iterate_index()]):
+            run_id = entry.partition(":")[2]
             try:
                 async for damage in self._verify_run(await self._runs.get(run_id)):
                     yield damage
@@ -63,14 +60,11 @@ class ValueVerifier:
 
     async def _verify_run(self, run: Run) -> AsyncIterator[Damage]:
         """Yield the damages of one run."""
-        named = await self._list_named_fields(run)
+        named, n_chunks = await self._list_named_fields(run), codec.count_chunks(run.spec.num_samples)
         missing: list[tuple[str, str]] = []
-        for key in self._context.keys.list_hashes(
-            run.run_id, run.uid, run.round + 1, codec.count_chunks(run.spec.num_samples)
-        ):
+        for key in self._context.keys_of(run).list_hashes(run.round + 1, n_chunks):
             if has_checksums(key):
-                with translate_errors():
-                    fields = [to_bytes(field) for field in await self._context.redis.hkeys(key)]
+                fields = await self._context.call("HKEYS", key)
                 missing += [(key, field) for field in sorted(named[key] - {f.decode(errors="replace") for f in fields})]
                 async for field in self._find_damaged(key, fields):
                     yield _make_damage(run, key, field, "damaged")
@@ -86,8 +80,7 @@ class ValueVerifier:
         for group in codec.group_by_size([size] * len(fields)):
             start = time.monotonic()
             names = [fields[position] for position in group]
-            with translate_errors():
-                values = to_bytes_list(await self._context.redis.hmget(key, names))
+            values = await self._context.read_fields(key, names)
             for name, value in zip(names, values, strict=True):
                 field = name.decode(errors="replace")
                 if value is not None and not is_intact(key, field, value):
@@ -97,24 +90,23 @@ class ValueVerifier:
 
     async def _list_named_fields(self, run: Run) -> dict[str, set[str]]:
         """Return the fields that the records of a run name, by key."""
-        keys, chunks = self._context.keys, range(codec.count_chunks(run.spec.num_samples))
+        keys, chunks = self._context.keys_of(run), range(codec.count_chunks(run.spec.num_samples))
         named: dict[str, set[str]] = defaultdict(set)
         for name in get_args(AnnotationName):
             if (ref := run.annotation_ref(name)) is not None:
                 for chunk in chunks:
-                    named[keys.annotations(run.run_id, run.uid, chunk)].add(annotation_field(name, ref))
+                    named[keys.annotations(chunk)].add(annotation_field(name, ref))
         if run.ids is not None:
             for piece in range(-(-run.spec.num_samples // PIECE_SAMPLES)):
-                key = keys.sample_ids(run.run_id, run.uid, piece * PIECE_SAMPLES // codec.CHUNK_SAMPLES)
+                key = keys.sample_ids(piece * PIECE_SAMPLES // codec.CHUNK_SAMPLES)
                 named[key].add(f"{run.ids.upload}:{piece}")
         for round_ in await read_rounds(self._context, run, range(run.round + 1)):
             shard_fields = await self._list_shard_fields(run, round_)
             for chunk in chunks:
                 for number, field in [*_list_bitmaps(round_), *((round_.number, field) for field in shard_fields)]:
-                    named[keys.chunk(run.run_id, run.uid, number, chunk)].add(field)
-                with_wrong = [epoch for epoch in round_.all_epochs.values() if epoch.has_wrong_predictions]
-                named[keys.wrong_predictions(run.run_id, run.uid, round_.number, chunk)].update(
-                    epoch_field(epoch.number, epoch.attempt, epoch.digest) for epoch in with_wrong
+                    named[keys.chunk(number, chunk)].add(field)
+                named[keys.wrong_predictions(round_.number, chunk)].update(
+                    epoch_field(epoch) for epoch in round_.all_epochs.values() if epoch.has_wrong_predictions
                 )
         return named
 
@@ -132,7 +124,7 @@ def _list_bitmaps(round_: Round) -> Iterator[tuple[int, str]]:
     """Yield the number of the round whose chunks hold it, and the field, of each bitmap that a round's records name."""
     for epoch in round_.all_epochs.values():
         if not (epoch.partial and epoch.kind == "shards"):
-            yield round_.number, epoch_field(epoch.number, epoch.attempt, epoch.digest)
+            yield round_.number, epoch_field(epoch)
     for ref in (round_.members, round_.planted, round_.selected):
         if ref is not None:
             yield ref.round, set_field(ref.digest)

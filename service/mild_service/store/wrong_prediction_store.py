@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from mild_core.wrong_predictions import ClassNumbers, WrongPredictions
 from mild_service.models import Epoch, Round, Run
 from mild_service.store import codec
-from mild_service.store.checksums import seal, unseal_all
 from mild_service.store.context import StoreContext
-from mild_service.store.error_translation import to_bytes_list, to_texts, translate_errors
 from mild_service.store.keys import epoch_field
+from mild_service.store.values import delete_unnamed, read_values, write_values
 
 _COMPRESSION_LEVEL = 3
 
@@ -54,16 +53,11 @@ class WrongPredictionStore:
         values
             One value per chunk, as `pack_wrong_predictions` returns them.
         """
-        with translate_errors():
-            for chunk, value in enumerate(values):
-                key, field = self._chunk_key(run, round_, chunk), _field_name(epoch)
-                await self._context.writer.send((key, ("HSET", key, field, seal(key, field, value))))
+        await write_values(self._context, epoch_field(epoch), zip(self._list_chunks(run, round_), values, strict=False))
 
     async def delete(self, run: Run, round_: int, epoch: Epoch) -> None:
         """Delete the wrong predictions of an epoch whose record was replaced."""
-        with translate_errors():
-            for chunk in range(codec.count_chunks(run.spec.num_samples)):
-                await self._context.redis.hdel(self._chunk_key(run, round_, chunk), _field_name(epoch))
+        await self._context.call_all(("HDEL", key, epoch_field(epoch)) for key in self._list_chunks(run, round_))
 
     async def read(self, run: Run, round_: int, epoch: Epoch) -> WrongPredictions:
         """Read all wrong predictions of an epoch."""
@@ -106,29 +100,19 @@ class WrongPredictionStore:
 
     async def collect_garbage(self, run: Run, round_: Round) -> None:
         """Delete the wrong predictions to which no record of a finished round refers."""
-        named_fields = {_field_name(epoch) for epoch in round_.epochs.values() if epoch.has_wrong_predictions}
-        with translate_errors():
-            for chunk in range(codec.count_chunks(run.spec.num_samples)):
-                key = self._chunk_key(run, round_.number, chunk)
-                if unnamed_fields := [
-                    name for name in to_texts(await self._context.redis.hkeys(key)) if name not in named_fields
-                ]:
-                    await self._context.redis.hdel(key, *unnamed_fields)
+        named_fields = {epoch_field(epoch) for epoch in round_.epochs.values() if epoch.has_wrong_predictions}
+        await delete_unnamed(self._context, self._list_chunks(run, round_.number), named_fields)
 
     async def _read_chunk(self, run: Run, round_: int, epoch: Epoch, chunk: int) -> ClassNumbers:
         """Read the predicted classes and the labels of one chunk, shape (2, n)."""
-        key, field = self._chunk_key(run, round_, chunk), _field_name(epoch)
-        with translate_errors():
-            reply = await self._context.redis.hget(key, field)
-        (value,) = unseal_all(key, [field], to_bytes_list([reply]))
+        key = self._context.keys_of(run).wrong_predictions(round_, chunk)
+        (value,) = await read_values(self._context, run, key, [epoch_field(epoch)])
         content = zstandard.ZstdDecompressor().decompress(value)
         n_samples = min(codec.CHUNK_SAMPLES, run.spec.num_samples - chunk * codec.CHUNK_SAMPLES)
         dtype = {1: np.uint8, 2: np.uint16, 4: np.uint32}[len(content) // (2 * n_samples)]
         return np.frombuffer(content, dtype=dtype).reshape(2, n_samples)
 
-    def _chunk_key(self, run: Run, round_: int, chunk: int) -> str:
-        return self._context.keys.wrong_predictions(run.run_id, run.uid, round_, chunk)
-
-
-def _field_name(epoch: Epoch) -> str:
-    return epoch_field(epoch.number, epoch.attempt, epoch.digest)
+    def _list_chunks(self, run: Run, round_: int) -> list[str]:
+        """Return the keys of the chunks of the wrong predictions of a round."""
+        keys = self._context.keys_of(run)
+        return [keys.wrong_predictions(round_, chunk) for chunk in range(codec.count_chunks(run.spec.num_samples))]

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from mild_service import cli
 from mild_service.config import Settings
-from mild_service.store.error_translation import to_texts
+from mild_service.store.context import to_texts
 from mild_service.store.keys import Keys
 from tests.service.recordings import OCTETS, put_epochs, recording
 

@@ -199,7 +199,7 @@ async def test_bits_that_the_store_has_lost_are_not_merged_over(
     predictions: PredictionWriter, store: Store, run: Run, redis: Redis, settings: Settings
 ) -> None:
     await post(predictions, run, range(10))
-    redis.delete(Keys(settings.store_namespace).chunk("a", run.uid, 0, 0))
+    redis.delete(Keys(settings.store_namespace).of_run("a", run.uid).chunk(0, 0))
     with pytest.raises(StoreDamaged):
         await post(predictions, run, range(10, 20))
 

@@ -171,7 +171,7 @@ async def test_a_round_is_finished_even_if_it_cannot_be_cleaned_up(
     run, _ = await runs.open(RunSpec("a", n_samples, selection=SelectionOptions(threshold="fraction", fraction=0.5)))
     for number, body in enumerate(recording(n_samples, 2)):
         await put(epochs, number, body)
-    tail = Keys(settings.store_namespace).chunk("a", run.uid, 0, 1)
+    tail = Keys(settings.store_namespace).of_run("a", run.uid).chunk(0, 1)
     finish = store.rounds.finish
 
     async def spoiled(*arguments: Any) -> bool:

@@ -250,7 +250,7 @@ async def test_coverage_of_bits_that_the_store_has_lost_is_not_made_up(
 ) -> None:
     run = await opened(store)
     await put(shards, run, 0)
-    redis.delete(Keys(settings.store_namespace).chunk("a", run.uid, 0, 0))
+    redis.delete(Keys(settings.store_namespace).of_run("a", run.uid).chunk(0, 0))
     with pytest.raises(StoreDamaged):
         await status_reader.read_epoch(run, 0, 0)
 

@@ -103,7 +103,7 @@ async def test_a_lock_that_its_holder_took_to_the_grave_is_taken_over(
 ) -> None:
     run = await opened(here.store, recording(N, 10))
     evidence = await here.computer.evidence.gather(run, 0, OPTIONS)
-    redis.set(Keys(settings.store_namespace).selection_lock("a", run.uid, evidence.digest), "dead", px=200)
+    redis.set(Keys(settings.store_namespace).of_run("a", run.uid).selection_lock(evidence.digest), "dead", px=200)
     _, computed = await here.computer.compute(evidence)
     assert computed.summary["num_selected"] > 0
 
@@ -123,7 +123,7 @@ async def test_what_is_computed_elsewhere_is_given_up_at_the_end(
 ) -> None:
     run = await opened(here.store, recording(N, 10))
     evidence = await here.computer.evidence.gather(run, 0, OPTIONS)
-    redis.set(Keys(settings.store_namespace).selection_lock("a", run.uid, evidence.digest), "busy", px=60_000)
+    redis.set(Keys(settings.store_namespace).of_run("a", run.uid).selection_lock(evidence.digest), "busy", px=60_000)
     waiting = asyncio.create_task(here.computer.compute(evidence))
     await asyncio.sleep(0.05)
     await here.computer.aclose()
@@ -161,7 +161,7 @@ async def test_bits_that_are_lost_are_no_reason_to_try_for_ever(
     here: Replica, redis: Redis, settings: Settings
 ) -> None:
     run = await opened(here.store, recording(N, 10))
-    redis.delete(Keys(settings.store_namespace).chunk("a", run.uid, 0, 0))
+    redis.delete(Keys(settings.store_namespace).of_run("a", run.uid).chunk(0, 0))
     with pytest.raises(StoreDamaged):
         await here.computer.compute(await here.computer.evidence.gather(run, 0, OPTIONS))
 
@@ -224,7 +224,7 @@ async def test_a_run_that_observes_members_sees_members_only(here: Replica) -> N
     spec = RunSpec("a", N, observe="members")
     run = await opened(here.store, [], spec)
     members = bitmap.pack(np.arange(N) % 2 == 0)
-    await here.store.rounds.put_members(run, 0, members, None)
+    await here.store.rounds.put_set(run, "members", 0, members, None)
     correct = np.frombuffer(recording(N, 1)[0], dtype=np.uint8) & members
     await here.store.epochs.commit(run, 0, 0, PackedEpoch.from_bits(EpochBits(N, correct)), 1, False)
     bits = await evidence_bits(here, run)

@@ -9,6 +9,7 @@ from mild_service.config import Settings
 from mild_service.models import Epoch, Round, Run
 from mild_service.store import PackedEpoch, Store, open_store
 from mild_service.store.codec import CHUNK_SAMPLES
+from mild_service.store.values import write_values
 from tests.service.conftest import Clock
 
 N = 100
@@ -59,6 +60,12 @@ def epoch_bits(n_samples: int, seed: int = 0, planes: int = 1) -> PackedEpoch:
 async def opened(store: Store, n_samples: int = N, run_id: str = "a") -> Run:
     run, _ = await store.runs.open(RunSpec(run_id, n_samples, ttl_seconds=600))
     return run
+
+
+async def write_tail(store: Store, run: Run, field: str, packed: PackedEpoch) -> None:
+    """Write chunks >= 1 of a field of round 0, which no record names."""
+    keys = store._context.keys_of(run).list_chunks(0, len(packed.values))
+    await write_values(store._context, field, zip(keys[1:], packed.values[1:], strict=True))
 
 
 async def only_round(store: Store, run: Run, number: int = 0) -> Round:

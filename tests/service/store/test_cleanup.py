@@ -18,9 +18,9 @@ async def test_orphans_are_found_and_repaired_while_writers_are_at_work(
     await store.epochs.commit(run, 0, 0, epoch_bits(LARGE), 1, False)
     before = dump()
     keys = Keys(settings.store_namespace)
-    redis.hset(keys.chunk("gone", "0" * 16, 0, 1), "0:1:ab", b"x")
-    redis.hset(keys.chunk("a", "1" * 16, 0, 0), "0:1:ab", b"of a run of the same name before")
-    redis.hset(keys.sample_ids("a", run.uid, 0), "upload:0", b"cut short")
+    redis.hset(keys.of_run("gone", "0" * 16).chunk(0, 1), "0:1:ab", b"x")
+    redis.hset(keys.of_run("a", "1" * 16).chunk(0, 0), "0:1:ab", b"of a run of the same name before")
+    redis.hset(keys.of_run("a", run.uid).sample_ids(0), "upload:0", b"cut short")
     redis.zrem(keys.runs, run.index_entry)
     assert await store.cleanup.scan() == OrphanReport([], 0, ["a"])  # within the hour: somebody may be at work
     found = await store.cleanup.scan(idle_seconds=0)
@@ -38,7 +38,7 @@ async def test_what_a_dropped_epoch_has_left_goes_and_what_was_written_just_now_
     for number in range(2):
         await sharded_store.epochs.commit(run, 0, number, epoch_bits(LARGE, number), 1, False)
     await sharded_store.rounds.resume(run, 0, 1)
-    key = Keys(settings.store_namespace).chunk("a", run.uid, 0, 1)
+    key = Keys(settings.store_namespace).of_run("a", run.uid).chunk(0, 1)
     assert redis.hlen(key) == 2
     assert (await sharded_store.cleanup.scan(repair=True)).fields == 0  # within the hour
     assert redis.hlen(key) == 2

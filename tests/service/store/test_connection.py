@@ -12,8 +12,8 @@ from mild_core.types import RunSpec
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, StoreFull, StoreUnavailable
 from mild_service.store import Store, open_store
+from mild_service.store.context import translate_errors
 from mild_service.store.embedded import EmbeddedServer
-from mild_service.store.error_translation import translate_errors
 from tests.service.store.conftest import epoch_bits
 
 pytestmark = pytest.mark.anyio

@@ -61,7 +61,14 @@ KEYS = Keys()
 
 
 @pytest.mark.parametrize(
-    "key", [KEYS.runs, KEYS.credentials, KEYS.run("a.b-c"), KEYS.chunk("a", "0f", 2, 0), KEYS.chunk("a", "0f", 2, 7)]
+    "key",
+    [
+        KEYS.runs,
+        KEYS.credentials,
+        KEYS.run("a.b-c"),
+        KEYS.of_run("a", "0f").chunk(2, 0),
+        KEYS.of_run("a", "0f").chunk(2, 7),
+    ],
 )
 def test_the_write_that_waits_for_replicas_is_in_the_slot_of_the_key(key: str) -> None:
     assert key_slot(KEYS.same_slot(key).encode()) == key_slot(key.encode())

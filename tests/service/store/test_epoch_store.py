@@ -18,12 +18,22 @@ from mild_service.errors import (
     StaleAttempt,
     StoreDamaged,
 )
-from mild_service.store import PackedEpoch, Store
+from mild_service.store import PackedEpoch, Store, values
 from mild_service.store.codec import CHUNK_SAMPLES
-from mild_service.store.error_translation import to_texts
+from mild_service.store.context import to_texts
 from mild_service.store.keys import Keys
 from tests.service.conftest import Dump
-from tests.service.store.conftest import LARGE, N, epoch_bits, finish, merge, only_round, opened, random_bitmap
+from tests.service.store.conftest import (
+    LARGE,
+    N,
+    epoch_bits,
+    finish,
+    merge,
+    only_round,
+    opened,
+    random_bitmap,
+    write_tail,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -65,7 +75,7 @@ async def test_refused_writes_of_many_chunks_leave_no_chunk_behind(either_store:
         await either_store.epochs.commit(run, 5, 0, epoch_bits(LARGE, 3), 1, False)
     for number, refusal in ((0, RoundFinished), (1, MembersFrozen), (5, RoundNotOpen)):
         with pytest.raises(refusal):
-            await either_store.rounds.put_members(run, number, random_bitmap(LARGE, 4), None)
+            await either_store.rounds.put_set(run, "members", number, random_bitmap(LARGE, 4), None)
     assert dump() == before
     await either_store.runs.delete("a", run.uid)
     assert dump() == {}
@@ -77,18 +87,18 @@ async def test_a_write_overtaken_between_its_chunks_and_its_commit_leaves_no_chu
 ) -> None:
     run = await opened(sharded_store, LARGE)
     await sharded_store.epochs.commit(run, 0, 0, epoch_bits(LARGE, 1), 1, False)
-    write_tail, before = sharded_store.bitmaps.write_tail, {}
+    before = {}
 
-    async def late_write_tail(*arguments: Any) -> None:
-        monkeypatch.setattr(sharded_store.bitmaps, "write_tail", write_tail)
+    async def late_write(*arguments: Any) -> None:
+        monkeypatch.undo()
         if meanwhile == "finished":
             await finish(sharded_store, run, random_bitmap(LARGE, 2))
         else:
             await sharded_store.runs.delete("a", run.uid)
         before.update(dump())
-        await write_tail(*arguments)
+        await values.write_values(*arguments)
 
-    monkeypatch.setattr(sharded_store.bitmaps, "write_tail", late_write_tail)
+    monkeypatch.setattr(values, "write_values", late_write)
     with pytest.raises(RoundFinished if meanwhile == "finished" else RunNotFound):
         await sharded_store.epochs.commit(run, 0, 1, epoch_bits(LARGE, 3), 1, False)
     assert dump() == before
@@ -123,13 +133,13 @@ async def test_a_crash_before_the_commit_leaves_nothing_of_the_epoch(
 ) -> None:
     run = await opened(store, LARGE)
     packed = epoch_bits(LARGE)
-    await store.bitmaps.write_tail(run, 0, f"0:1:{packed.digest}", packed.values)  # and then the writer dies
+    await write_tail(store, run, f"0:1:{packed.digest}", packed)  # and then the writer dies
     round_ = await only_round(store, run)
     assert round_.epochs == {}
     assert (await store.epochs.commit(run, 0, 0, epoch_bits(LARGE, 5), 1, False))[0] == "committed"
     await finish(store, run, random_bitmap(LARGE, 9))
     assert await store.bitmaps.collect_garbage(run, await only_round(store, run)) == 2
-    names = to_texts(redis.hkeys(Keys(settings.store_namespace).chunk("a", run.uid, 0, 2)))
+    names = to_texts(redis.hkeys(Keys(settings.store_namespace).of_run("a", run.uid).chunk(0, 2)))
     assert sorted(name.partition(":")[0] for name in names) == ["0", "set"]
     correct, _ = await store.bitmaps.read_epochs(run, 0, list(round_.epochs.values()))
     assert correct.shape == (0, bitmap.n_bytes(LARGE))
@@ -138,7 +148,7 @@ async def test_a_crash_before_the_commit_leaves_nothing_of_the_epoch(
 async def test_garbage_collection_keeps_what_is_committed(store: Store) -> None:
     run = await opened(store, LARGE)
     members = random_bitmap(LARGE, 50)
-    await store.rounds.put_members(run, 0, members, None)
+    await store.rounds.put_set(run, "members", 0, members, None)
     await store.epochs.commit(run, 0, 0, epoch_bits(LARGE, 1), 1, False)
     await store.epochs.commit(run, 0, 0, epoch_bits(LARGE, 2), 1, True)
     selected = random_bitmap(LARGE, 60)
@@ -180,7 +190,7 @@ async def test_a_late_write_of_the_older_attempt_cannot_spoil_the_newer_one(stor
 
 async def test_members_that_changed_since_they_were_checked_stop_the_commit(store: Store, dump: Dump) -> None:
     run = await opened(store)
-    await store.rounds.put_members(run, 0, random_bitmap(N, 1), 1)
+    await store.rounds.put_set(run, "members", 0, random_bitmap(N, 1), 1)
     before = dump()
     assert (await store.epochs.commit(run, 0, 0, epoch_bits(N), 1, False, None))[0] == "moved"
     assert dump() == before
@@ -191,7 +201,7 @@ async def test_members_that_changed_since_they_were_checked_stop_the_commit(stor
 async def test_bits_that_the_store_has_lost_are_named(store: Store, redis: Redis, settings: Settings) -> None:
     run = await opened(store)
     await store.epochs.commit(run, 0, 0, epoch_bits(N), 1, False)
-    redis.delete(Keys(settings.store_namespace).chunk("a", run.uid, 0, 0))
+    redis.delete(Keys(settings.store_namespace).of_run("a", run.uid).chunk(0, 0))
     round_ = await only_round(store, run)
     with pytest.raises(StoreDamaged, match="noeviction"):
         await store.bitmaps.read_epochs(run, 0, list(round_.epochs.values()))
@@ -212,7 +222,7 @@ async def test_logs_fill_an_epoch_up_and_leave_nothing_of_what_they_superseded(
     assert bitmap.to_indices(correct[0], n_samples).tolist() == [1, 2]
     assert bitmap.to_indices(observed[0], n_samples).tolist() == [1, 2]
     for chunk in range(-(-n_samples // CHUNK_SAMPLES)):
-        assert redis.hlen(Keys(settings.store_namespace).chunk("a", run.uid, 0, chunk)) == 1
+        assert redis.hlen(Keys(settings.store_namespace).of_run("a", run.uid).chunk(0, chunk)) == 1
 
 
 async def test_a_merge_with_what_stands_there_no_more_changes_nothing(store: Store, dump: Dump) -> None:
@@ -228,7 +238,7 @@ async def test_a_merge_with_what_stands_there_no_more_changes_nothing(store: Sto
     assert (await only_round(store, run)).partial_epochs == {}
     with pytest.raises(StaleAttempt):
         await merge(store, run, [3])
-    await store.rounds.put_members(run, 0, random_bitmap(N, 1), 2)
+    await store.rounds.put_set(run, "members", 0, random_bitmap(N, 1), 2)
     assert not await merge(store, run, [3], attempt=2)  # judged by other members
 
 

@@ -16,8 +16,8 @@ from mild_service.errors import ArchiveDamaged, RunChanging, RunExists, RunNotFo
 from mild_service.models import Run
 from mild_service.ops import archive
 from mild_service.store import Store, codec, maintenance, servers
-from mild_service.store.checksums import has_checksums
 from mild_service.store.maintenance import RunField
+from mild_service.store.values import has_checksums
 from tests.service.conftest import Clock, Dump
 from tests.service.store.conftest import LARGE, N, epoch_bits, opened, random_bitmap
 

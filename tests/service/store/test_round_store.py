@@ -26,7 +26,7 @@ async def test_resuming_drops_later_epochs_and_shuts_out_the_older_attempt(store
     for refused in (
         store.epochs.commit(run, 0, 2, epoch_bits(N, 2), 1, False),
         store.rounds.put_metrics(run, 0, 2, {"loss": 1.0}, 1, False),
-        store.rounds.put_members(run, 0, random_bitmap(N), 1),
+        store.rounds.put_set(run, "members", 0, random_bitmap(N), 1),
     ):
         with pytest.raises(StaleAttempt, match="attempt 2, got attempt 1"):
             await refused
@@ -39,14 +39,14 @@ async def test_resuming_drops_later_epochs_and_shuts_out_the_older_attempt(store
 async def test_members_are_everyone_then_the_previous_set_unless_set(store: Store) -> None:
     run = await opened(store)
     assert (await only_round(store, run)).members is None
-    assert await store.rounds.put_members(run, 0, bitmap.full(N), None) == (False, N)
+    assert await store.rounds.put_set(run, "members", 0, bitmap.full(N), None) == (False, N)
     members = random_bitmap(N, 1)
-    assert await store.rounds.put_members(run, 0, members, 1) == (True, bitmap.popcount(members))
-    assert (await store.rounds.put_members(run, 0, members, 1))[0] is False
+    assert await store.rounds.put_set(run, "members", 0, members, 1) == (True, bitmap.popcount(members))
+    assert (await store.rounds.put_set(run, "members", 0, members, 1))[0] is False
     await store.epochs.commit(run, 0, 0, epoch_bits(N), 1, False)
-    assert (await store.rounds.put_members(run, 0, members, 1))[0] is False
+    assert (await store.rounds.put_set(run, "members", 0, members, 1))[0] is False
     with pytest.raises(MembersFrozen, match="1 epochs"):
-        await store.rounds.put_members(run, 0, random_bitmap(N, 2), 1)
+        await store.rounds.put_set(run, "members", 0, random_bitmap(N, 2), 1)
     selected = random_bitmap(N, 3)
     assert await finish(store, run, selected)
     ref = (await only_round(store, run, 1)).members
@@ -68,7 +68,7 @@ async def test_metrics_are_kept_once(store: Store) -> None:
 async def test_metrics_of_earlier_versions_have_no_checksum(store: Store) -> None:
     run = await opened(store)
     context = store._context
-    await context.redis.hset(context.keys.metrics("a", run.uid, 0), "3", '{"a":0.5}')
+    await context.redis.hset(context.keys.of_run("a", run.uid).metrics(0), "3", '{"a":0.5}')
     assert (await only_round(store, run)).metrics == {3: {"a": 0.5}}
     assert await store.rounds.put_metrics(run, 0, 3, {"a": 0.5}, None, False) == "same"
     with pytest.raises(MetricsConflict, match=r'has the metrics \{"a":0\.5\}, got \{"a":0\.75\}; send'):
@@ -87,7 +87,7 @@ async def test_finishing_freezes_a_round_and_opens_the_next(store: Store, dump: 
     before = dump()
     for refused in (
         store.epochs.commit(run, 0, 0, epoch_bits(N), 1, False),
-        store.rounds.put_members(run, 0, random_bitmap(N), 1),
+        store.rounds.put_set(run, "members", 0, random_bitmap(N), 1),
         store.rounds.put_metrics(run, 0, 0, {"a": 1.0}, 1, False),
         store.rounds.resume(run, 0, 0),
         finish(store, run, random_bitmap(N, 4)),
@@ -96,7 +96,7 @@ async def test_finishing_freezes_a_round_and_opens_the_next(store: Store, dump: 
             await refused
     for refused in (
         store.epochs.commit(run, 2, 0, epoch_bits(N), 1, False),
-        store.rounds.put_members(run, 2, random_bitmap(N), 1),
+        store.rounds.put_set(run, "members", 2, random_bitmap(N), 1),
         store.rounds.put_metrics(run, 2, 0, {"a": 1.0}, 1, False),
         store.rounds.resume(run, 2, 0),
     ):
@@ -127,7 +127,7 @@ async def test_finishing_commits_what_logs_have_begun(store: Store) -> None:
     await merge(store, run, [5, LARGE - 1])
     partial = await only_round(store, run)
     with pytest.raises(MembersFrozen):
-        await store.rounds.put_members(run, 0, random_bitmap(LARGE), 1)
+        await store.rounds.put_set(run, "members", 0, random_bitmap(LARGE), 1)
     assert await finish(store, run, random_bitmap(LARGE, 3))
     round_ = await only_round(store, run)
     assert (round_.partial_epochs, round_.epochs[0].kind) == ({}, "logs")
@@ -140,8 +140,8 @@ async def test_finishing_commits_what_logs_have_begun(store: Store) -> None:
 async def test_sets_of_three_chunks_read_back_as_written(either_store: Store) -> None:
     run = await opened(either_store, LARGE)
     planted, members = random_bitmap(LARGE, 1), random_bitmap(LARGE, 2)
-    await either_store.rounds.put_planted(run, planted, None)
-    await either_store.rounds.put_members(run, 0, members, None)
+    await either_store.rounds.put_set(run, "planted", 0, planted, None)
+    await either_store.rounds.put_set(run, "members", 0, members, None)
     round_ = await only_round(either_store, run)
     assert round_.planted is not None
     assert round_.members is not None

@@ -1,5 +1,6 @@
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from redis import Redis
@@ -136,17 +137,20 @@ async def test_a_deletion_that_is_cut_short_anywhere_is_finished_by_the_sweep(
     store: Store, clock: Clock, dump: Dump, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _ = await store.runs.open(replace(CONFIG, ttl_seconds=600))
+    execute = type(store._redis).execute_command
+
+    async def cut_execute(redis: Any, *command: Any, **options: Any) -> Any:
+        if command[0] == "ZREM":
+            raise ConnectionError("cut")
+        return await execute(redis, *command, **options)
+
     with monkeypatch.context() as cut:
-        cut.setattr(type(store._redis), "zrem", _cut)
+        cut.setattr(type(store._redis), "execute_command", cut_execute)
         with pytest.raises(StoreUnavailable):
             await store.runs.delete("a", run.uid)
     clock.now += 61
     await store.runs.sweep()
     assert dump() == {}
-
-
-async def _cut(*_: object) -> None:
-    raise ConnectionError("cut")
 
 
 async def test_the_sweep_spares_a_run_that_is_just_being_created(

@@ -29,7 +29,7 @@ async def test_what_was_computed_is_kept_for_a_while(store: Store, run: Run, red
     assert kept is not None
     assert (kept.summary, kept.fit) == (computed.summary, computed.fit)
     np.testing.assert_array_equal(kept.bitmap, computed.bitmap)
-    key = Keys(settings.store_namespace).cached_selection("a", run.uid, "d1")
+    key = Keys(settings.store_namespace).of_run("a", run.uid).cached_selection("d1")
     assert 0 < redis.ttl(key) <= settings.cache_seconds
     redis.hdel(key, "bits:1")
     assert await store.selection_cache.get(run, "d1") is None
@@ -55,7 +55,7 @@ async def test_one_holds_the_lock_at_a_time_and_gives_it_back(store: Store, run:
 
 
 async def test_a_lock_whose_holder_died_expires(store: Store, run: Run, redis: Redis, settings: Settings) -> None:
-    key = Keys(settings.store_namespace).selection_lock("a", run.uid, "d")
+    key = Keys(settings.store_namespace).of_run("a", run.uid).selection_lock("d")
     async with store.selection_cache.lock(run, "d"):
         assert 0 < redis.pttl(key) <= 5000
 
@@ -63,7 +63,7 @@ async def test_a_lock_whose_holder_died_expires(store: Store, run: Run, redis: R
 async def test_a_held_lock_is_renewed_and_only_by_its_holder(
     store: Store, run: Run, redis: Redis, settings: Settings
 ) -> None:
-    key = Keys(settings.store_namespace).selection_lock("a", run.uid, "d")
+    key = Keys(settings.store_namespace).of_run("a", run.uid).selection_lock("d")
     async with store.selection_cache.lock(run, "d"):
         owner = redis.get(key)
         assert isinstance(owner, bytes)

@@ -11,11 +11,11 @@ from mild_service.errors import EpochConflict, EpochKindConflict, RoundFinished,
 from mild_service.models import Epoch, Run, ShardOutcome
 from mild_service.store import PackedEpoch, Store
 from mild_service.store.codec import count_chunks
-from mild_service.store.error_translation import to_texts
+from mild_service.store.context import to_texts
 from mild_service.store.keys import Keys
 from tests.service.conftest import Dump
 from tests.service.shares import epoch_of, share
-from tests.service.store.conftest import LARGE, N, epoch_bits, finish, merge, only_round, opened
+from tests.service.store.conftest import LARGE, N, epoch_bits, finish, merge, only_round, opened, write_tail
 
 pytestmark = pytest.mark.anyio
 OF = 3
@@ -42,7 +42,7 @@ def fields(redis: Redis, settings: Settings, run: Run) -> list[list[str]]:
     """The names of all that is in each chunk."""
     keys = Keys(settings.store_namespace)
     of = range(count_chunks(run.spec.num_samples))
-    return [to_texts(redis.hkeys(keys.chunk(run.run_id, run.uid, 0, chunk))) for chunk in of]
+    return [to_texts(redis.hkeys(keys.of_run(run.run_id, run.uid).chunk(0, chunk))) for chunk in of]
 
 
 @pytest.mark.parametrize("n_samples", [N, LARGE])
@@ -159,7 +159,7 @@ async def test_a_whole_body_takes_the_place_of_shards_only_when_told_to(
     packed = epoch_bits(N, 5)
     assert (await store.epochs.commit(run, 0, 0, packed, 1, True))[0] == "replaced"
     assert fields(redis, settings, run) == [[f"0:1:{packed.digest}"]]
-    assert redis.exists(Keys(settings.store_namespace).shards("a", run.uid, 0)) == 0
+    assert redis.exists(Keys(settings.store_namespace).of_run("a", run.uid).shards(0)) == 0
 
 
 async def test_resuming_drops_shards_with_their_epochs(store: Store, redis: Redis, settings: Settings) -> None:
@@ -168,7 +168,7 @@ async def test_resuming_drops_shards_with_their_epochs(store: Store, redis: Redi
     _, stale = await put(store, run, 1)
     assert await store.rounds.resume(run, 0, 0) == 2
     assert fields(redis, settings, run) == [[]]
-    assert redis.exists(Keys(settings.store_namespace).shards("a", run.uid, 0)) == 0
+    assert redis.exists(Keys(settings.store_namespace).of_run("a", run.uid).shards(0)) == 0
     with pytest.raises(StaleAttempt):
         await put(store, run, 2)
     assert await store.shards.merge(run, 0, stale, None) is None
@@ -233,7 +233,7 @@ async def test_shards_that_the_store_has_lost_are_named(store: Store, redis: Red
     run = await opened(store)
     for shard in range(OF):
         _, epoch = await put(store, run, shard)
-    redis.delete(Keys(settings.store_namespace).chunk("a", run.uid, 0, 0))
+    redis.delete(Keys(settings.store_namespace).of_run("a", run.uid).chunk(0, 0))
     with pytest.raises(StoreDamaged, match="3 of 3"):
         await store.shards.merge(run, 0, epoch, None)
 
@@ -243,7 +243,7 @@ async def test_a_crash_between_a_shards_chunks_and_its_record_leaves_nothing_tha
 ) -> None:
     run = await opened(store, LARGE)
     packed = PackedEpoch.from_bits(share(epoch_of(LARGE), 0, OF), "shards")
-    await store.bitmaps.write_tail(run, 0, "0:0:dead", packed.values)  # and then the writer dies
+    await write_tail(store, run, "0:0:dead", packed)  # and then the writer dies
     assert (await only_round(store, run)).partial_epochs == {}
     await put_all(store, run)
     assert await finish(store, run, bitmap.full(LARGE))

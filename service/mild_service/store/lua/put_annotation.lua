@@ -1,6 +1,6 @@
 -- Refers to new labels or a new audit from the run's record, if its reference is still the one the caller has read.
 -- Without field and bytes it only checks, and returns 'clear' if it would write.
--- KEYS: run, epochs of round 0, chunk 0, events.
+-- KEYS: run, epochs of round 0, chunk 0, events; then chunks >= 1, if they are passed.
 -- ARGV: uid, now, name in the record, old reference or '', old field or '', new reference,
 --       '1' if the first epoch fixes it, name of the annotation that states the same or '', its reference that was compared
 --       or '' if none was; field, bytes of chunk 0.
@@ -13,8 +13,12 @@ if ARGV[7] == '1' and ARGV[4] ~= '' and has_epochs then return {'frozen'} end
 if ARGV[8] ~= '' and (redis.call('HGET', KEYS[1], ARGV[8]) or '') ~= ARGV[9] and (ARGV[8] == 'labels' or has_epochs)
   then return {'moved'} end
 if not ARGV[10] then return {'clear'} end
-if ARGV[5] ~= '' then redis.call('HDEL', KEYS[3], ARGV[5]) end
+if ARGV[5] ~= '' then
+  redis.call('HDEL', KEYS[3], ARGV[5])
+  for i = 5, #KEYS do redis.call('HDEL', KEYS[i], ARGV[5]) end
+end
 redis.call('HSET', KEYS[3], ARGV[10], ARGV[11])
+write_other_chunks(4, 10)
 redis.call('HSET', KEYS[1], ARGV[3], ARGV[6])
 extend_ttl(KEYS[1], ARGV[2])
 if ARGV[3] ~= 'logged_labels' then append_event(KEYS[1], KEYS[4], ARGV[2], ARGV[3] .. '-changed') end

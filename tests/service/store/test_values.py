@@ -12,15 +12,15 @@ from mild_core.wrong_predictions import WrongPredictions
 from mild_service.errors import RoundFinished, StoreDamaged
 from mild_service.models import ComputedSelection, Run, SampleIdsRef
 from mild_service.store import PackedEpoch, Store, StoredRound
-from mild_service.store.checksums import has_checksums, is_intact, seal, unseal
-from mild_service.store.error_translation import to_texts
+from mild_service.store.context import to_texts
 from mild_service.store.keys import Keys, epoch_field, set_field
+from mild_service.store.values import has_checksums, is_intact, seal, unseal
 from tests.service.conftest import Dump
 from tests.service.store.conftest import LARGE, N, epoch_bits, opened, random_bitmap
 
 pytestmark = pytest.mark.anyio
 
-KEY = Keys("mild").chunk("a", "0" * 16, 0, 0)
+KEY = Keys("mild").of_run("a", "0" * 16).chunk(0, 0)
 
 CHANGES: dict[str, Callable[[bytes], bytes]] = {
     "a bit": lambda value: bytes([value[0] ^ 1]) + value[1:],
@@ -44,16 +44,16 @@ def test_a_changed_value_is_not_unsealed(change: Callable[[bytes], bytes]) -> No
 def test_a_value_belongs_to_its_place_and_not_to_the_name_of_its_run() -> None:
     keys, value = Keys("mild"), seal(KEY, "3:1:ab", b"content")
     assert not is_intact(KEY, "4:1:ab", value)
-    assert not is_intact(keys.chunk("a", "0" * 16, 1, 0), "3:1:ab", value)
-    assert not is_intact(keys.chunk("a", "0" * 16, 0, 1), "3:1:ab", value)
-    assert not is_intact(keys.wrong_predictions("a", "0" * 16, 0, 0), "3:1:ab", value)
-    assert is_intact(Keys("other").chunk("b", "1" * 16, 0, 0), "3:1:ab", value)
+    assert not is_intact(keys.of_run("a", "0" * 16).chunk(1, 0), "3:1:ab", value)
+    assert not is_intact(keys.of_run("a", "0" * 16).chunk(0, 1), "3:1:ab", value)
+    assert not is_intact(keys.of_run("a", "0" * 16).wrong_predictions(0, 0), "3:1:ab", value)
+    assert is_intact(Keys("other").of_run("b", "1" * 16).chunk(0, 0), "3:1:ab", value)
 
 
 async def filled(store: Store, n_samples: int) -> Run:
     """A run with values of every kind: a finished round, and an open one with shards and wrong predictions."""
     run = await opened(store, n_samples)
-    await store.rounds.put_planted(run, random_bitmap(n_samples, 5), None)
+    await store.rounds.put_set(run, "planted", 0, random_bitmap(n_samples, 5), None)
     await store.annotations.put_labels(run, np.arange(n_samples) % 7)
     run = await store.runs.get("a")
     await store.annotations.put_audit(run, Audit(n_samples, random_bitmap(n_samples), random_bitmap(n_samples)))
@@ -133,8 +133,8 @@ async def test_swapped_values_are_noticed(store: Store, redis: Redis) -> None:
     for epoch in range(2):
         await store.epochs.commit(run, 0, epoch, epoch_bits(LARGE, epoch), 1, False)
     (round_,) = await store.rounds.get(run, range(1))
-    key = store._context.keys.chunk("a", run.uid, 0, 1)
-    fields = [epoch_field(epoch.number, epoch.attempt, epoch.digest) for epoch in round_.epochs.values()]
+    key = store._context.keys.of_run("a", run.uid).chunk(0, 1)
+    fields = [epoch_field(epoch) for epoch in round_.epochs.values()]
     values = [read(redis, key, field) for field in fields]
     redis.hset(key, fields[0], values[1])
     redis.hset(key, fields[1], values[0])
@@ -161,8 +161,8 @@ async def test_the_original_restores_what_was_damaged_in_open_and_finished_round
         shard = await store.shards.put(run, 1, 1, 0, 2, epoch_bits(n_samples, 9, planes=2), 1, False)
         outcome, _ = await store.epochs.commit(run, 0, 0, epoch_bits(n_samples, 0, planes=2), 1, False)
         labels = await store.annotations.put_labels(run, np.arange(n_samples) % 7)
-        planted = await store.rounds.put_planted(run, random_bitmap(n_samples, 5), None)
-        members = await store.rounds.put_members(run, 1, random_bitmap(n_samples, 6), None)
+        planted = await store.rounds.put_set(run, "planted", 0, random_bitmap(n_samples, 5), None)
+        members = await store.rounds.put_set(run, "members", 1, random_bitmap(n_samples, 6), None)
         assert (shard[0], outcome, labels[0], planted[0], members[0]) == ("same", "same", "same", False, False)
 
     assert first.planted is not None
@@ -185,7 +185,7 @@ async def test_ids_are_restored_from_another_upload_of_them(store: Store, redis:
     run = await filled(store, N)
     assert run.ids is not None
     before = dump()
-    redis.hset(store._context.keys.sample_ids("a", run.uid, 0), "upload:0", b"17")
+    redis.hset(store._context.keys.of_run("a", run.uid).sample_ids(0), "upload:0", b"17")
     await store.sample_ids.write_piece(run, "again", 0, [str(sample) for sample in range(N)])
     await store.sample_ids.restore(run, run.ids, "again")
     await store.sample_ids.delete(run, "again")
@@ -197,7 +197,7 @@ async def test_a_damaged_cached_selection_is_computed_again(store: Store, redis:
     run = await opened(store)
     computed = ComputedSelection("d" * 32, {"n": 1}, {"m": 2}, random_bitmap(N))
     await store.selection_cache.put(run, computed)
-    key = store._context.keys.cached_selection("a", run.uid, "d" * 32)
+    key = store._context.keys.of_run("a", run.uid).cached_selection("d" * 32)
     assert await store.selection_cache.get(run, "d" * 32) is not None
     redis.hset(key, field, CHANGES["a bit"](read(redis, key, field)))
     assert await store.selection_cache.get(run, "d" * 32) is None
@@ -211,10 +211,10 @@ async def test_records_that_cannot_be_true_are_named(store: Store, redis: Redis)
     observed = EpochBits.from_body(2 * random_bitmap(N).tobytes(), N)
     await store.epochs.commit(run, 0, 1, PackedEpoch.from_bits(observed), 1, False)
     await store.rounds.put_metrics(run, 0, 0, {"validation_accuracy": 0.9}, 1, False)
-    keys = store._context.keys
-    round_key, epochs_key, run_key = keys.round("a", run.uid, 0), keys.epochs("a", run.uid, 0), keys.run("a")
+    keys = store._context.keys_of(run)
+    round_key, epochs_key, run_key = keys.round(0), keys.epochs(0), keys.run
     record, config = read(redis, epochs_key, "0"), read(redis, run_key, "config")
-    counts, metrics_key = read(redis, epochs_key, "1").split(b":"), keys.metrics("a", run.uid, 0)
+    counts, metrics_key = read(redis, epochs_key, "1").split(b":"), keys.metrics(0)
     metrics = read(redis, metrics_key, "0")
     for key, field, value in (
         (epochs_key, "0", record.replace(b"committed", b"comnitted")),
@@ -248,9 +248,9 @@ async def test_the_doctor_survives_damaged_names_and_records(store: Store, redis
     run = await opened(store)
     await store.epochs.commit(run, 0, 0, epoch_bits(N), 1, False)
     keys = store._context.keys
-    redis.hset(keys.chunk("a", run.uid, 0, 0), b"0:1:\xb8", b"what was a value")
-    redis.hset(keys.round("a", run.uid, 0), "n_epochs", b"2")
-    redis.set(keys.chunk("b\udcb8", run.uid, 0, 0).encode(errors="surrogateescape"), b"")
+    redis.hset(keys.of_run("a", run.uid).chunk(0, 0), b"0:1:\xb8", b"what was a value")
+    redis.hset(keys.of_run("a", run.uid).round(0), "n_epochs", b"2")
+    redis.set(keys.of_run("b\udcb8", run.uid).chunk(0, 0).encode(errors="surrogateescape"), b"")
     assert (await store.cleanup.scan()).fields == 0
     (damage,) = [damage async for damage in store.verifier.verify()]
     assert "2 were stored" in damage.what
@@ -262,7 +262,7 @@ async def test_the_doctor_survives_damaged_names_and_records(store: Store, redis
 async def test_a_put_names_a_damaged_record(store: Store, redis: Redis) -> None:
     run = await opened(store)
     await store.epochs.commit(run, 0, 0, epoch_bits(N), 1, False)
-    key = store._context.keys.epochs("a", run.uid, 0)
+    key = store._context.keys.of_run("a", run.uid).epochs(0)
     redis.hset(key, "0", read(redis, key, "0").replace(b"committed", b"comnitted"))
     with pytest.raises(StoreDamaged, match="record of epoch 0 is damaged"):
         await store.epochs.commit(run, 0, 0, epoch_bits(N), 1, False)

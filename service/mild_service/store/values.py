@@ -1,0 +1,155 @@
+"""Values of hashes: written with their checksums, committed by scripts, read and verified, and restored.
+
+Every value of a hash with bits, labels, ids, wrong predictions or a cached selection ends with 8 bytes: the XXH3 (64
+bits) of its content, with the hash of its place as the seed. The place is the key's name within the run, without the
+run's id and uid, and the field. So a value that was moved or swapped does not match either, and an archive can be
+imported under another name: between runs, the names of fields differ, since they contain digests or are random.
+"""
+
+import logging
+from collections.abc import Collection, Iterable, Sequence
+
+from xxhash import xxh3_64_digest, xxh3_64_intdigest
+
+from mild_service.errors import StoreDamaged
+from mild_service.models import Run
+from mild_service.store import codec
+from mild_service.store.context import Argument, StoreContext, run_not_found_error, to_texts
+from mild_service.store.keys import describe_value, find_remedy, name_in_run
+
+logger = logging.getLogger(__name__)
+
+CHECKSUM_BYTES = 8
+
+
+def has_checksums(key: str) -> bool:
+    """Return whether the values of a run's hash have checksums; records are text without."""
+    return name_in_run(key).startswith(("chunk:", "votes:", "truth:", "ids:", "cache:"))
+
+
+def seal(key: str, field: str, content: bytes) -> bytes:
+    """Return the value to store for `content` in a field: the content and its checksum."""
+    return content + _compute(key, field, content)
+
+
+def is_intact(key: str, field: str, value: bytes) -> bool:
+    """Return whether the checksum of a stored value matches its content and its place."""
+    return len(value) >= CHECKSUM_BYTES and value[-CHECKSUM_BYTES:] == _compute(
+        key, field, memoryview(value)[:-CHECKSUM_BYTES]
+    )
+
+
+def unseal(key: str, field: str, value: bytes) -> memoryview:
+    """Return the content of a stored value."""
+    if not is_intact(key, field, value):
+        raise StoreDamaged(f"{describe_value(key, field)} is damaged in the store ({key}); {find_remedy(key, field)}")
+    return memoryview(value)[:-CHECKSUM_BYTES]
+
+
+def unseal_all(key: str, fields: Sequence[str], values: Sequence[bytes | None]) -> list[memoryview]:
+    """Return the contents of fields that were committed."""
+    missing = [field for field, value in zip(fields, values, strict=True) if value is None]
+    if missing:
+        raise StoreDamaged(
+            f"{len(missing)} of {len(fields)} fields are missing in {key}, which were committed; the first is "
+            f"{describe_value(key, missing[0])}; {find_remedy(key, missing[0])}, and set the store's maxmemory-policy "
+            "to noeviction and appendonly to yes"
+        )
+    return [unseal(key, field, value) for field, value in zip(fields, values, strict=True) if value is not None]
+
+
+async def read_values(context: StoreContext, run: Run, key: str, fields: Sequence[str]) -> list[memoryview]:
+    """Read the contents of committed fields; raise `StoreDamaged`, or `RunNotFound` for a deleted run, without one."""
+    values = await context.read_fields(key, fields)
+    if None in values:
+        uid, deleting = await context.read_fields(context.keys.run(run.run_id), ["uid", "deleting"])
+        if uid != run.uid.encode() or deleting is not None:
+            raise run_not_found_error(run.run_id)
+    return unseal_all(key, fields, values)
+
+
+async def write_values(context: StoreContext, field: str, contents: Iterable[tuple[str, bytes]]) -> None:
+    """Write a field of hashes, before the script that commits it; `contents` are the keys and what they get."""
+    values = [(key, seal(key, field, content)) for key, content in contents]
+    for group in codec.group_by_size([len(value) for _, value in values]):
+        commands = [(values[i][0], ("HSET", values[i][0], field, values[i][1])) for i in group]
+        await context.writer.send(*commands)
+
+
+async def commit_values(
+    context: StoreContext,
+    script: str,
+    names: Sequence[str],
+    arguments: Sequence[Argument],
+    keys: Sequence[str],
+    field: str,
+    contents: Sequence[bytes],
+) -> list[str]:
+    """Write a field of chunk hashes with the script that commits it, and return the reply of the script.
+
+    On a single server, the script writes all chunks. If chunks >= 1 may be on other servers, the script is run twice:
+    first only to check whether the write is accepted, since a refused write must leave nothing behind; then, after
+    these chunks were written, to write chunk 0 and commit.
+
+    Parameters
+    ----------
+    context
+        The client and the scripts.
+    script
+        Name of the script.
+    names
+        Keys of the script, without those of chunks >= 1.
+    arguments
+        Arguments of the script, without the field and its values.
+    keys, field, contents
+        Key of each chunk, name of the field, and its content, one per chunk.
+    """
+    first, *others = (seal(key, field, content) for key, content in zip(keys, contents, strict=True))
+    if not context.sharded:
+        return await context.scripts.run(script, [*names, *keys[1:]], [*arguments, field, first, *others])
+    if others:
+        answer = await context.scripts.run(script, names, arguments)
+        if answer[0] != "clear":
+            return answer
+        await write_values(context, field, zip(keys[1:], contents[1:], strict=True))
+    answer = await context.scripts.run(script, names, [*arguments, field, first])
+    if answer[0] == "gone":
+        for key in keys[1:]:
+            await context.call("UNLINK", key)
+    return answer
+
+
+async def restore_values(context: StoreContext, field: str, contents: Iterable[tuple[str, bytes]]) -> int:
+    """Write the values of a committed field again that are missing or damaged; return their number.
+
+    Parameters
+    ----------
+    context
+        The client and the scripts.
+    field
+        Name of the field.
+    contents
+        Key and content of each of its values.
+    """
+    n_restored = 0
+    for key, content in contents:
+        stored = await context.call("HGET", key, field)
+        if stored is None or not is_intact(key, field, stored):
+            await context.scripts.run("replace_field", [key], [field, stored or b"", seal(key, field, content)])
+            logger.warning("%s was damaged or missing, and has been restored", describe_value(key, field))
+            n_restored += 1
+    return n_restored
+
+
+async def delete_unnamed(context: StoreContext, keys: Iterable[str], named_fields: Collection[str]) -> int:
+    """Delete the fields of hashes that no record names, and return their number."""
+    n_deleted = 0
+    for key in keys:
+        if unnamed := [name for name in to_texts(await context.call("HKEYS", key)) if name not in named_fields]:
+            n_deleted += await context.call("HDEL", key, *unnamed)
+    return n_deleted
+
+
+def _compute(key: str, field: str, content: bytes | memoryview) -> bytes:
+    """Return the checksum of a content in its place."""
+    return xxh3_64_digest(content, seed=xxh3_64_intdigest(f"{name_in_run(key)}/{field}".encode()))
