@@ -8,7 +8,7 @@ from typing import Any
 
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.trainer import Trainer
-from studies.programme import Case, Inputs, Row, format_table
+from studies.programme import Case, Inputs, Line, Row, format_judged
 from studies.trainings import (
     DATA_POINTER,
     SMALL,
@@ -31,8 +31,7 @@ After the last round (two on digits, one on `cifar16`) a fresh network is traine
 dropped samples too, without their labels. All finishes of a line share the set and cost as many passes as training on
 all samples for the epochs that the line names. A row is lost, and in bold, where the finish is less accurate than
 `{PLAIN}`. Networks are small and budgets short, no case for methods made for hundreds of epochs: so this says where
-they do not help, and not that they never do. Other seeds, and averaged weights, are in
-[finishing.md](../studies/results/finishing.md).
+they do not help, and not that they never do. Other seeds are in [finishing.md](../studies/results/finishing.md).
 
 Mini-WebVision, the paper's other data set, is read (`--dataset webvision --classes 50`, tested on a made-up folder in
 `tests/trainer/test_webvision.py`), and was not trained on: its pictures were not at hand.
@@ -85,8 +84,10 @@ def format_rows(rows: Sequence[Row], images: Path) -> str:
             means = [fmean(result["accuracies"][kind] for result in results) for kind in (PLAIN, finish)]
             cells = [f"{fmean(result[field] for result in results):.3f}" for field in ("kept", "precision", "recall")]
             cells += [*(f"{mean:.3f}" for mean in means), f"{n_won} of {len(gains)}"]
-            lines.append((gain, [f"**{name}**" if gain < 0 else name, str(len(gains)), *cells]))
-    n_lost = sum(gain < 0 for gain, _ in lines)
+            dropped = 1 - fmean(result["kept"] for result in results)
+            loss = f"it shares its passes with the {dropped:.0%} that are dropped" if gain < 0 else ""
+            lines.append(Line(name, [str(len(gains)), *cells], gain, loss))
+    n_lost = sum(line.gain < 0 for line in lines)
     finding = (
         f"It does not help in {n_lost} of {len(lines)} rows. It helps, in most seeds: {'; '.join(helps) or 'nowhere'}."
     )
@@ -94,4 +95,4 @@ def format_rows(rows: Sequence[Row], images: Path) -> str:
         *("data, noise, budget, finish", "seeds", "kept", "precision", "recall"),
         *("accuracy, supervised", "accuracy", "ahead in"),
     )
-    return f"{_TEXT}\n{finding}\n\n{format_table(heads, [line for _, line in sorted(lines)])}"
+    return f"{_TEXT}\n{finding}\n\n{format_judged(heads, lines)}"

@@ -16,7 +16,7 @@ from mild_trainer.data import Dataset
 from mild_trainer.data.imbalance import make_imbalanced
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.history import SetMetrics
-from studies.programme import Case, Inputs, Row, format_table
+from studies.programme import Case, Inputs, Line, Row, format_judged
 from studies.trainings import (
     DATA_POINTER,
     SMALL,
@@ -205,26 +205,22 @@ def _format_tails(means: Means, counts: Mapping[tuple[str, str, str, str], int])
     lines = []
     for key, mean in means.items():
         data, noise, tail, cut = key
-        is_lost = _is_lost(mean)
         factor = "no tail" if tail == "none" else f"{1 / float(tail.removeprefix('exp:')):.0f} times"
         name = f"{data}, {noise}, {factor}, *{cut}*"
         fields = ["f1", "f1_everyone", "recall", "recall_small", "precision_small", "right_small"]
         fields += [f"{kind}_{name}" for kind in ("balanced", "reversed") for name in ("all", "kept", "true")]
-        cells = [f"{mean[field]:.3f}" for field in fields]
+        cells = [str(counts[key]), f"{mean['n_samples']:,.0f}", *(f"{mean[field]:.3f}" for field in fields)]
         gain, kind = min((mean[f"{kind}_kept"] - mean[f"{kind}_all"], kind) for kind in ("balanced", "reversed"))
         small = kind == "reversed"
         precision, recall = (mean[f"{field}_small" if small else field] for field in ("precision", "recall"))
-        reason = explain_accuracy((mean[f"{kind}_all"], mean[f"{kind}_kept"], mean[f"{kind}_true"]), precision, recall)
-        cells.append(f"small classes: {reason}" if small and gain < 0 else reason)
-        lines.append(
-            (gain, [f"**{name}**" if is_lost else name, str(counts[key]), f"{mean['n_samples']:,.0f}", *cells])
-        )
+        loss = explain_accuracy((mean[f"{kind}_all"], mean[f"{kind}_kept"], mean[f"{kind}_true"]), precision, recall)
+        lines.append(Line(name, cells, gain, f"small classes: {loss}" if small and loss else loss))
     heads = (
         *("data, noise, tail, cut", "seeds", "samples", "F1", "F1, everyone", "recall", "recall, small classes"),
         *("precision, small", "right labels among small", "accuracy, all labels", "kept set", "true clean set"),
-        *("reversed test, all labels", "kept set", "true clean set", "what is lost"),
+        *("reversed test, all labels", "kept set", "true clean set"),
     )
-    return format_table(heads, [line for _, line in sorted(lines)])
+    return format_judged(heads, lines)
 
 
 def _format_shifts(means: Means, counts: Mapping[tuple[str, str, str, str], int]) -> str:
@@ -233,13 +229,13 @@ def _format_shifts(means: Means, counts: Mapping[tuple[str, str, str, str], int]
         fields = ["recall_plain", "recall_shifted", "precision_plain", "precision_shifted"]
         fields += [f"{kind}_{name}" for kind in ("plain", "shifted") for name in ("all", "kept", "true")]
         gain = mean["shifted_kept"] - mean["shifted_all"]
-        name = f"**{key[0]}**" if gain < 0 else key[0]
         accuracies = (mean["shifted_all"], mean["shifted_kept"], mean["shifted_true"])
-        reason = explain_accuracy(accuracies, mean["precision_shifted"], mean["recall_shifted"])
-        lines.append((gain, [name, str(counts[key]), *(f"{mean[field]:.3f}" for field in fields), reason]))
+        loss = explain_accuracy(accuracies, mean["precision_shifted"], mean["recall_shifted"])
+        cells = [str(counts[key]), *(f"{mean[field]:.3f}" for field in fields)]
+        lines.append(Line(key[0], cells, gain, loss))
     heads = (
         *("data", "seeds", "recall, plain", "recall, shifted", "precision, plain", "precision, shifted"),
         *("plain test, all labels", "kept set", "true clean set"),
-        *("shifted test, all labels", "kept set", "true clean set", "what is lost"),
+        *("shifted test, all labels", "kept set", "true clean set"),
     )
-    return format_table(heads, [line for _, line in sorted(lines)])
+    return format_judged(heads, lines)

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from matplotlib.figure import Figure
 
-from studies.programme import Row, add_legend, format_table, save_plot
+from studies.programme import Line, Row, add_legend, format_judged, format_table, save_plot
 
 OURS, EVERYONE, RIGHT = "mild-selection", "everyone", "true clean set"
 PEERS = (
@@ -81,7 +81,7 @@ class Group:
         return min(self.measure_gap(measure) for measure in _MEASURES)
 
     def explain(self) -> str:
-        """Say in words which peers are ahead, by how much, and why."""
+        """Say in words which peers are ahead, by how much, and why; empty where none is."""
         reasons = []
         for measure, heading in _MEASURES.items():
             best = self.find_best_peer(measure)
@@ -95,7 +95,7 @@ class Group:
         n_whole = sum(row.result["verdict"] in ("unimodal", "learning") for row in self.rows)
         if reasons and n_whole:
             reasons.append(f"{n_whole} of {len(self.rows)} verdicts keep everyone")
-        return "; ".join(reasons) or "-"
+        return "; ".join(reasons)
 
 
 def group_rows(rows: Sequence[Row]) -> list[Group]:
@@ -112,7 +112,7 @@ def format_comparison(rows: Sequence[Row], plot: Path) -> str:
     groups = group_rows(rows)
     parts = [_format_summary(groups)]
     heads = ("features, noise", "seeds", "noise rate", "AUC", "AUC, best peer", "F1", "F1, best peer", "F1, everyone")
-    parts.append(format_table((*heads, "verdicts", "what is lost"), [_format_line(group) for group in groups]))
+    parts.append(format_judged((*heads, "verdicts"), map(_make_line, groups)))
     parts.append(save_plot(plot_groups(groups), plot))
     measures = {
         "auc": ("Ranking: AUC", (OURS, *PEERS[:-1])),
@@ -173,16 +173,14 @@ def _format_accuracy_summary(groups: Sequence[Group]) -> str:
     )
 
 
-def _format_line(group: Group) -> list[str]:
+def _make_line(group: Group) -> Line:
     counts = Counter(str(row.result["verdict"]) for row in group.rows)
-    name = f"{group.features}, {group.noise}"
-    cells = [f"**{name}**" if group.gap < 0 else name, str(len(group.rows))]
-    cells.append(f"{fmean(float(row.result['noise_rate']) for row in group.rows):.3f}")
+    cells = [str(len(group.rows)), f"{fmean(float(row.result['noise_rate']) for row in group.rows):.3f}"]
     for measure in _MEASURES:
         best = group.find_best_peer(measure)
         cells += [group.format_spread(OURS, measure), "-" if best is None else f"{best[1]:.3f}, {best[0]}"]
-    cells.append(group.format_mean(EVERYONE, "f1"))
-    return [*cells, ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common()), group.explain()]
+    cells += [group.format_mean(EVERYONE, "f1"), ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())]
+    return Line(f"{group.features}, {group.noise}", cells, group.gap, group.explain())
 
 
 def plot_groups(groups: Sequence[Group]) -> Figure:

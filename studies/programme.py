@@ -138,6 +138,33 @@ def read_rows(path: Path) -> list[Row]:
     return [Row.from_line(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of `format_judged`.
+
+    Attributes
+    ----------
+    name, cells
+        What stands in the first column, and in the following ones.
+    gain
+        Lines with less of it come first.
+    loss
+        What is lost, and why; empty where nothing is.
+    """
+
+    name: str
+    cells: Sequence[str]
+    gain: float
+    loss: str = ""
+
+
+def format_judged(heads: Sequence[str], lines: Iterable[Line]) -> str:
+    """Return a table with another column ``what is lost``: lost lines first, and their names in bold."""
+    ordered = sorted(lines, key=lambda line: (not line.loss, line.gain, line.name))
+    cells = [(f"**{line.name}**" if line.loss else line.name, *line.cells, line.loss or "-") for line in ordered]
+    return format_table((*heads, "what is lost"), cells)
+
+
 def format_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Return a table as Markdown, with an empty line after it."""
     cells = [heads, ["---"] * len(heads), *lines]

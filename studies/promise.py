@@ -13,7 +13,7 @@ from mild_core.selection import select
 from mild_core.types import SelectionOptions
 from mild_trainer.settings import TrainSettings
 from studies.heads import load_half, record_head
-from studies.programme import SEEDS, Case, Inputs, Row, format_table
+from studies.programme import SEEDS, Case, Inputs, Line, Row, format_judged
 
 TITLE = "What a random audit promises"
 N_DRAWN, N_DRAWS = 200, 50
@@ -98,8 +98,8 @@ def format_rows(rows: Sequence[Row], images: Path) -> str:
             reasons.append(f"the recall is below {RECALL_BAR:g}: {cause}")
         cells = [f"{means[name]:.3f}" for name in ("noise_rate", "share", "recall", "f1")]
         cells += [f"{means[name]:.2f}" for name in ("empty", "above_alpha", "upper_holds")]
-        name = f"**{noise}**" if reasons else str(noise)
-        lines.append((not reasons, [name, str(len(alike)), *cells, "; ".join(reasons) or "-"]))
+        gain = min(OPTIONS.alpha - means["share"], means["recall"] - RECALL_BAR)
+        lines.append(Line(str(noise), [str(len(alike)), *cells], gain, "; ".join(reasons)))
     heads = (
         "noise",
         "trainings",
@@ -110,5 +110,5 @@ def format_rows(rows: Sequence[Row], images: Path) -> str:
         "P(empty)",
         "P(share > alpha)",
     )
-    table = format_table((*heads, "`upper` holds", "what is lost"), [line for _, line in sorted(lines)])
+    table = format_judged((*heads, "`upper` holds"), lines)
     return _TEXT.format(n_drawn=N_DRAWN, n_draws=N_DRAWS, features=_FEATURES) + "\n" + table

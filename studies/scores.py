@@ -19,7 +19,7 @@ from mild_core.selection import select
 from mild_core.types import Fit, Metric, SelectionOptions
 from mild_trainer.settings import TrainSettings
 from studies.grouped_families import FAMILIES, compute_fit, fit_one, fit_two
-from studies.programme import Case, Inputs, Row, format_table, save_plot
+from studies.programme import Case, Inputs, Line, Row, format_judged, format_table, save_plot
 from studies.trainings import (
     DATA_POINTER,
     SMALL,
@@ -180,11 +180,19 @@ def _format_metrics(groups: Groups) -> str:
     lines = []
     for (data, noise), results in groups.items():
         gains = {measure: _mean(results, measure, SIMPLE) - _mean(results, measure, "mild") for measure in _MEASURES}
-        name = f"{data}, {noise}"
         cells = [f"{_mean(results, measure, metric):.3f}" for measure in _MEASURES for metric in (SIMPLE, "mild")]
-        lines.append((gains["f1"], [f"**{name}**" if gains["f1"] < 0 else name, str(len(results)), *cells]))
+        lines.append(Line(f"{data}, {noise}", [str(len(results)), *cells], gains["f1"], _explain_gains(gains)))
     heads = [f"{name}, {metric}" for name in _MEASURES.values() for metric in ("simple", "full")]
-    return format_table(("data, network, noise", "seeds", *heads), [line for _, line in sorted(lines)])
+    return format_judged(("data, network, noise", "seeds", *heads), lines)
+
+
+def _explain_gains(gains: Mapping[str, float]) -> str:
+    """Return why the set of the simplified metric has a lower F1 than that of the full one; empty if it has not."""
+    if gains["f1"] >= 0:
+        return ""
+    is_ranking = gains["best_f1"] < gains["f1"] / 2
+    cause = "the full metric ranks better" if is_ranking else "the fit to the full metric cuts at a better place"
+    return f"F1 by {-gains['f1']:.4f}, at the best cut by {-gains['best_f1']:.4f}: {cause}"
 
 
 def _format_tests(groups: Groups) -> str:

@@ -12,7 +12,7 @@ from mild_core.selection import select
 from mild_core.types import Fit, SelectionOptions
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.history import SetMetrics
-from studies.programme import Case, Inputs, Row, format_table
+from studies.programme import Case, Inputs, Line, Row, format_judged, format_table
 from studies.trainings import DATA_POINTER, get_seed, load_case, make_cases, make_settings, record_training, train_on
 
 TITLE = "What initial weights, epochs and fits change"
@@ -22,6 +22,7 @@ FITS: Mapping[str, SelectionOptions] = MappingProxyType(
 )
 """Options of the selection by name: every fit with the default rule, and the published fit with its own rule."""
 DEFAULT_FIT = SelectionOptions().fit
+_GAINS = ("f1", "accuracy")
 N_INITIAL = 5
 """Number of initial weights that are drawn for the same labels."""
 FACTORS = (0.5, 2.0, 4.0)
@@ -143,15 +144,13 @@ def _format_epochs(rows: Sequence[Row]) -> str:
         by_epochs: dict[int, list[Mapping[str, Any]]] = {}
         for row in own:
             by_epochs.setdefault(row.result["epochs"], []).append(row.result["fits"][DEFAULT_FIT])
-        default = {row.result["epochs"] for row in own if row.case["factor"] == 1.0}
-        usual = fmean(fit["f1"] for epochs in default for fit in by_epochs[epochs]) if default else 0.0
-        for epochs, fits in sorted(by_epochs.items()):
-            gain = fmean(fit["f1"] for fit in fits) - usual
-            name = f"{title}, {epochs} epochs"
+        usual = next((row.result["epochs"] for row in own if row.case["factor"] == 1.0), 0)
+        for epochs, fits in by_epochs.items():
+            gain, loss = _compare_fits(fits, by_epochs.get(usual, fits))
             fields = [_format_spread([fit[field] for fit in fits]) for field in ("threshold", "f1", "accuracy")]
             verdicts = ", ".join(sorted({fit["verdict"] for fit in fits}))
-            is_lost = epochs not in default and gain > 0
-            lines.append((-gain, [f"**{name}**" if is_lost else name, str(len(fits)), *fields, verdicts]))
+            loss = loss and f"{loss}; {epochs / usual:g} times the passes"
+            lines.append(Line(f"{title}, {epochs} epochs", [str(len(fits)), *fields, verdicts], -gain, loss))
     text = """### Epochs
 
 The same with other numbers of epochs, the learning rate falling over all of them. In brackets the deviation over seeds.
@@ -159,26 +158,30 @@ A row is lost, and in bold, where other epochs than the default have the better 
 
 """
     heads = ("data, noise, epochs", "seeds", "threshold", "F1", "accuracy", "verdicts")
-    return text + format_table(heads, [line for _, line in sorted(lines)])
+    return text + format_judged(heads, lines)
+
+
+def _compare_fits(fits: Sequence[Mapping[str, Any]], usual: Sequence[Mapping[str, Any]]) -> tuple[float, str]:
+    """Return by how much F1 is ahead of that of the usual fits, and how, in words; empty where it is not ahead."""
+    f1, accuracy = (fmean(fit[field] for fit in fits) - fmean(fit[field] for fit in usual) for field in _GAINS)
+    cuts, usual_cuts = ([fit["threshold"] for fit in each if fit["threshold"] is not None] for each in (fits, usual))
+    cut, usual_cut = (f"cuts at {fmean(each):.3f}" if each else "keeps everyone" for each in (cuts, usual_cuts))
+    return f1, f"F1 by {f1:.4f}: it {cut}, the default {usual_cut}; accuracy {accuracy:+.3f}" if f1 > 0 else ""
 
 
 def _format_fits(rows: Sequence[Row]) -> str:
     """Return threshold, F1 and accuracy for each fit of the same bits."""
-    lines, n_ahead, n_rows = [], 0, 0
-    for title in _get_titles(rows):
+    lines, titles = [], _get_titles(rows)
+    for title in titles:
         own = [row.result["fits"] for row in rows if _get_title(row) == title]
-        usual = fmean(fits[DEFAULT_FIT]["f1"] for fits in own)
         for name in FITS:
-            gain = fmean(fits[name]["f1"] for fits in own) - usual
-            n_ahead, n_rows = n_ahead + (gain > 0), n_rows + (name != DEFAULT_FIT)
+            gain, loss = _compare_fits([fits[name] for fits in own], [fits[DEFAULT_FIT] for fits in own])
             fields = [_format_spread([fits[name][field] for fits in own]) for field in ("threshold", "f1", "accuracy")]
-            title_text = f"{title}, `{name}`"
-            lines.append((-gain, [f"**{title_text}**" if gain > 0 else title_text, str(len(own)), *fields]))
+            lines.append(Line(f"{title}, `{name}`", [str(len(own)), *fields], -gain, loss))
+    n_ahead = sum(bool(line.loss) for line in lines)
     text = (
         "### Fits\n\nAll fits of the same bits with the default rule, and the published fit with the published rule "
         "(`density, scale`), over all initial weights and seeds. Another fit is ahead of the default in F1 in "
-        f"{n_ahead} of {n_rows} rows; these are lost, and in bold.\n\n"
+        f"{n_ahead} of {len(titles) * (len(FITS) - 1)} rows; these are lost, and in bold.\n\n"
     )
-    return text + format_table(
-        ("data, noise, fit", "trainings", "threshold", "F1", "accuracy"), [line for _, line in sorted(lines)]
-    )
+    return text + format_judged(("data, noise, fit", "trainings", "threshold", "F1", "accuracy"), lines)

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from mild_core.types import SelectionOptions
 from mild_trainer.presets import PUBLISHED_LOOP
 from mild_trainer.settings import TrainSettings
-from studies.programme import Case, Inputs, Row, add_legend, format_table, save_plot
+from studies.programme import Case, Inputs, Line, Row, add_legend, format_judged, save_plot
 from studies.trainings import (
     DATA_TEXT,
     describe_rounds,
@@ -111,7 +111,9 @@ class Course:
         return fmean(moves) if moves else None
 
     def describe_loss(self) -> str:
-        """Return which of precision and recall has fallen most since round 1, and from where to where."""
+        """Return which of precision and recall has fallen most since round 1, of a loop that loses F1; else nothing."""
+        if self.gain >= -_LOST:
+            return ""
         means = {field: (self.mean(field, 1), fmean(r[field][-1] for r in self.results)) for field in _PARTS}
         field = max(_PARTS, key=lambda field: means[field][0] - means[field][1])
         return "{} falls from {:.3f} to {:.3f}".format(field, *means[field])
@@ -140,31 +142,26 @@ def format_rows(rows: Sequence[Row], images: Path) -> str:
             "Jaccard",
             "accuracy, round 0",
             "last",
-            "what is lost",
         ),
     )
     lines = []
     for course in courses:
         moves = course.threshold_moves
-        name = f"{course.title}, *{course.loop}*"
-        name = f"**{name}**" if course.gain < -_LOST else name
         n_rounds = fmean(len(result["f1"]) for result in course.results)
         least = fmean(min(result["f1"][1:] or result["f1"]) for result in course.results)
-        lines.append(
-            (
-                *(name, str(len(course.results)), f"{n_rounds:.1f}"),
-                *(course.format_cell("f1", number) for number in (0, 1, last)),
-                f"{least:.3f}",
-                *(course.format_cell("threshold", number) for number in (1, last)),
-                "-" if moves is None else f"{moves:.3f}",
-                *(f"{course.mean(field, last):.3f}" for field in ("kept", "jaccard")),
-                *(f"{course.mean('accuracy', number):.3f}" for number in (0, last)),
-                course.describe_loss() if course.gain < -_LOST else "-",
-            )
+        cells = (
+            *(str(len(course.results)), f"{n_rounds:.1f}"),
+            *(course.format_cell("f1", number) for number in (0, 1, last)),
+            f"{least:.3f}",
+            *(course.format_cell("threshold", number) for number in (1, last)),
+            "-" if moves is None else f"{moves:.3f}",
+            *(f"{course.mean(field, last):.3f}" for field in ("kept", "jaccard")),
+            *(f"{course.mean('accuracy', number):.3f}" for number in (0, last)),
         )
+        lines.append(Line(f"{course.title}, *{course.loop}*", cells, course.gain, course.describe_loss()))
     plot = save_plot(_draw_courses(courses, last + 1), images / "results-stability.svg")
     findings = [_describe_loop(loop, alike) for loop in LOOPS if (alike := [c for c in courses if c.loop == loop])]
-    return "\n".join((_TEXT, *findings, "", format_table(heads, lines) + plot))
+    return "\n".join((_TEXT, *findings, "", format_judged(heads, lines) + plot))
 
 
 def _describe_loop(loop: str, courses: Sequence[Course]) -> str:

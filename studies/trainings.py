@@ -211,13 +211,13 @@ def describe_rounds(training: RecordedTraining) -> dict[str, list[Any]]:
 
 
 def explain_accuracy(accuracies: tuple[float, float, float], precision: float, recall: float) -> str:
-    """Return why training on the kept set is less accurate than on all labels; ``-`` where it is not.
+    """Return why training on the kept set is less accurate than on all labels; empty where it is not.
 
     The accuracies are those of training on all labels, on the kept set and on the true clean set.
     """
     all_labels, kept, true_set = accuracies
     if kept >= all_labels:
-        return "-"
+        return ""
     if true_set < all_labels + _NO_GAIN:
         return "the true clean set brings nothing either"
     if recall <= precision:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from mild_core.types import SelectionOptions
 from mild_trainer import settings
 from studies import paper, programme, promise
-from studies.programme import SEEDS, Case, Inputs, Row, make_fingerprint, read_rows
+from studies.programme import SEEDS, Case, Inputs, Line, Row, make_fingerprint, read_rows
 from tests.studies.test_features import make_row
 
 INPUTS = Inputs("cpu", "judging", Path("data"), {})
@@ -162,6 +162,15 @@ def test_page_and_readme_are_made_from_the_rows(tmp_path: Path) -> None:
     readme = paper.README.read_text()
     assert "| [features](docs/results.md) | human:worse | 0." in readme
     assert paper.update_readme(readme, rows) == readme
+
+
+def test_lost_lines_come_first_and_in_bold_with_their_reason() -> None:
+    lines = [Line("a", ["1"], -2.0), Line("b", ["2"], -1.0, "all"), Line("d", ["4"], -2.0), Line("c", [], -1.5, "some")]
+    table = programme.format_judged(["name", "number"], lines)
+    assert [line.split(" ")[1] for line in table.splitlines() if line] == ["name", "---", "**c**", "**b**", "a", "d"]
+    assert "| name | number | what is lost |" in table
+    assert "| **b** | 2 | all |" in table
+    assert "| a | 1 | - |" in table
 
 
 def test_a_legend_names_what_any_panel_shows_once() -> None:

@@ -68,6 +68,7 @@ def test_all_finishes_train_on_the_same_set(inputs: Inputs, tmp_path: Path) -> N
     text = finish.format_rows([_make_row("finish", case, losing)], tmp_path)
     lines = _list_lines(text)[1:]
     assert lines[0].startswith("| **digits, symmetric:0.4, 1 epochs, mixmatch** | 1 |")
+    assert lines[0].endswith(f"| it shares its passes with the {1 - result['kept']:.0%} that are dropped |")
     assert lines[1].startswith("| digits, symmetric:0.4, 1 epochs, contrastive | 1 |")
     assert "does not help in 1 of 2 rows. It helps, in most seeds: digits, symmetric:0.4, 1 epochs, contrast" in text
 
@@ -120,6 +121,71 @@ def test_loops_that_lose_come_first_and_in_bold(tmp_path: Path) -> None:
     assert (tmp_path / "results-stability.svg").exists()
 
 
+def test_a_fixed_threshold_that_is_ahead_says_where_the_fit_cuts(tmp_path: Path) -> None:
+    fixed = {"0": 0.8, "0.25": 0.7, "0.5": 0.82, "0.75": 0.8}
+    result = {"threshold": [0.4, 0.4], "precision": [0.9, 0.9], "recall": [0.7, 0.9], "f1": [0.8, 0.9], "auc": 0.9}
+    result |= {"accuracy": [0.7, 0.8], "accuracy_true_set": 0.9, "fixed_f1": fixed}
+    whole = {**result, "threshold": [None, 0.4]}
+    high = {**result, "precision": [0.6, 0.9]}
+    won = {**result, "fixed_f1": {**fixed, "0": 0.9}}
+    rows = [
+        _make_row(
+            "first_experiments", {"data": "a", "noise": noise, "way": "fitted", "half": "judging", "seed": 5}, each
+        )
+        for noise, each in (("won", won), ("low", result), ("high", high), ("whole", whole))
+    ]
+    lines = [line for line in _list_lines(first_experiments.format_rows(rows, tmp_path)) if "0.700 | 0.8" in line]
+    assert lines[0].startswith("| **a, high** |")
+    assert lines[0].endswith("| F1 by 0.020: the fit cuts high, 40% of the kept labels are wrong |")
+    assert lines[1].endswith("| F1 by 0.020: the fit cuts low, 30% of the right labels are dropped |")
+    assert lines[2].endswith("| F1 by 0.020: the fit keeps everyone in 1 of 1 seeds |")
+    assert lines[3].endswith("| 0.800 | - |")
+    assert lines[3].startswith("| a, won |")
+
+
+def test_fits_and_epochs_that_are_ahead_say_where_they_cut(tmp_path: Path) -> None:
+    def make_row(noise: str, factor: float, f1: float, **others: float) -> Row:
+        case: Case = {"data": "a", "noise": noise, "initial": 0, "factor": factor, "half": "judging", "seed": 5}
+        fit = {"threshold": 0.5, "accuracy": 0.8, "verdict": "weak"}
+        names = sensitivity.FITS if factor == 1 else [sensitivity.DEFAULT_FIT]
+        fits = {name: {**fit, "f1": others.get(name, f1)} for name in names}
+        if "grouped" in fits:
+            fits["grouped"] |= {"threshold": None}
+        return _make_row("sensitivity", case, {"epochs": round(20 * factor), "fits": fits})
+
+    rows = [make_row("n", 1.0, 0.9, grouped=0.95), make_row("n", 2.0, 0.92), make_row("n", 0.5, 0.9)]
+    text = sensitivity.format_rows([*rows, make_row("m", 2.0, 0.9)], tmp_path)
+    lost = [line for line in _list_lines(text) if "**" in line]
+    loss = "F1 by 0.0200: it cuts at 0.500, the default cuts at 0.500; accuracy +0.000; 2 times the passes |"
+    assert lost[0].startswith("| **a, n, 40 epochs** | 1 |")
+    assert lost[0].endswith(f"| {loss}")
+    assert lost[1].startswith("| **a, n, `grouped`** | 1 |")
+    assert lost[1].endswith("| F1 by 0.0500: it keeps everyone, the default cuts at 0.500; accuracy +0.000 |")
+    assert len(lost) == 2
+    assert "ahead of the default in F1 in 1 of 5 rows" in text
+
+
+@pytest.mark.parametrize(
+    ("best_cut", "reason"),
+    [
+        (0.96, "F1 by 0.1000, at the best cut by 0.0600: the full metric ranks better"),
+        (0.94, "F1 by 0.1000, at the best cut by 0.0400: the fit to the full metric cuts at a better place"),
+    ],
+)
+def test_the_full_metric_is_ahead_for_its_ranking_or_its_cut(best_cut: float, reason: str, tmp_path: Path) -> None:
+    def make_row(noise: str, f1: float) -> Row:
+        measures = {"auc": (0.9, 0.9), "best_f1": (0.9, best_cut), "f1": (0.8, f1)}
+        result = {name: dict(zip(("mild-simple", "mild"), pair, strict=True)) for name, pair in measures.items()}
+        counts = {"clean": [9, 1, 0], "mislabelled": [0, 1, 9]}
+        case: Case = {"data": "a", "noise": noise, "model": "linear", "half": "judging", "seed": 5}
+        return _make_row("scores", case, {**result, "counts": counts, "cut": 1, "verdict": "weak", "fits": {}})
+
+    lines = _list_lines(scores.format_rows([make_row("n:1", 0.8), make_row("n:2", 0.9)], tmp_path))
+    assert lines[1].startswith("| **a linear, n:2** | 1 |")
+    assert lines[1].endswith(f"| {reason} |")
+    assert lines[2].endswith("| 0.800 | 0.800 | - |")
+
+
 def test_the_paired_test_is_that_of_scipy() -> None:
     gains = np.array([0.1, -0.2, 0.3, 0.4, 0.5, 0.0])
     p, effect = scores.compare_pairs(gains)
@@ -138,7 +204,7 @@ def test_shifted_images_have_less_contrast() -> None:
 @pytest.mark.parametrize(
     ("accuracies", "precision", "recall", "reason"),
     [
-        ((0.8, 0.9, 0.9), 0.5, 0.5, "-"),
+        ((0.8, 0.9, 0.9), 0.5, 0.5, ""),
         ((0.8, 0.7, 0.8), 0.5, 0.5, "the true clean set brings nothing either"),
         ((0.8, 0.7, 0.9), 0.9, 0.6, "40% of the right labels are dropped"),
         ((0.8, 0.7, 0.9), 0.0, 0.0, "100% of the right labels are dropped"),
