@@ -17,6 +17,7 @@ from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.types import RoundBits
 from mild_trainer.data import Dataset
+from mild_trainer.data.imbalance import parse_class_prior
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.engine import evaluate
 from mild_trainer.training.trainer import Trainer
@@ -28,8 +29,8 @@ TRAINING_COST, LOOKING_COST = 3, 1
 class LogitTracker(CorrectnessTracker):
     """A tracker that also keeps the logits that its bits were made of."""
 
-    def __init__(self, n_samples: int, n_classes: int) -> None:
-        super().__init__(n_samples)
+    def __init__(self, n_samples: int, n_classes: int, class_prior: NDArray[np.float64] | None = None) -> None:
+        super().__init__(n_samples, class_prior=class_prior)
         self.epochs: list[Logits] = []
         self._logits = torch.full((n_samples, n_classes), torch.nan)
 
@@ -47,10 +48,33 @@ class LogitTracker(CorrectnessTracker):
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One round's bits, and the logits that they were made of, shape (n_epochs, n_samples, n_classes)."""
+    """One round's bits, and what they were made of.
+
+    Attributes
+    ----------
+    bits
+        The bits.
+    logits
+        Shape (n_epochs, n_samples, n_classes).
+    labels
+        Shape (n_samples,), the given labels, planted ones included.
+    """
 
     bits: RoundBits
     logits: Logits
+    labels: NDArray[np.int64]
+
+    def with_class_prior(self, prior: NDArray[np.float64]) -> "Recording":
+        """Return the same passes as they are recorded with a class prior, the bias added to the logits."""
+        n_samples = self.bits.n_samples
+        tracker, indices = CorrectnessTracker(n_samples, class_prior=prior), torch.arange(n_samples)
+        correct, logits = [], []
+        for epoch in self.logits:
+            assert tracker.class_bias is not None
+            logits.append(epoch + tracker.class_bias)
+            tracker.update(indices, torch.from_numpy(epoch), torch.from_numpy(self.labels))
+            correct.append(tracker.take().correct)
+        return Recording(replace(self.bits, correct=np.stack(correct)), np.stack(logits), self.labels)
 
 
 class RecordingTrainer(Trainer):
@@ -58,7 +82,8 @@ class RecordingTrainer(Trainer):
 
     def __init__(self, settings: TrainSettings, data: Dataset) -> None:
         super().__init__(settings, data)
-        self._tracker: LogitTracker = LogitTracker(data.n_samples, data.n_classes)
+        prior = parse_class_prior(settings.class_prior, data.n_classes)
+        self._tracker: LogitTracker = LogitTracker(data.n_samples, data.n_classes, prior)
 
     def record(self, round: int = 0, *, plant: bool = False) -> Recording:
         """Train a round on everyone, as a run's first round does, with its planted labels if they are wanted."""
@@ -72,7 +97,8 @@ class RecordingTrainer(Trainer):
             correct.append(self.run_epoch(round, epoch, everyone)[1].correct)
             logits.append(self._tracker.take_logits())
         bits = RoundBits(self._data.n_samples, np.stack(correct), planted=None if planted is None else planted.planted)
-        return Recording(bits, np.stack(logits))
+        labels = self._data.y_train if planted is None else planted.labels
+        return Recording(bits, np.stack(logits), labels)
 
     def predicted(self, members: Bitmap) -> Logits:
         """Train on the members alone, and return everyone's logits, shape (n_samples, n_classes)."""

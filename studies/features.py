@@ -1,23 +1,22 @@
 """Heads on frozen features for one round: our selection beside the peers, on the same passes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks import judges
 from benchmarks.judges import Judgement
-from benchmarks.logits import Logits, Recording, RecordingTrainer, held_out
+from benchmarks.logits import Recording, RecordingTrainer, held_out
 from benchmarks.truth import Mask, auc, best_f1, f1, share_found
 from mild_core import bitmap
 from mild_core.selection import select
 from mild_trainer.data import Dataset
 from mild_trainer.settings import TrainSettings
 from studies.heads import HUMAN_COLUMNS, load_half, record_head
-from studies.peer_tables import EVERYONE, OURS, RIGHT, format_comparison
+from studies.peer_tables import EVERYONE, OURS, RIGHT, format_comparison, format_prior_comparison
 from studies.programme import SEEDS, Case, Inputs, Row
 
 TITLE = "One round on frozen features, beside the peers"
@@ -36,6 +35,8 @@ NOISES = (
 )
 NOISES_100 = ("human:noisy", "symmetric:0.4", "symmetric:0.8", "asymmetric:0.4", "pairflip:0.4", "none")
 N_FOLDS = 3
+Measures: TypeAlias = dict[str, float | None]
+"""Measures of a method by name; None where one does not apply."""
 
 _TEXT = """Linear heads on features of frozen networks ({features}), trained by the defaults for `features` for one
 round on one half of the images of each file. `human:` is noise of CIFAR-10N and CIFAR-100N. Right and wrong labels are
@@ -48,7 +49,7 @@ samples and cleanlab held out train networks of their own at the same cost; neig
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Training:
-    """A recorded training, with what its judges need; masks and labels of shape (n_samples,)."""
+    """A recorded training, with what its judges need; masks of shape (n_samples,)."""
 
     settings: TrainSettings
     data: Dataset
@@ -56,16 +57,6 @@ class _Training:
     clean: Mask
     own: Mask
     """Samples whose label was not planted: those that are judged."""
-
-    @property
-    def own_logits(self) -> Logits:
-        """Logits of the judged samples in every epoch, shape (n_epochs, n_own, n_classes)."""
-        return self.recording.logits[:, self.own]
-
-    @property
-    def own_labels(self) -> NDArray[np.int64]:
-        """Labels of the judged samples."""
-        return self.data.y_train[self.own]
 
 
 def list_cases(inputs: Inputs) -> list[Case]:
@@ -87,26 +78,40 @@ def list_settings(case: Case) -> tuple[TrainSettings]:
 
 
 def run_case(case: Case, inputs: Inputs) -> Mapping[str, Any]:
-    """Train a head, and let everybody judge its samples, of which the planted ones are left out."""
+    """Train a head, and let everybody judge its samples, of which the planted ones are left out.
+
+    The same passes are judged twice, the second time as they are recorded with a class prior that says balanced.
+    """
     training = _train(case, inputs)
-    trainer = RecordingTrainer(training.settings, training.data)
     clean, own = training.clean, training.own
-    selection = select(training.recording.bits)
-    ours = Judgement(selection.scores[own], bitmap.unpack(selection.bitmap, own.size)[own])
-    judgements = {OURS: ours, **_judge_by_peers(training)}
-    methods = {name: _measure(judgement, clean[own]) for name, judgement in judgements.items()}
-    methods[EVERYONE] = _measure(Judgement(np.zeros(own.sum()), np.ones(own.sum(), dtype=bool)), clean[own])
-    sets: dict[str, Mask] = {name: found.kept for name, found in judgements.items() if found.kept is not None}
-    sets |= {EVERYONE: np.ones(own.sum(), dtype=bool), RIGHT: clean[own]}
+    balanced = replace(training, recording=training.recording.with_class_prior(np.ones(training.data.n_classes)))
+    (ours, verdict), (ours_balanced, verdict_balanced) = _judge_by_selection(training), _judge_by_selection(balanced)
+    judgements = {OURS: ours, **_judge_passes(training), **_judge_by_own_trainings(training)}
+    judgements[EVERYONE] = Judgement(np.zeros(own.sum()), np.ones(own.sum(), dtype=bool))
+    judgements_balanced = {OURS: ours_balanced, **_judge_passes(balanced)}
+    methods, methods_balanced = (
+        {name: _measure(judgement, clean[own]) for name, judgement in each.items()}
+        for each in (judgements, judgements_balanced)
+    )
     methods[RIGHT] = {}
-    for name, kept in sets.items():
+    sets = [(methods[name], judgement.kept) for name, judgement in judgements.items() if judgement.kept is not None]
+    trainer = RecordingTrainer(training.settings, training.data)
+    for measures, kept in (*sets, (methods_balanced[OURS], ours_balanced.kept), (methods[RIGHT], clean[own])):
         members = np.flatnonzero(own)[kept]
-        methods[name]["accuracy"] = trainer.train_comparison_network(bitmap.from_indices(members, own.size))
-    result = {
+        measures["accuracy"] = trainer.train_comparison_network(bitmap.from_indices(members, own.size))
+    return {
+        "methods": _round_measures(methods),
+        "verdict": verdict,
+        "methods_with_prior": _round_measures(methods_balanced),
+        "verdict_with_prior": verdict_balanced,
+        "noise_rate": round(float((~clean[own]).mean()), 4),
+    }
+
+
+def _round_measures(methods: Mapping[str, Measures]) -> dict[str, Measures]:
+    return {
         name: {k: None if v is None else round(v, 4) for k, v in values.items()} for name, values in methods.items()
     }
-    wrong = float((~clean[own]).mean())
-    return {"methods": result, "verdict": selection.verdict, "noise_rate": round(wrong, 4)}
 
 
 def _train(case: Case, inputs: Inputs) -> _Training:
@@ -120,26 +125,37 @@ def _train(case: Case, inputs: Inputs) -> _Training:
     return _Training(settings, data, recording, data.clean, own)
 
 
-def _judge_by_peers(training: _Training) -> dict[str, Judgement]:
-    """Judge the samples by every peer, on the recorded passes or by trainings of its own at the same cost."""
+def _judge_by_selection(training: _Training) -> tuple[Judgement, str]:
+    """Judge the samples by our scores and selection; return the verdict too."""
+    selection, own = select(training.recording.bits), training.own
+    return Judgement(selection.scores[own], bitmap.unpack(selection.bitmap, own.size)[own]), selection.verdict
+
+
+def _judge_passes(training: _Training) -> dict[str, Judgement]:
+    """Judge the samples by the peers that look at the recorded passes."""
+    logits, labels = training.recording.logits[:, training.own], training.data.y_train[training.own]
+    return {
+        "mean loss, Gaussian mixture": judges.mean_loss(logits, labels, training.settings.seed),
+        "AUM, same passes": judges.area_under_margin(logits, labels),
+        "cleanlab, in sample": judges.cleanlab(logits[-1], labels),
+        "wrong events, beta mixture": judges.wrong_events(logits.argmax(axis=2) == labels),
+    }
+
+
+def _judge_by_own_trainings(training: _Training) -> dict[str, Judgement]:
+    """Judge the samples by the peers that train at the same cost, or not at all."""
     settings, data, own = training.settings, training.data, training.own
-    logits, labels = training.own_logits, training.own_labels
-    correct = logits.argmax(axis=2) == labels
     by_thresholds = judges.area_under_margin_thresholded(settings, data)
     assert by_thresholds.kept is not None
-    own_trainings = held_out(settings, data, N_FOLDS)[own]
+    own_trainings, labels = held_out(settings, data, N_FOLDS)[own], data.y_train[own]
     return {
-        "mean loss, Gaussian mixture": judges.mean_loss(logits, labels, settings.seed),
-        "AUM, same passes": judges.area_under_margin(logits, labels),
         "AUM, threshold samples": Judgement(by_thresholds.suspicion[own], by_thresholds.kept[own]),
-        "cleanlab, in sample": judges.cleanlab(logits[-1], labels),
         "cleanlab, held out": judges.cleanlab(own_trainings, labels),
-        "wrong events, beta mixture": judges.wrong_events(correct),
         "votes of neighbours": judges.neighbour_votes(data.x_train[own], labels, data.n_classes),
     }
 
 
-def _measure(judgement: Judgement, clean: Mask) -> dict[str, float | None]:
+def _measure(judgement: Judgement, clean: Mask) -> Measures:
     """AUC, F1 and the F1 of the best cut; no AUC where no label is wrong."""
     has_both = bool(clean.any() and not clean.all())
     return {
@@ -153,4 +169,5 @@ def _measure(judgement: Judgement, clean: Mask) -> dict[str, float | None]:
 def format_rows(rows: Sequence[Row], images: Path) -> str:
     """Return the comparison with the peers, lost rows first, and plot it."""
     features = sorted({str(row.case["features"]) for row in rows})
-    return _TEXT.format(features=", ".join(features)) + "\n" + format_comparison(rows, images / "results-features.svg")
+    comparison = format_comparison(rows, images / "results-features.svg")
+    return f"{_TEXT.format(features=', '.join(features))}\n{comparison}\n{format_prior_comparison(rows)}"

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -110,9 +110,7 @@ def group_rows(rows: Sequence[Row]) -> list[Group]:
 def format_comparison(rows: Sequence[Row], plot: Path) -> str:
     """Return the comparison with the best peer, lost rows first, then every method by measure, and write a plot."""
     groups = group_rows(rows)
-    parts = [_format_summary(groups)]
-    heads = ("features, noise", "seeds", "noise rate", "AUC", "AUC, best peer", "F1", "F1, best peer", "F1, everyone")
-    parts.append(format_judged((*heads, "verdicts"), map(_make_line, groups)))
+    parts = [_format_summary(groups), _format_lines(groups)]
     parts.append(save_plot(plot_groups(groups), plot))
     measures = {
         "auc": ("Ranking: AUC", (OURS, *PEERS[:-1])),
@@ -125,14 +123,46 @@ def format_comparison(rows: Sequence[Row], plot: Path) -> str:
     }
     for measure, (heading, methods) in measures.items():
         lines = [
-            [f"{group.features}, {group.noise}", *(group.format_mean(method, measure) for method in methods)]
-            for group in sorted(groups, key=lambda group: (group.features, group.noise))
+            [_get_name(group), *(group.format_mean(method, measure) for method in methods)]
+            for group in sorted(groups, key=_get_name)
         ]
         parts.append(f"### {heading}\n")
         if measure == "accuracy":
             parts.append(_format_accuracy_summary(groups))
         parts.append(format_table(("features, noise", *methods), lines))
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
+
+
+def format_prior_comparison(rows: Sequence[Row]) -> str:
+    """Return what a declared class prior changes, and the comparison where the judges of our passes get it too."""
+    with_prior = []
+    for row in rows:
+        methods = {**row.result["methods"], **row.result["methods_with_prior"]}
+        result = {**row.result, "methods": methods, "verdict": row.result["verdict_with_prior"]}
+        with_prior.append(replace(row, result=result))
+    groups = group_rows(with_prior)
+    pairs = {(group.features, group.noise): [group] for group in sorted(group_rows(rows), key=_get_name)}
+    for group in groups:
+        pairs[group.features, group.noise].append(group)
+    lines = []
+    for without, group in pairs.values():
+        cells = [each.format_mean(OURS, measure) for measure in ("auc", "f1", "accuracy") for each in (without, group)]
+        lines.append([_get_name(group), *cells, *(group.format_mean(name, "accuracy") for name in (EVERYONE, RIGHT))])
+    heads = [f"{measure}, {which} prior" for measure in ("AUC", "F1", "accuracy") for which in ("no", "with")]
+    changes = format_table(("features, noise", *heads, f"accuracy, {EVERYONE}", f"accuracy, {RIGHT}"), lines)
+    return f"{_PRIOR_TEXT}\n{changes}\n{_format_summary(groups)}\n{_format_lines(groups)}"
+
+
+_PRIOR_TEXT = """### With a declared class prior
+
+The same trainings with `--class-prior balanced`, which is true here: recorded with a bias for each class, so that all
+classes are predicted as often. First what that changes, then the comparison with the peers: those that judge our passes
+judge the logits with this bias, the others are as above.
+"""
+
+
+def _get_name(group: Group) -> str:
+    return f"{group.features}, {group.noise}"
 
 
 def format_headline(rows: Sequence[Row], features: str, noises: Sequence[str], link: str) -> list[str]:
@@ -173,6 +203,12 @@ def _format_accuracy_summary(groups: Sequence[Group]) -> str:
     )
 
 
+def _format_lines(groups: Sequence[Group]) -> str:
+    """Return the table of all groups beside the best peer, with the reasons of what is lost."""
+    heads = ("features, noise", "seeds", "noise rate", "AUC", "AUC, best peer", "F1", "F1, best peer", "F1, everyone")
+    return format_judged((*heads, "verdicts"), map(_make_line, groups))
+
+
 def _make_line(group: Group) -> Line:
     counts = Counter(str(row.result["verdict"]) for row in group.rows)
     cells = [str(len(group.rows)), f"{fmean(float(row.result['noise_rate']) for row in group.rows):.3f}"]
@@ -180,12 +216,12 @@ def _make_line(group: Group) -> Line:
         best = group.find_best_peer(measure)
         cells += [group.format_spread(OURS, measure), "-" if best is None else f"{best[1]:.3f}, {best[0]}"]
     cells += [group.format_mean(EVERYONE, "f1"), ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())]
-    return Line(f"{group.features}, {group.noise}", cells, group.gap, group.explain())
+    return Line(_get_name(group), cells, group.gap, group.explain())
 
 
 def plot_groups(groups: Sequence[Group]) -> Figure:
     """Plot AUC and F1 of every method, a line for each file of features and noise."""
-    ordered = sorted(groups, key=lambda group: (group.features, group.noise), reverse=True)
+    ordered = sorted(groups, key=_get_name, reverse=True)
     figure = Figure(figsize=(11, 1.2 + 0.3 * len(ordered)))
     axes = figure.subplots(1, 2, sharey=True)
     for axis, (measure, heading) in zip(axes, _MEASURES.items(), strict=True):
@@ -199,6 +235,6 @@ def plot_groups(groups: Sequence[Group]) -> Figure:
                 axis.scatter(*zip(*points, strict=True), marker=marker, s=28, label=method, **style)
         axis.set_xlabel(heading)
         axis.grid(alpha=0.3)
-    axes[0].set_yticks(range(len(ordered)), [f"{group.features}, {group.noise}" for group in ordered])
+    axes[0].set_yticks(range(len(ordered)), [_get_name(group) for group in ordered])
     add_legend(figure)
     return figure

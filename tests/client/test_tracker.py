@@ -197,8 +197,9 @@ def test_labels_on_the_device_are_checked_at_the_end_of_the_first_epoch() -> Non
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_an_update_never_waits_for_the_device() -> None:
-    tracker = CorrectnessTracker(1000, "cuda")
+@pytest.mark.parametrize("class_prior", [None, [1] * 10])
+def test_an_update_never_waits_for_the_device(class_prior: list[int] | None) -> None:
+    tracker = CorrectnessTracker(1000, "cuda", class_prior=class_prior)
     indices, labels = torch.arange(512, device="cuda"), torch.zeros(512, dtype=torch.int64, device="cuda")
     logits = torch.randn(512, 10, device="cuda")
     torch.cuda.set_sync_debug_mode("error")
@@ -219,3 +220,73 @@ def test_probabilities_with_a_threshold_of_logits_are_told_of(
         tracker.update([0, 1], torch.tensor(outputs), torch.tensor([0, 1]))
         tracker.end_epoch()
     assert caplog.text.count("every sample is predicted as class 1; give threshold=0.5") == n_warnings
+
+
+def favour_first_class(n_samples: int) -> torch.Tensor:
+    """Logits of three classes as frequent, of which a network predicts the first one far too often."""
+    draws = torch.Generator().manual_seed(0)
+    return torch.randn(n_samples, 3, generator=draws) + torch.tensor([1.5, 0.0, -0.5])
+
+
+@pytest.mark.parametrize("prior", [[1, 1, 1], [0.6, 0.3, 0.1], np.array([10, 20, 70])])
+def test_classes_are_predicted_as_often_as_a_prior_says(prior: Any) -> None:
+    n = 3000
+    logits, tracker = favour_first_class(n), CorrectnessTracker(n, class_prior=prior)
+    for _ in range(40):
+        tracker.update(torch.arange(n), logits, torch.zeros(n, dtype=torch.int64))
+        bits = tracker.end_epoch()
+    shares = np.asarray(prior) / np.sum(prior)
+    assert abs(bitmap.popcount(bits.correct) / n - shares[0]) < 0.01
+    assert tracker.class_bias is not None
+    predicted = (logits + torch.from_numpy(tracker.class_bias)).argmax(1)
+    assert np.abs(np.bincount(predicted, minlength=3) / n - shares).max() < 0.01
+
+
+def test_an_epoch_is_recorded_with_the_bias_that_earlier_ones_have_left() -> None:
+    n, labels = 600, torch.arange(600) % 3
+    logits = favour_first_class(n)
+    without, whole = CorrectnessTracker(n), CorrectnessTracker(n, class_prior=[1, 1, 1])
+    for tracker in (without, whole):
+        tracker.update(torch.arange(n), logits, labels)
+    assert without.end_epoch().correct.tolist() == whole.end_epoch().correct.tolist()
+    resumed = CorrectnessTracker(n, class_prior=[1, 1, 1])
+    resumed.class_bias = whole.class_bias
+    for tracker in (whole, resumed):
+        tracker.update(torch.arange(n), logits, labels)
+    second = whole.end_epoch().correct
+    assert second.tolist() == resumed.end_epoch().correct.tolist()
+    without.update(torch.arange(n), logits, labels)
+    assert bitmap.popcount(second) > bitmap.popcount(without.end_epoch().correct)
+    assert without.class_bias is None
+
+
+def test_what_is_not_finite_and_empty_epochs_do_not_change_the_bias() -> None:
+    tracker = CorrectnessTracker(4, class_prior=[1, 1])
+    tracker.end_epoch()
+    logits = torch.tensor([[2.0, 1.0], [1.0, 2.0], [float("nan"), 0.0], [0.0, float("inf")]])
+    tracker.update(torch.arange(4), logits, torch.zeros(4, dtype=torch.int64))
+    tracker.end_epoch()
+    assert tracker.class_bias is not None
+    assert tracker.class_bias.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("prior", "threshold", "message"),
+    [
+        ([1], None, r"shape \(1,\) .* at least 2 classes"),
+        ([[1, 1], [1, 1]], None, r"shape \(2, 2\)"),
+        (["a", "b"], None, "one number for each"),
+        ([1, 0], None, "from 0 to 1; give shares above 0"),
+        ([1, float("nan")], None, "give shares above 0"),
+        ([1, 1], 0.0, "threshold is 0 and there is a class_prior"),
+    ],
+)
+def test_refuses_what_is_no_class_prior(prior: Any, threshold: float | None, message: str) -> None:
+    with pytest.raises(ParameterError, match=message):
+        CorrectnessTracker(4, threshold=threshold, class_prior=prior)
+
+
+def test_a_class_prior_needs_a_share_for_each_output() -> None:
+    tracker = CorrectnessTracker(4, class_prior=[1, 1, 1])
+    with pytest.raises(ParameterError, match=r"class_prior has 3 classes and the logits have the shape \(4, 2\)"):
+        tracker.update(torch.arange(4), torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64))

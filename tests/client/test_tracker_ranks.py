@@ -14,6 +14,7 @@ from mild_core.types import EpochBits
 from tests.gloo import WORLD, run_ranks
 
 N, EPOCHS, BATCH = 203, 8, 16
+PRIOR = [1, 2, 3, 4, 5]
 LABELS = torch.arange(N) % 5
 SPEC = RunSpec("ranks", N, num_classes=5, observe="all")
 
@@ -53,6 +54,12 @@ def two_ranks(rank: int, folder: Path) -> None:
                 alone(batches(rank, epoch), epoch, tracker)
             (folder / f"{name}-merged-{rank}-{epoch}").write_bytes(merged.take().to_body())
             (folder / f"{name}-shard-{rank}-{epoch}").write_bytes(shards.take_shard().to_body())
+    balanced = CorrectnessTracker(N, class_prior=PRIOR)
+    for epoch in range(EPOCHS):
+        alone(uneven(rank, epoch), epoch, balanced)
+        balanced.take()
+    assert balanced.class_bias is not None
+    np.save(folder / f"bias-{rank}", balanced.class_bias)
     twice = CorrectnessTracker(2)  # both ranks see sample 0, and one of them gets it right
     twice.update(torch.tensor([0]), torch.eye(2)[[rank]], torch.tensor([0]))
     bits = twice.end_epoch()
@@ -102,3 +109,15 @@ def test_shards_of_ranks_give_the_set_of_one_process(name: str, recorded: Path, 
         found = client.selected("ranks", N, 0)
     assert found.tobytes() == local_set(name)
     assert 0 < np.unpackbits(found).sum() < N
+
+
+def test_ranks_share_the_bias_of_one_process(recorded: Path) -> None:
+    tracker = CorrectnessTracker(N, class_prior=PRIOR)
+    for epoch in range(EPOCHS):
+        for rank in range(WORLD):
+            alone(uneven(rank, epoch), epoch, tracker)
+        tracker.take()
+    assert tracker.class_bias is not None
+    assert np.ptp(tracker.class_bias) > 0.5
+    for rank in range(WORLD):
+        assert np.load(recorded / f"bias-{rank}.npy").tolist() == tracker.class_bias.tolist()

@@ -22,7 +22,10 @@ def make_row(noise: str, ours: float, peer: float, verdict: str = "weak", seed: 
     methods[PEER] |= {"f1": peer}
     methods[OURS] = {**values, "f1": ours, "auc": 0.8, "best_f1": 0.95}
     case: Case = {"features": "lite2", "noise": noise, "half": "judging", "seed": seed}
-    return Row("features", case, {"methods": methods, "verdict": verdict, "noise_rate": 0.4}, 1.0, "machine")
+    with_prior = {OURS: {**methods[OURS], "f1": 0.97}, "AUM, same passes": {**values, "auc": 0.9}}
+    verdicts = {"verdict": verdict, "verdict_with_prior": "separable"}
+    result = {"methods": methods, "methods_with_prior": with_prior, **verdicts, "noise_rate": 0.4}
+    return Row("features", case, result, 1.0, "machine")
 
 
 @pytest.mark.slow
@@ -46,6 +49,11 @@ def test_a_case_measures_every_method(tmp_path: Path) -> None:
     for measure in ("auc", "best_f1", "found"):  # wrong events are our score
         assert methods[OURS][measure] == methods["wrong events, beta mixture"][measure]
     assert methods[RIGHT]["accuracy"] > 0.9
+    with_prior = result["methods_with_prior"]
+    assert set(with_prior) < set(methods)
+    assert with_prior[OURS]["auc"] == with_prior["wrong events, beta mixture"]["auc"]
+    assert with_prior[OURS]["auc"] > 0.8
+    assert "accuracy" in with_prior[OURS]
 
 
 def test_lost_rows_come_first_with_the_reason(tmp_path: Path) -> None:
@@ -59,6 +67,14 @@ def test_lost_rows_come_first_with_the_reason(tmp_path: Path) -> None:
     assert second.endswith("| - |")
     assert "in 1 of 2 rows, on AUC in 2, on F1 in 1; behind by more than 0.01 in 1, and by 0.020 at most" in text
     assert (tmp_path / "plot.svg").read_text().startswith("<?xml")
+
+
+def test_what_a_class_prior_changes_stands_before_the_peers_that_get_it_too() -> None:
+    text = peer_tables.format_prior_comparison([make_row("symmetric:0.4", 0.9, 0.92)])
+    assert "| lite2, symmetric:0.4 | 0.800 | 0.800 | 0.900 | 0.970 | 0.500 | 0.500 | 0.500 | 0.900 |" in text
+    (line,) = (line for line in text.splitlines() if line.startswith("| **lite2"))
+    assert "| 0.900, AUM, same passes | 0.970 (0.970 to 0.970) | 0.920, AUM, threshold samples |" in line
+    assert "1 separable" in line
 
 
 def test_a_method_has_one_colour_in_both_panels() -> None:

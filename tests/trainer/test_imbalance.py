@@ -45,3 +45,22 @@ def test_a_class_never_vanishes_and_none_changes_nothing(balanced: Dataset) -> N
 def test_what_cannot_be_read_is_refused_with_an_example(spec: str) -> None:
     with pytest.raises(ParameterError, match=r"give none, or exp or step .* such as exp:0\.01"):
         imbalance.parse_imbalance(spec)
+
+
+def test_shares_are_declared_as_numbers_or_as_balanced() -> None:
+    assert imbalance.parse_class_prior("none", 3) is None
+    for text, shares in (("balanced", [1, 1, 1]), ("50,30,20", [50, 30, 20])):
+        prior = imbalance.parse_class_prior(text, 3)
+        assert prior is not None
+        assert prior.tolist() == shares
+
+
+@pytest.mark.parametrize("text", ["", "equal", "1", "1,0", "1,-1", "1,nan", "1,,1", "1;1"])
+def test_refuses_what_declares_no_shares(text: str) -> None:
+    with pytest.raises(ParameterError, match=f"class_prior is {text!r}; give none, balanced, or a number"):
+        imbalance.parse_class_prior(text)
+
+
+def test_there_is_a_share_for_each_class() -> None:
+    with pytest.raises(ParameterError, match="2 shares and the data set has 3 classes"):
+        imbalance.parse_class_prior("1,1", 3)

@@ -49,6 +49,17 @@ def test_a_killed_training_goes_on_bit_for_bit(
     assert all(torch.equal(value, weights(there)[name]) for name, value in weights(tmp_path).items())
 
 
+def test_a_killed_training_with_a_class_prior_goes_on_bit_for_bit(
+    quick: TrainSettings, digits: Dataset, tmp_path: Path, uninterrupted: Uninterrupted
+) -> None:
+    settings = replace(quick, class_prior="balanced")
+    whole, _ = uninterrupted(settings)
+    assert outcome(whole) != outcome(uninterrupted(quick)[0])
+    with pytest.raises(Killed):
+        run_rounds(settings, data=digits, out=tmp_path, reporter=KilledAfter(epochs=3))
+    assert outcome(run_rounds(settings, data=digits, out=tmp_path, resume=True)) == outcome(whole)
+
+
 def test_a_killed_training_with_cutout_goes_on_bit_for_bit_and_not_with_another_size(
     quick: TrainSettings, digits: Dataset, tmp_path: Path, uninterrupted: Uninterrupted
 ) -> None:

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, distributed
 
-from mild_client.arguments import to_integer
+from mild_client.arguments import to_array, to_integer
 from mild_client.backend import SelectionBackend
 from mild_client.outcomes import check_labels, compute_outcomes, warn_not_finite, warn_probabilities
 from mild_core import bitmap
@@ -16,6 +16,10 @@ from mild_core.types import EpochBits
 
 _INDEX_TYPES = frozenset({torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8})
 _UNSEEN, _NOT_FINITE, _WRONG, _RIGHT = -1, 0, 1, 2
+_BIAS_STEP = 0.3
+"""Change of a class's bias for each unit of the logarithm of its declared share over its share of the predictions."""
+_MIN_RATIO = 0.2
+"""Share of the predictions, as a multiple of the declared one, that a class counts with at least."""
 
 
 class CorrectnessTracker:
@@ -40,6 +44,16 @@ class CorrectnessTracker:
     threshold
         Output above which a sample is predicted as class 1, for models with a single output: 0 for logits, 0.5 for
         probabilities. None for models with an output for each class.
+    class_prior
+        Shape (n_classes,), the share of each class among the true labels, or numbers in proportion to it, where that is
+        known. A bias of each class is added to the logits, and changes after every epoch, until classes are predicted
+        as often as the prior says. Labels that one class loses to another change the prediction for both, and a wrong
+        label is then easier to tell. A prior that is not true does harm. None adds no bias.
+
+    Attributes
+    ----------
+    class_bias
+        Shape (n_classes,), the bias of each class, to be stored where a training may be resumed; None without a prior.
 
     Notes
     -----
@@ -66,6 +80,7 @@ class CorrectnessTracker:
         epoch: int = 0,
         merge: bool = True,
         threshold: float | None = None,
+        class_prior: ArrayLike | None = None,
     ) -> None:
         n_samples = to_integer(n_samples, "n_samples", 1)
         self.n_samples = n_samples
@@ -74,6 +89,14 @@ class CorrectnessTracker:
         self._run = run
         self._merge = merge
         self._threshold = threshold
+        self._bias: _ClassBias | None = None
+        if class_prior is not None:
+            if threshold is not None:
+                raise ParameterError(
+                    f"threshold is {threshold:g} and there is a class_prior, which needs an output for each class; "
+                    "leave out one of them"
+                )
+            self._bias = _ClassBias(class_prior, device)
         self._n_outputs = 0
         self._label_bounds: tuple[Tensor, Tensor] | None = None
         self._output_bounds: tuple[Tensor, Tensor] | None = None
@@ -111,6 +134,8 @@ class CorrectnessTracker:
                 f"{tuple(logits.shape)}; give n integers and n rows of outputs of the same batch"
             )
         logits, labels = _move(logits, device), _move(labels, device)
+        if self._bias is not None:
+            logits = self._bias.add_to(logits)
         correct, finite = compute_outcomes(logits, labels, self._threshold)
         if not self._has_checked_labels and labels.numel():
             self._check_labels(labels, logits.shape[1] if logits.ndim == 2 else 1)
@@ -120,6 +145,15 @@ class CorrectnessTracker:
             self._check_indices(indices)
         outcome = correct.view(torch.int8).add_(_WRONG).mul_(finite)  # 0, not finite, whatever was predicted
         self._state.scatter_reduce_(0, _move(indices, device).long(), outcome, "amax")
+
+    @property
+    def class_bias(self) -> NDArray[np.float32] | None:  # noqa: D102 (the class describes it)
+        return None if self._bias is None else self._bias.values.cpu().numpy()
+
+    @class_bias.setter
+    def class_bias(self, values: ArrayLike | None) -> None:
+        if self._bias is not None and values is not None:
+            self._bias.values.copy_(torch.as_tensor(np.asarray(values)))
 
     def take(self) -> EpochBits:
         """Return the bits recorded since the last call, merged over all ranks, and reset the tracker.
@@ -134,6 +168,8 @@ class CorrectnessTracker:
         if self._merge and distributed.is_available() and distributed.is_initialized():
             # The states' maximum is both bitmaps' OR, and NCCL knows no OR.
             distributed.all_reduce(self._state, distributed.ReduceOp.MAX)
+            if self._bias is not None:
+                distributed.all_reduce(self._bias.n_predicted)
         observed, correct = self._fetch_bits()
         all_observed = bitmap.popcount(observed) == self.n_samples
         return EpochBits(self.n_samples, correct, None if all_observed else observed)
@@ -164,6 +200,8 @@ class CorrectnessTracker:
         masks = (rows >= _WRONG, rows == _RIGHT, rows == _NOT_FINITE)
         packed: NDArray[np.uint8] = torch.stack([self._pack_bits(mask) for mask in masks]).cpu().numpy()
         self._state.fill_(_UNSEEN)
+        if self._bias is not None:
+            self._bias.follow_predictions()
         if self._label_bounds is not None:
             low, high = (float(bound) for bound in self._label_bounds)
             self._label_bounds = None
@@ -205,6 +243,62 @@ class CorrectnessTracker:
                 f"sample index {low if low < 0 else high} is outside 0..{self.n_samples - 1}; "
                 "number the samples over the whole data set, not over the batch or the subset"
             )
+
+
+class _ClassBias:
+    """Bias of each class, with which classes are predicted as often as a declared prior says.
+
+    Parameters
+    ----------
+    prior
+        Shape (n_classes,), positive numbers in proportion to the classes' shares.
+    device
+        Device of the logits.
+
+    Attributes
+    ----------
+    values
+        Shape (n_classes,), what is added to the logits.
+    n_predicted
+        Shape (n_classes,), how many samples each class was predicted for since the last change.
+    """
+
+    def __init__(self, prior: ArrayLike, device: torch.device | str) -> None:
+        shares = to_array(prior, "class_prior")
+        if shares.ndim != 1 or shares.size < 2 or shares.dtype.kind not in "iuf":
+            raise ParameterError(
+                f"class_prior has the shape {shares.shape} and the type {shares.dtype}; give one number for each of at "
+                "least 2 classes"
+            )
+        if not (np.isfinite(shares) & (shares > 0)).all():
+            raise ParameterError(
+                f"class_prior has values from {shares.min():g} to {shares.max():g}; give shares above 0, such as 1 for "
+                "every class if all are as frequent"
+            )
+        self._shares = torch.tensor(shares / shares.sum(), dtype=torch.float32, device=device)
+        self.values = torch.zeros_like(self._shares)
+        self.n_predicted = torch.zeros(shares.size, dtype=torch.int64, device=device)
+
+    def add_to(self, logits: Tensor) -> Tensor:
+        """Return the logits of a batch with the bias, and count the classes that they predict."""
+        if logits.ndim != 2 or logits.shape[1] != self.values.numel():
+            raise ParameterError(
+                f"class_prior has {self.values.numel()} classes and the logits have the shape {tuple(logits.shape)}; "
+                "give a share for each output of the model"
+            )
+        logits = logits.detach().float() + self.values
+        largest, predicted = logits.max(1)
+        self.n_predicted.scatter_add_(0, predicted, largest.isfinite().long())
+        return logits
+
+    def follow_predictions(self) -> None:
+        """Raise the bias of classes that were predicted too rarely, and lower that of the others."""
+        n_seen = self.n_predicted.sum()
+        expected = n_seen * self._shares
+        # Without waiting for the device: where nothing was seen, the ratios are 1.
+        ratios = torch.where(n_seen > 0, self.n_predicted / expected, 1.0)
+        self.values -= _BIAS_STEP * ratios.clamp(min=_MIN_RATIO).log()
+        self.n_predicted.zero_()
 
 
 def _extend_bounds(bounds: tuple[Tensor, Tensor] | None, values: Tensor) -> tuple[Tensor, Tensor]:

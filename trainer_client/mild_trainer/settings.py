@@ -79,6 +79,12 @@ class TrainSettings:
     observe: Observe = declare_field(
         "all", "Whose bits are recorded: all, mixed (members' from the training pass), members.", group=TRAINING
     )
+    class_prior: str = declare_field(
+        "none",
+        "Shares of the classes among the true labels, if known: balanced, or a number for each, such as 50,30,20; bits "
+        "are then recorded with a bias that predicts classes as often.",
+        group=TRAINING,
+    )
     weights: Weights = declare_field(
         "fresh", "Begin a round with fresh weights, or carry the last round's on.", group=TRAINING
     )
@@ -193,6 +199,7 @@ class TrainSettings:
         check_fields(self)
         noise.parse_noise(self.noise)
         imbalance.parse_imbalance(self.imbalance)
+        imbalance.parse_class_prior(self.class_prior)
         self.selection.validate_for_run()
         if self.plant and self.observe == "members":
             raise ParameterError(

@@ -1,4 +1,4 @@
-"""Class-imbalanced subsets of balanced data sets.
+"""Class-imbalanced subsets of balanced data sets, and the shares of the classes that a user declares.
 
 With ``exp:0.01`` (long-tailed), the sizes of the classes fall geometrically, and the last class has a hundredth of the
 samples of the first one (Cui et al. 2019, arXiv 1901.05555). With ``step:0.01``, each class of the second half has a
@@ -6,6 +6,7 @@ hundredth (Buda et al. 2018).
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mild_core.errors import ParameterError
 from mild_trainer.data.dataset import Dataset
@@ -28,6 +29,40 @@ def parse_imbalance(spec: str) -> tuple[str, float]:
             f"imbalance is {spec!r}; give none, or exp or step and a share above 0 and at most 1, such as exp:0.01"
         )
     return kind, share
+
+
+def parse_class_prior(text: str, n_classes: int | None = None) -> NDArray[np.float64] | None:
+    """Return the shares of the classes among the true labels that a user declares, shape (n_classes,).
+
+    Parameters
+    ----------
+    text
+        ``none``; ``balanced``; or numbers in proportion to the shares, such as ``50,30,20``.
+    n_classes
+        Number of classes; None while it is not known: any number of shares is right, and ``balanced`` is one.
+
+    Returns
+    -------
+    NDArray[np.float64] | None
+        None for ``none``.
+    """
+    if text == "none":
+        return None
+    if text == "balanced":
+        return np.ones(n_classes or 1)
+    try:
+        shares = np.array([float(part) for part in text.split(",")])
+    except ValueError:
+        shares = np.zeros(0)
+    if shares.size < 2 or not (np.isfinite(shares) & (shares > 0)).all():
+        raise ParameterError(
+            f"class_prior is {text!r}; give none, balanced, or a number above 0 for each class, such as 50,30,20"
+        )
+    if n_classes is not None and shares.size != n_classes:
+        raise ParameterError(
+            f"class_prior has {shares.size} shares and the data set has {n_classes} classes; give one for each class"
+        )
+    return shares
 
 
 def make_imbalanced(data: Dataset, spec: str, seed: int) -> Dataset:

@@ -78,6 +78,8 @@ class Checkpoint:
         Shape (n_samples,), weights of the samples' losses in the open round; None where all weights are equal.
     planted_labels
         The labels of round 0; None if none was broken on purpose.
+    class_bias
+        Shape (n_classes,), the bias of each class in the recorded bits; None if no class prior is declared.
     data
         What `describe_data` says of the training's data.
     random_state
@@ -94,6 +96,7 @@ class Checkpoint:
     optimiser_state: dict[str, Any]
     weights: NDArray[np.float32] | None = None
     planted_labels: PlantedLabels | None = None
+    class_bias: NDArray[np.float32] | None = None
     data: Mapping[str, str] = field(default_factory=dict)
     random_state: dict[str, Tensor] = field(default_factory=lambda: get_random_state())
 
@@ -158,6 +161,7 @@ def save_checkpoint(folder: Path, settings: TrainSettings, checkpoint: Checkpoin
             "model": checkpoint.model_state,
             "optimiser": checkpoint.optimiser_state,
             "weights": None if checkpoint.weights is None else torch.from_numpy(checkpoint.weights),
+            "class_bias": None if checkpoint.class_bias is None else torch.from_numpy(checkpoint.class_bias),
             "planting": _to_tensors(checkpoint.planted_labels),
             "data": dict(checkpoint.data),
             "random": checkpoint.random_state,
@@ -219,6 +223,7 @@ def load_checkpoint(folder: Path, settings: TrainSettings) -> Checkpoint:
         planted_labels=None
         if stored["planting"] is None
         else PlantedLabels(*(part.numpy() for part in stored["planting"])),
+        class_bias=None if stored["class_bias"] is None else stored["class_bias"].numpy(),
         data=stored["data"],
         random_state=stored["random"],
     )

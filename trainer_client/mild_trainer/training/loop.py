@@ -393,6 +393,7 @@ class _TrainingLoop:
             optimiser_state=self.trainer.train_state.optimiser.state_dict(),
             weights=self.weights,
             planted_labels=self.planted_labels,
+            class_bias=self.trainer.class_bias,
             data=self.data_description,
         )
         checkpoint.save_checkpoint(self.out, self.settings, state)
@@ -405,6 +406,7 @@ class _TrainingLoop:
         self.trainer.train_state.optimiser.load_state_dict(stored_checkpoint.optimiser_state)
         checkpoint.set_random_state(stored_checkpoint.random_state)
         self.weights = stored_checkpoint.weights
+        self.trainer.class_bias = stored_checkpoint.class_bias
         self.planted_labels = stored_checkpoint.planted_labels
         if self.planted_labels is not None:
             self.trainer.use_planted_labels(self.planted_labels)

@@ -14,6 +14,7 @@ from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits
 from mild_trainer import planting
 from mild_trainer.data import Dataset
+from mild_trainer.data.imbalance import parse_class_prior
 from mild_trainer.planting import PlantedLabels
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.augment import Augmentation, DeviceImages
@@ -67,8 +68,18 @@ class Trainer:
         )
         self._planted_labels: Tensor | None = None
         self.planting_cost = ComputeCost()
-        self._tracker = CorrectnessTracker(data.n_samples, device)
+        prior = parse_class_prior(settings.class_prior, data.n_classes)
+        self._tracker = CorrectnessTracker(data.n_samples, device, class_prior=prior)
         self.train_state = TrainState(settings, self._context, data.x_train.shape[-1], data.n_classes)
+
+    @property
+    def class_bias(self) -> NDArray[np.float32] | None:
+        """`CorrectnessTracker.class_bias`."""
+        return self._tracker.class_bias
+
+    @class_bias.setter
+    def class_bias(self, values: NDArray[np.float32] | None) -> None:
+        self._tracker.class_bias = values
 
     def estimate_duration(self) -> float | None:
         """Return how many seconds the training takes at most, roughly; None if that cannot be told before it.
