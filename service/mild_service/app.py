@@ -59,7 +59,7 @@ from mild_service.web.middleware import (
     allow_origins,
     parse_origins,
 )
-from mild_service.web.openapi import declare_security
+from mild_service.web.openapi import declare_answers
 from mild_service.web.request_limits import Accounting, BodyLimits, Deadline, RateLimiter
 
 logger = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     )
     problems.add_error_handlers(app)
     app.router.routes.extend(_build_routes())
-    declare_security(app)
+    declare_answers(app)
     origins = parse_origins(settings.cors_origins)
     app.add_middleware(Accounting, admission=admission)
     app.add_middleware(HeadRequests)

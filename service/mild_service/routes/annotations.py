@@ -13,29 +13,11 @@ from pydantic import BaseModel, Field
 from mild_core import bitmap
 from mild_core.audit import Audit, AuditChange
 from mild_core.draw import DRAW_SIZE
-from mild_core.errors import BitmapLengthError, InvalidInput, ParameterError, SampleIndexError, TrailingBitsError
 from mild_core.types import SelectionOptions
 from mild_service.admission import take_memory
 from mild_service.config import Settings
 from mild_service.errors import (
     BodyTooLarge,
-    DigestMismatch,
-    DrawAnswered,
-    InvalidRequest,
-    LabelsConflict,
-    LabelsFrozen,
-    MalformedBody,
-    NoEpochs,
-    NotAcceptable,
-    PlantedFrozen,
-    PreconditionFailed,
-    RoundFinished,
-    RoundNotOpen,
-    RoundOpen,
-    RunNotFound,
-    StaleAttempt,
-    StoreFull,
-    UnsupportedMediaType,
 )
 from mild_service.models import Run
 from mild_service.selecting.audit_draws import DrawOutcome
@@ -50,8 +32,6 @@ from mild_service.web.dependencies import (
     SettingsDep,
     StatusReaderDep,
 )
-from mild_service.web.openapi import BITMAP_ERRORS
-from mild_service.web.problems import error_responses
 from mild_service.web.responses import (
     PreconditionDep,
     add_precondition_headers,
@@ -163,14 +143,12 @@ _AUDIT_COPIES = 6
 
 router = APIRouter(tags=["truth"], route_class=DocumentRoute)
 
-_BODY_ERRORS = (MalformedBody, BodyTooLarge, UnsupportedMediaType, DigestMismatch, InvalidRequest, InvalidInput)
 _BINARY = {"type": "string", "format": "binary"}
 
 
 @router.put(
     "/runs/{run_id}/labels",
     response_model=LabelsView,
-    responses=error_responses(*_BODY_ERRORS, RunNotFound, LabelsFrozen, LabelsConflict, PreconditionFailed, StoreFull),
     openapi_extra=add_precondition_headers(
         {
             "requestBody": {
@@ -218,9 +196,6 @@ async def _read_labels(request: Request, settings: Settings) -> NDArray[np.integ
 @router.put(
     "/runs/{run_id}/audit",
     response_model=AuditedView,
-    responses=error_responses(
-        *_BODY_ERRORS, BitmapLengthError, TrailingBitsError, SampleIndexError, RunNotFound, StoreFull
-    ),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -274,7 +249,6 @@ def _convert_marks(audit: AuditRequest, n_samples: int) -> AuditChange:
             "content": {media_types.BITMAP: {"schema": _BINARY}},
             "description": "The audit; empty if no sample was audited",
         },
-        **error_responses(InvalidRequest, RunNotFound, NotAcceptable),
     },
 )
 async def get_audit(request: Request, run_id: RunId, runs: RunsDep, labels_and_audits: LabelsAndAuditsDep) -> Response:
@@ -295,19 +269,6 @@ async def get_audit(request: Request, run_id: RunId, runs: RunsDep, labels_and_a
     status_code=201,
     responses={
         200: {"model": DrawnView, "description": "The same draw was made before; it is unchanged"},
-        **error_responses(
-            MalformedBody,
-            BodyTooLarge,
-            UnsupportedMediaType,
-            InvalidRequest,
-            ParameterError,
-            RunNotFound,
-            RoundOpen,
-            RoundNotOpen,
-            NoEpochs,
-            DrawAnswered,
-            StoreFull,
-        ),
     },
 )
 async def draw_audit(
@@ -357,16 +318,6 @@ def _encode_audit(run: Run, audit: Audit) -> Iterator[bytes]:
 @router.put(
     "/runs/{run_id}/planted",
     response_model=PlantedView,
-    responses=error_responses(
-        *BITMAP_ERRORS,
-        InvalidRequest,
-        SampleIndexError,
-        RunNotFound,
-        StaleAttempt,
-        PlantedFrozen,
-        RoundFinished,
-        StoreFull,
-    ),
     openapi_extra=sample_sets.describe_set_body("The planted samples' bitmap."),
 )
 async def put_planted(
@@ -385,10 +336,7 @@ async def put_planted(
 @router.get(
     "/runs/{run_id}/planted",
     response_model=PlantedDetail,
-    responses={
-        **sample_sets.describe_set_response("The planted samples; empty if none were set"),
-        **error_responses(InvalidRequest, RunNotFound, NotAcceptable),
-    },
+    responses=sample_sets.describe_set_response("The planted samples; empty if none were set"),
 )
 async def get_planted(request: Request, run_id: RunId, runs: RunsDep, status_reader: StatusReaderDep) -> Response:
     """Return the samples that were mislabelled on purpose in round 0, as JSON, a bitmap, or indices in npy."""

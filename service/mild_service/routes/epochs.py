@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from mild_core.errors import CorrectNotObservedError
-from mild_service.errors import EpochConflict, EpochKindConflict, PreconditionFailed
 from mild_service.models import CommitOutcome, Epoch, EpochKind, Round, Run, ShardOutcome
 from mild_service.recording.epoch_status import EpochState, EpochStatus, epoch_state
 from mild_service.recording.epoch_writer import EpochWrite
@@ -25,8 +23,7 @@ from mild_service.web.dependencies import (
     ShardsDep,
     StatusReaderDep,
 )
-from mild_service.web.openapi import BITMAP_ERRORS, ROUND_ERRORS, WRITE_ERRORS, describe_bitmap_body
-from mild_service.web.problems import error_responses
+from mild_service.web.openapi import describe_bitmap_body
 from mild_service.web.responses import PreconditionDep, add_precondition_headers, make_etag_header
 from mild_service.web.schemas import make_response_model
 
@@ -154,9 +151,6 @@ router = APIRouter(tags=["rounds"])
     responses={
         201: {"model": EpochView, "description": "Committed"},
         200: {"description": "The epoch was stored with the same content, or was replaced"},
-        **error_responses(
-            *WRITE_ERRORS, *BITMAP_ERRORS, CorrectNotObservedError, EpochConflict, EpochKindConflict, PreconditionFailed
-        ),
     },
     openapi_extra=add_precondition_headers(
         describe_bitmap_body("One bitmap (correct), or two in a row (observed, correct).")
@@ -196,7 +190,6 @@ async def put_epoch(
     responses={
         201: {"model": ShardView, "description": "Stored; if it was the last one, the epoch is committed"},
         200: {"description": "The shard was stored with the same content, or was replaced"},
-        **error_responses(*WRITE_ERRORS, *BITMAP_ERRORS, CorrectNotObservedError, EpochConflict, EpochKindConflict),
     },
     openapi_extra=describe_bitmap_body("Two bitmaps in a row over all samples: observed by this writer, then correct."),
 )
@@ -240,7 +233,6 @@ async def put_shard(
 @router.get(
     "/runs/{run_id}/rounds/{round}/epochs/{epoch}",
     response_model=EpochStatusView,
-    responses=error_responses(*ROUND_ERRORS),
 )
 async def get_epoch(
     run_id: RunId,
@@ -257,7 +249,7 @@ async def get_epoch(
     return EpochStatusView.from_status(run_id, round_, epoch, status)
 
 
-@router.get("/runs/{run_id}/rounds/{round}", response_model=RoundCoverageView, responses=error_responses(*ROUND_ERRORS))
+@router.get("/runs/{run_id}/rounds/{round}", response_model=RoundCoverageView)
 async def get_round(
     run_id: RunId, round_: RoundNumber, runs: RunsDep, status_reader: StatusReaderDep
 ) -> RoundCoverageView:

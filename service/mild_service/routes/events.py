@@ -13,13 +13,12 @@ from pydantic.json_schema import SkipJsonSchema
 
 from mild_service.admission import Admission, get_current_key
 from mild_service.config import Settings
-from mild_service.errors import AccessError, InvalidRequest, Overloaded, RunNotFound, StoreError
+from mild_service.errors import AccessError, InvalidRequest, StoreError
 from mild_service.models import Event, Run
 from mild_service.observability import Telemetry
 from mild_service.selecting.event_feed import EventFeed
 from mild_service.web import media_types
 from mild_service.web.dependencies import EventFeedDep, RevalidateKey, RevalidateKeyDep, RunId, RunsDep, SettingsDep
-from mild_service.web.problems import error_responses
 
 router = APIRouter(tags=["events"])
 
@@ -66,7 +65,6 @@ async def _take_stream(request: Request) -> AsyncIterator[None]:
             "content": {media_types.EVENT_STREAM: {"itemSchema": _EVENT_SCHEMA}},
             "description": "Events, as they happen",
         },
-        **error_responses(InvalidRequest, RunNotFound, Overloaded),
     },
 )
 async def get_events(

@@ -4,32 +4,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
-from mild_core.errors import ParameterError
 from mild_core.log_columns import parse_class_names, parse_columns
-from mild_service.errors import (
-    BadRecord,
-    BodyTooLarge,
-    DigestMismatch,
-    EpochConflict,
-    EpochKindConflict,
-    InvalidRequest,
-    LabelsConflict,
-    LimitExceeded,
-    MalformedBody,
-    NoSampleIds,
-    RoundFinished,
-    RoundNotOpen,
-    RunNotFound,
-    StaleAttempt,
-    StoreFull,
-    UnsupportedMediaType,
-)
 from mild_service.ingest import FORMATS, NDJSON, SamplesBy
 from mild_service.ingest.log_options import ClassNames, LogOptions
 from mild_service.routes.epochs import PostedView
 from mild_service.web import bodies, media_types
 from mild_service.web.dependencies import Attempt, PredictionsDep, RunId, RunsDep, SettingsDep
-from mild_service.web.problems import error_responses
 
 router = APIRouter(tags=["predictions"])
 
@@ -65,25 +45,6 @@ ClassNamesQuery = Annotated[
 @router.post(
     "/runs/{run_id}/predictions",
     response_model=PostedView,
-    responses=error_responses(
-        InvalidRequest,
-        ParameterError,
-        LimitExceeded,
-        RunNotFound,
-        RoundNotOpen,
-        RoundFinished,
-        StaleAttempt,
-        NoSampleIds,
-        StoreFull,
-        MalformedBody,
-        BodyTooLarge,
-        UnsupportedMediaType,
-        DigestMismatch,
-        BadRecord,
-        EpochConflict,
-        EpochKindConflict,
-        LabelsConflict,
-    ),
     openapi_extra={"requestBody": {"required": True, "content": LOG_CONTENT}},
 )
 async def post_predictions(

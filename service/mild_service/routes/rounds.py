@@ -7,26 +7,8 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat
 
 from mild_core import bitmap
-from mild_core.errors import (
-    BitmapLengthError,
-    EmptySetError,
-    InvalidInput,
-    ParameterError,
-    SampleIndexError,
-    TrailingBitsError,
-)
 from mild_core.types import Verdict
 from mild_service.concurrency import offload
-from mild_service.errors import (
-    EpochGap,
-    InvalidRequest,
-    MembersFrozen,
-    MetricsConflict,
-    NoEpochs,
-    NotAcceptable,
-    RoundNotOpen,
-    RunNotFound,
-)
 from mild_service.models import Round
 from mild_service.recording.run_writer import ClientSet
 from mild_service.routes.selection import FitView, SelectionView
@@ -45,8 +27,6 @@ from mild_service.web.dependencies import (
     StatusReaderDep,
     UntilEpoch,
 )
-from mild_service.web.openapi import BITMAP_ERRORS, BODY_ERRORS, ROUND_ERRORS, WRITE_ERRORS
-from mild_service.web.problems import error_responses
 from mild_service.web.responses import negotiate
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
@@ -143,7 +123,6 @@ router = APIRouter(tags=["rounds"], route_class=DocumentRoute)
     responses={
         201: {"model": MetricsView, "description": "Stored"},
         200: {"description": "They were stored with the same values, or were replaced"},
-        **error_responses(*WRITE_ERRORS, *BODY_ERRORS, MetricsConflict),
     },
 )
 async def put_metrics(
@@ -168,17 +147,6 @@ async def put_metrics(
     response_model=SelectionView,
     responses={
         200: {"content": dict(responses.SELECTION_CONTENT), "description": "The round's set"},
-        **error_responses(
-            *WRITE_ERRORS,
-            *BODY_ERRORS,
-            NotAcceptable,
-            NoEpochs,
-            EpochGap,
-            EmptySetError,
-            BitmapLengthError,
-            TrailingBitsError,
-            ParameterError,
-        ),
     },
     openapi_extra={
         "requestBody": {"required": False, "content": {media_types.JSON: {"schema": FinishRequest.model_json_schema()}}}
@@ -220,7 +188,6 @@ def _parse_finish(content: bytes, n_samples: int) -> tuple[FinishRequest, Client
 @router.get(
     "/runs/{run_id}/rounds/{round}/fit",
     response_model=FitView,
-    responses=error_responses(InvalidRequest, ParameterError, RunNotFound, RoundNotOpen, NoEpochs),
 )
 async def get_fit(
     run_id: RunId,
@@ -238,7 +205,6 @@ async def get_fit(
 @router.put(
     "/runs/{run_id}/rounds/{round}/members",
     response_model=MembersView,
-    responses=error_responses(*WRITE_ERRORS, *BITMAP_ERRORS, InvalidInput, SampleIndexError, MembersFrozen),
     openapi_extra=sample_sets.describe_set_body("The members' bitmap."),
 )
 async def put_members(
@@ -254,10 +220,9 @@ async def put_members(
 @router.get(
     "/runs/{run_id}/rounds/{round}/members",
     response_model=MembersDetail,
-    responses={
-        **sample_sets.describe_set_response("The members; all samples unless they were set or an earlier round chose"),
-        **error_responses(*ROUND_ERRORS, NotAcceptable),
-    },
+    responses=sample_sets.describe_set_response(
+        "The members; all samples unless they were set or an earlier round chose"
+    ),
 )
 async def get_members(
     request: Request, run_id: RunId, round_: RoundNumber, runs: RunsDep, status_reader: StatusReaderDep

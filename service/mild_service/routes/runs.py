@@ -6,28 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, TypeAlias
 from fastapi import APIRouter, Query, Response
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from mild_core.errors import ParameterError
 from mild_core.types import MAX_CLASS_NAME_LENGTH, MAX_CLASS_NAMES, RunSpec
-from mild_service.errors import (
-    BodyTooLarge,
-    InvalidRequest,
-    LimitExceeded,
-    MalformedBody,
-    PreconditionFailed,
-    RoundFinished,
-    RoundNotOpen,
-    RunConflict,
-    RunLimit,
-    RunNotFound,
-    StoreFull,
-    UnsupportedMediaType,
-)
 from mild_service.image_urls import MAX_URL_LENGTH
 from mild_service.models import Run, RunStatus
 from mild_service.routes.rounds import RoundView
 from mild_service.web.bodies import MAX_ENTRIES, DocumentRoute, RequestModel, WholeNumber, check_entry_count
 from mild_service.web.dependencies import CallerDep, RunId, RunsDep
-from mild_service.web.problems import error_responses
 from mild_service.web.responses import PreconditionDep, add_precondition_headers, make_etag_header
 from mild_service.web.schemas import SelectionRequest, make_request_model, make_response_model
 
@@ -134,8 +118,6 @@ class RunPage(BaseModel):
 
 router = APIRouter(tags=["runs"], route_class=DocumentRoute)
 
-_JSON_ERRORS = (MalformedBody, BodyTooLarge, UnsupportedMediaType, InvalidRequest)
-
 
 @router.put(
     "/runs/{run_id}",
@@ -143,17 +125,6 @@ _JSON_ERRORS = (MalformedBody, BodyTooLarge, UnsupportedMediaType, InvalidReques
     responses={
         201: {"model": RunView, "description": "Created"},
         200: {"description": "It existed with the same properties; resumed if requested"},
-        **error_responses(
-            *_JSON_ERRORS,
-            LimitExceeded,
-            ParameterError,
-            RunConflict,
-            RunLimit,
-            RoundFinished,
-            RoundNotOpen,
-            StoreFull,
-            PreconditionFailed,
-        ),
     },
     openapi_extra=add_precondition_headers({}),
 )
@@ -168,7 +139,7 @@ async def open_run(
     return RunView.from_run(run)
 
 
-@router.get("/runs", response_model=RunPage, responses=error_responses(InvalidRequest))
+@router.get("/runs", response_model=RunPage)
 async def list_runs(
     runs: RunsDep,
     caller: CallerDep,
@@ -180,7 +151,7 @@ async def list_runs(
     return RunPage(runs=[RunView.from_run(run) for run in page.runs], next_cursor=page.next_cursor)
 
 
-@router.get("/runs/{run_id}", response_model=RunDetail, responses=error_responses(RunNotFound, InvalidRequest))
+@router.get("/runs/{run_id}", response_model=RunDetail)
 async def get_run(run_id: RunId, runs: RunsDep) -> RunDetail:
     """Return a run's state with its rounds."""
     run = await runs.find(run_id)
@@ -191,14 +162,13 @@ async def get_run(run_id: RunId, runs: RunsDep) -> RunDetail:
 @router.patch(
     "/runs/{run_id}",
     response_model=RunView,
-    responses=error_responses(*_JSON_ERRORS, ParameterError, RunNotFound, StoreFull),
 )
 async def patch_run(run_id: RunId, body: RunPatch, runs: RunsDep) -> RunView:
     """Change a run's tags, status, time to live or picture address; absent fields stay as they are."""
     return RunView.from_run(await runs.patch(run_id, body.changed_fields(), body.status))
 
 
-@router.delete("/runs/{run_id}", status_code=204, responses=error_responses(RunNotFound, InvalidRequest))
+@router.delete("/runs/{run_id}", status_code=204)
 async def delete_run(run_id: RunId, runs: RunsDep) -> None:
     """Delete a run and everything that belongs to it."""
     await runs.delete(run_id)

@@ -10,30 +10,16 @@ from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from mild_core.errors import InvalidInput, SampleIdError
 from mild_core.sample_ids import MAX_ID_BYTES
 from mild_service.admission import take_memory
 from mild_service.annotations.external_ids import Unit, no_sample_ids_error, sample_id_error
 from mild_service.config import Settings
 from mild_service.errors import (
-    BadRecord,
-    BodyTooLarge,
-    DigestMismatch,
-    InvalidRequest,
     MalformedBody,
-    NoSampleIds,
-    NotAcceptable,
-    PreconditionFailed,
-    RunNotFound,
-    SampleIdsFrozen,
-    SampleNotFound,
-    StoreFull,
-    UnsupportedMediaType,
 )
 from mild_service.ingest.line_splitter import LineSplitter
 from mild_service.web import bodies, media_types, responses
 from mild_service.web.dependencies import RunId, RunsDep, SampleIdsDep, SettingsDep
-from mild_service.web.problems import error_responses
 from mild_service.web.responses import PreconditionDep, add_precondition_headers, make_etag_header
 
 
@@ -64,20 +50,6 @@ _MEDIA_TYPES = (media_types.JSON, media_types.NDJSON, media_types.TEXT)
 @router.put(
     "/runs/{run_id}/sample-ids",
     response_model=IdsPut,
-    responses=error_responses(
-        MalformedBody,
-        BodyTooLarge,
-        UnsupportedMediaType,
-        DigestMismatch,
-        InvalidRequest,
-        InvalidInput,
-        BadRecord,
-        SampleIdError,
-        RunNotFound,
-        SampleIdsFrozen,
-        PreconditionFailed,
-        StoreFull,
-    ),
     openapi_extra=add_precondition_headers(
         {
             "requestBody": {
@@ -124,7 +96,6 @@ async def put_sample_ids(
     responses={
         200: {"content": {media_types.TEXT: _TEXT_SCHEMA}, "description": "Some ids"},
         304: {"description": "The client has this representation already (`If-None-Match`)"},
-        **error_responses(InvalidRequest, RunNotFound, SampleNotFound, NoSampleIds, NotAcceptable),
     },
 )
 async def get_sample_ids(

@@ -10,16 +10,9 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from mild_core.audit import Audit, evaluate_selection
-from mild_core.errors import ParameterError, SampleIndexError
 from mild_core.types import Metric, Verdict
 from mild_service.errors import (
-    InvalidRequest,
     NoAudit,
-    NoEpochs,
-    NotAcceptable,
-    RoundNotOpen,
-    RoundsNotComparable,
-    RunNotFound,
 )
 from mild_service.routes.selection import MeasuredView, ThresholdView
 from mild_service.selecting.evidence import Evidence
@@ -37,7 +30,6 @@ from mild_service.web.dependencies import (
     UntilEpoch,
     WhichRound,
 )
-from mild_service.web.problems import error_responses
 from mild_service.web.responses import (
     encode_lists,
     encode_npy_rows,
@@ -169,7 +161,6 @@ router = APIRouter(tags=["samples"])
 _MAX_PAGE = 1_000_000
 _SCORE_CHARS = 15
 """Most bytes of a score or a posterior in JSON, with its comma."""
-_ERRORS = (InvalidRequest, ParameterError, RunNotFound, RoundNotOpen, NoEpochs)
 
 
 @router.get(
@@ -184,7 +175,6 @@ _ERRORS = (InvalidRequest, ParameterError, RunNotFound, RoundNotOpen, NoEpochs)
             },
             "description": "Scores and posteriors",
         },
-        **error_responses(*_ERRORS, RoundsNotComparable, NotAcceptable),
     },
 )
 async def get_scores(
@@ -213,7 +203,6 @@ async def get_scores(
 @router.get(
     "/runs/{run_id}/samples/{index}",
     response_model=SampleView,
-    responses=error_responses(*_ERRORS, RoundsNotComparable, SampleIndexError),
 )
 async def get_sample(
     run_id: RunId,
@@ -259,7 +248,7 @@ async def get_sample(
     )
 
 
-@router.get("/runs/{run_id}/rounds/{round}/sweep", response_model=SweepView, responses=error_responses(*_ERRORS))
+@router.get("/runs/{run_id}/rounds/{round}/sweep", response_model=SweepView)
 async def get_sweep(
     run_id: RunId,
     round_: RoundNumber,
@@ -276,7 +265,6 @@ async def get_sweep(
 @router.get(
     "/runs/{run_id}/rounds/{round}/evaluation",
     response_model=EvaluationView,
-    responses=error_responses(*_ERRORS, NoAudit),
 )
 async def get_evaluation(
     run_id: RunId,

@@ -11,26 +11,13 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from mild_core import bitmap
-from mild_core.errors import BitmapLengthError, CorrectNotObservedError, InvalidInput, ParameterError, TrailingBitsError
 from mild_core.log_columns import parse_columns
 from mild_core.results import Component, Estimate, Measured, SelectionSummary, Threshold
 from mild_core.types import Metric, RoundBits, SelectionOptions, Verdict
 from mild_service.annotations.external_ids import no_sample_ids_error
 from mild_service.concurrency import offload
 from mild_service.errors import (
-    BadRecord,
-    BodyTooLarge,
-    DigestMismatch,
     InvalidRequest,
-    LimitExceeded,
-    MalformedBody,
-    NoEpochs,
-    NoSampleIds,
-    NotAcceptable,
-    RoundNotOpen,
-    RoundsNotComparable,
-    RunNotFound,
-    UnsupportedMediaType,
 )
 from mild_service.ingest import FORMATS, SamplesBy
 from mild_service.models import Basis
@@ -50,7 +37,6 @@ from mild_service.web.dependencies import (
     UntilEpoch,
     WhichRound,
 )
-from mild_service.web.problems import error_responses
 from mild_service.web.responses import Representation
 from mild_service.web.schemas import make_response_model
 
@@ -146,17 +132,6 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     responses={
         **_RESPONSES,
         304: {"description": "The client has this representation already (`If-None-Match`)"},
-        **error_responses(
-            InvalidRequest,
-            LimitExceeded,
-            ParameterError,
-            RunNotFound,
-            RoundNotOpen,
-            RoundsNotComparable,
-            NoEpochs,
-            NoSampleIds,
-            NotAcceptable,
-        ),
     },
 )
 async def get_selection(
@@ -203,24 +178,7 @@ async def get_selection(
 @router.post(
     "/selection",
     response_model=SelectionView,
-    responses={
-        **_RESPONSES,
-        **error_responses(
-            MalformedBody,
-            BodyTooLarge,
-            UnsupportedMediaType,
-            NotAcceptable,
-            InvalidRequest,
-            InvalidInput,
-            LimitExceeded,
-            ParameterError,
-            BitmapLengthError,
-            TrailingBitsError,
-            CorrectNotObservedError,
-            BadRecord,
-            DigestMismatch,
-        ),
-    },
+    responses=_RESPONSES,
     openapi_extra={
         "requestBody": {
             "required": True,

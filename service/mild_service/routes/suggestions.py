@@ -9,8 +9,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from mild_core.errors import ParameterError
-from mild_service.errors import InvalidRequest, NoEpochs, NotAcceptable, RoundNotOpen, RoundsNotComparable, RunNotFound
 from mild_service.web import media_types
 from mild_service.web.dependencies import (
     Changes,
@@ -22,7 +20,6 @@ from mild_service.web.dependencies import (
     UntilEpoch,
     WhichRound,
 )
-from mild_service.web.problems import error_responses
 from mild_service.web.responses import encode_lists, make_response, negotiate
 
 router = APIRouter(tags=["samples"])
@@ -71,9 +68,6 @@ class SuggestionsView(BaseModel):
             },
             "description": "Some dropped samples",
         },
-        **error_responses(
-            InvalidRequest, ParameterError, RunNotFound, RoundNotOpen, RoundsNotComparable, NoEpochs, NotAcceptable
-        ),
     },
 )
 async def get_suggestions(

@@ -12,7 +12,7 @@ from mild_service.errors import ShuttingDown
 from mild_service.selecting.evidence import CORE_VERSION
 from mild_service.web.client_versions import API_VERSION, OLDEST_CLIENT
 from mild_service.web.dependencies import SettingsDep
-from mild_service.web.problems import RouteNotFound, describe_problems, error_responses
+from mild_service.web.problems import RouteNotFound, describe_problems
 
 router = APIRouter(tags=["service"])
 
@@ -33,7 +33,7 @@ async def health() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/ready", responses=error_responses(ShuttingDown))
+@router.get("/ready")
 async def ready(request: Request) -> dict[str, str]:
     """Report whether the service takes requests; 503 while the store takes no writes or the process shuts down."""
     if request.app.state.drain.has_begun:
@@ -66,7 +66,7 @@ async def problems() -> dict[str, dict[str, Any]]:
     return describe_problems()
 
 
-@router.get("/problems/{code}", responses=error_responses(RouteNotFound))
+@router.get("/problems/{code}")
 async def problem(code: str) -> dict[str, Any]:
     """Return a problem's meaning, its status, and whether the request may succeed later."""
     catalogue = describe_problems()

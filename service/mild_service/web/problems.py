@@ -120,24 +120,6 @@ def describe_problems() -> dict[str, dict[str, Any]]:
     }
 
 
-def error_responses(*error_types: type[MildError]) -> dict[int | str, dict[str, Any]]:
-    """Return the `responses` of a route that describe these errors, and those common to all routes, in OpenAPI."""
-    by_status: dict[int | str, dict[str, Any]] = {}
-    common: tuple[type[MildError], ...] = (
-        errors.StoreUnavailable,
-        errors.DeadlineExceeded,
-        errors.ClientTooOld,
-        InternalError,
-    )
-    body_errors = (errors.SlowBody,) if errors.BodyTooLarge in error_types else ()
-    for error_type in error_types + body_errors + common:
-        entry = by_status.setdefault(
-            get_http_status(error_type), {"model": Problem, "content": {media_types.PROBLEM: {}}, "description": ""}
-        )
-        entry["description"] += f"{', ' if entry['description'] else ''}`{error_type.code}`"
-    return by_status
-
-
 def make_problem_response(
     request: Request,
     error_type: type[MildError],

@@ -14,6 +14,7 @@ from mild_service.api_keys import SCOPES, Scope
 from mild_service.app import create_app
 from mild_service.config import Settings
 from mild_service.web.auth import METRICS, RULES, Rule
+from mild_service.web.openapi import ERRORS
 from tests.inprocess import running
 from tests.service.keyring import Keyring, bearer
 
@@ -144,3 +145,17 @@ def test_the_rules_are_declared(service: httpx.Client) -> None:
             scope = RULES[f"{method.upper()} {path}"].scope
             assert operation.get("security", []) == ([{"key": [scope]}, {"session": [scope]}] if scope else [])
             assert {"401", "403", "429"} <= set(operation["responses"]) or scope is None
+
+
+def test_errors_are_declared_as_problems_and_of_routes_that_there_are(service: httpx.Client) -> None:
+    document = service.get("/openapi.json").json()
+    operations = {
+        f"{method.upper()} {path}": operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert ERRORS.keys() <= operations.keys()
+    for operation in operations.values():
+        refused = {status: response for status, response in operation["responses"].items() if status >= "400"}
+        assert all(list(response["content"]) == ["application/problem+json"] for response in refused.values())
+    assert "HTTPValidationError" not in document["components"]["schemas"]
