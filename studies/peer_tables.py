@@ -135,12 +135,7 @@ def format_comparison(rows: Sequence[Row], plot: Path) -> str:
 
 def format_prior_comparison(rows: Sequence[Row]) -> str:
     """Return what a declared class prior changes, and the comparison where the judges of our passes get it too."""
-    with_prior = []
-    for row in rows:
-        methods = {**row.result["methods"], **row.result["methods_with_prior"]}
-        result = {**row.result, "methods": methods, "verdict": row.result["verdict_with_prior"]}
-        with_prior.append(replace(row, result=result))
-    groups = group_rows(with_prior)
+    groups = group_rows(_apply_prior(rows))
     pairs = {(group.features, group.noise): [group] for group in sorted(group_rows(rows), key=_get_name)}
     for group in groups:
         pairs[group.features, group.noise].append(group)
@@ -151,6 +146,21 @@ def format_prior_comparison(rows: Sequence[Row]) -> str:
     heads = [f"{measure}, {which} prior" for measure in ("AUC", "F1", "accuracy") for which in ("no", "with")]
     changes = format_table(("features, noise", *heads, f"accuracy, {EVERYONE}", f"accuracy, {RIGHT}"), lines)
     return f"{_PRIOR_TEXT}\n{changes}\n{_format_summary(groups)}\n{_format_lines(groups)}"
+
+
+def _apply_prior(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows with the measures of a declared class prior, of the methods that got it."""
+    return [
+        replace(
+            row,
+            result={
+                **row.result,
+                "methods": {**row.result["methods"], **row.result["methods_with_prior"]},
+                "verdict": row.result["verdict_with_prior"],
+            },
+        )
+        for row in rows
+    ]
 
 
 _PRIOR_TEXT = """### With a declared class prior
@@ -166,14 +176,17 @@ def _get_name(group: Group) -> str:
 
 
 def format_headline(rows: Sequence[Row], features: str, noises: Sequence[str], link: str) -> list[str]:
-    """Return lines of a table: of each noise our F1, that of the best peer, and that of keeping everyone."""
-    groups = {(group.features, group.noise): group for group in group_rows(rows)}
+    """Return lines of a table: of each noise our F1, with a class prior too, the best peer's, and everyone's."""
+    groups, with_prior = (
+        {(group.features, group.noise): group for group in group_rows(each)} for each in (rows, _apply_prior(rows))
+    )
     lines = []
     for noise in noises:
         group = groups.get((features, noise))
         best = None if group is None else group.find_best_peer("f1")
         if group is not None and best is not None:
-            cells = (group.format_spread(OURS, "f1"), f"{best[1]:.3f}, {best[0]}", group.format_mean(EVERYONE, "f1"))
+            ours = f"{group.format_spread(OURS, 'f1')}; {with_prior[features, noise].format_mean(OURS, 'f1')}"
+            cells = (ours, f"{best[1]:.3f}, {best[0]}", group.format_mean(EVERYONE, "f1"))
             lines.append(f"| {link} | {noise} | {' | '.join(cells)} |")
     return lines
 

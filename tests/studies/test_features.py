@@ -100,7 +100,7 @@ def test_it_is_said_where_training_on_everyone_is_better(tmp_path: Path) -> None
 def test_the_headline_has_a_line_for_each_noise_that_is_there() -> None:
     rows = [make_row("human:worse", 0.9, 0.8, seed=5), make_row("human:worse", 0.8, 0.8, seed=6)]
     lines = peer_tables.format_headline(rows, "lite2", ("human:worse", "none"), "[x](y)")
-    assert lines == [f"| [x](y) | human:worse | 0.850 (0.800 to 0.900) | 0.800, {PEER} | 0.500 |"]
+    assert lines == [f"| [x](y) | human:worse | 0.850 (0.800 to 0.900); 0.970 | 0.800, {PEER} | 0.500 |"]
 
 
 def test_ties_are_found_in_random_order() -> None:
