@@ -44,8 +44,6 @@ from mild_service.routes import (
 from mild_service.selecting.audit_draws import AuditDraws
 from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.event_feed import EventFeed
-from mild_service.selecting.label_suggestions import LabelSuggester
-from mild_service.selecting.sample_tables import SampleTables
 from mild_service.selecting.selections import Selections
 from mild_service.store import Store, open_store
 from mild_service.web import problems
@@ -117,14 +115,9 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.event_feed = event_feed
     app.state.drain = Drain(event_feed)
     app.state.admission = admission
-    app.state.selections = Selections(store, computer, labels_and_audits, event_feed, settings, telemetry)
-    app.state.audit_draws = AuditDraws(store, computer, labels_and_audits)
+    app.state.selections = Selections(store, computer, labels_and_audits, event_feed, settings, telemetry, admission)
+    app.state.audit_draws = AuditDraws(store, app.state.selections, labels_and_audits)
     app.state.authenticator = Authenticator(store, settings)
-    suggester = LabelSuggester(store, app.state.selections)
-    app.state.suggester = suggester
-    app.state.sample_tables = SampleTables(
-        app.state.selections, computer, labels_and_audits, suggester, settings.table_cache_bytes, admission
-    )
     problems.add_error_handlers(app)
     app.router.routes.extend(_build_routes())
     declare_answers(app)

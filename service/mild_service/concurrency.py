@@ -4,26 +4,16 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from anyio import to_thread
 
 from mild_service.observability import phase
 
-
-class HasByteSize(Protocol):
-    """A value with a known size in memory."""
-
-    @property
-    def n_bytes(self) -> int:
-        """Size in bytes."""
-        ...
+T = TypeVar("T")
 
 
-SizedT = TypeVar("SizedT", bound=HasByteSize)
-
-
-class LruCache(Generic[SizedT]):
+class LruCache(Generic[T]):
     """Cache of values by name with a limit on their total size.
 
     Beyond the limit, the least recently used values are evicted. The value that was added last is always kept.
@@ -36,33 +26,32 @@ class LruCache(Generic[SizedT]):
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._values: OrderedDict[str, SizedT] = OrderedDict()
+        self._values: OrderedDict[str, tuple[T, int]] = OrderedDict()
         self.n_bytes = 0
         """Total size of all values in bytes."""
 
-    def get(self, name: str) -> SizedT | None:
+    def get(self, name: str) -> T | None:
         """Return the value with this name; None if no such value is cached."""
-        if name in self._values:
-            self._values.move_to_end(name)
-        return self._values.get(name)
+        if name not in self._values:
+            return None
+        self._values.move_to_end(name)
+        return self._values[name][0]
 
-    def put(self, name: str, value: SizedT) -> None:
-        """Add or replace a value, and evict other values beyond the limit."""
-        previous = self._values.pop(name, None)
-        self.n_bytes += value.n_bytes - (0 if previous is None else previous.n_bytes)
-        self._values[name] = value
+    def put(self, name: str, value: T, n_bytes: int) -> None:
+        """Add or replace a value of `n_bytes` bytes, and evict other values beyond the limit."""
+        _, n_previous = self._values.pop(name, (None, 0))
+        self.n_bytes += n_bytes - n_previous
+        self._values[name] = value, n_bytes
         if len(self._values) > 1:
-            self.evict(min(self.n_bytes - self._max_bytes, self.n_bytes - value.n_bytes))
+            self.evict(min(self.n_bytes - self._max_bytes, self.n_bytes - n_bytes))
 
     def evict(self, n_bytes: int) -> int:
         """Evict the least recently used values until `n_bytes` are free or none is left; return the bytes evicted."""
         n_before = self.n_bytes
         while self._values and n_before - self.n_bytes < n_bytes:
-            self.n_bytes -= self._values.popitem(last=False)[1].n_bytes
+            self.n_bytes -= self._values.popitem(last=False)[1][1]
         return n_before - self.n_bytes
 
-
-T = TypeVar("T")
 
 _THREAD_BYTES = 256 * 1024
 """Minimum size of a body for `offload` to use a worker thread."""

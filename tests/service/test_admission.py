@@ -155,16 +155,11 @@ def test_a_share_leaves_as_much_to_others() -> None:
     pool.take_share("c", 1)
 
 
-class Sized:
-    def __init__(self, n_bytes: int) -> None:
-        self.n_bytes = n_bytes
-
-
 async def test_caches_make_room_for_requests() -> None:
-    pool, cache = make_pool(100), LruCache[Sized](1000)
+    pool, cache = make_pool(100), LruCache[str](1000)
     pool.add_cache(cache)
     for name in "abc":
-        cache.put(name, Sized(30))
+        cache.put(name, name, 30)
     await pool.take("k", 40)
     assert (cache.n_bytes, cache.get("a"), cache.get("b") is None) == (60, None, False)
     await pool.take("k", 60)

@@ -26,6 +26,8 @@ class SampleTable:
 
     Attributes
     ----------
+    selection
+        The selection.
     scores, noisy_posterior
         The score, and the probability of being mislabelled as far as the fit identifies it; NaN without the value.
     scored
@@ -43,6 +45,7 @@ class SampleTable:
         Number of epochs of all rounds of the selection.
     """
 
+    selection: Selection
     scores: NDArray[np.float32]
     noisy_posterior: NDArray[np.float32]
     scored: Mask
@@ -138,6 +141,7 @@ def build_sample_table(
         transitions += counts.misclassified_segments
         transitions -= counts.observed > 0
     return SampleTable(
+        selection=selection,
         scores=selection.scores,
         noisy_posterior=selection.identified_posterior,
         scored=selection.scored,

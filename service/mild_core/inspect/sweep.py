@@ -1,68 +1,76 @@
 """Sweep of all cuts of a histogram: the number of samples that each cut keeps, and the quality of the kept set."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from mild_core.audit import Audit, Evaluation
-from mild_core.estimate import read_estimates
-from mild_core.results import BoundCurves, Curves, Estimate, Histogram, Selection
+from mild_core.fields import describe
+from mild_core.results import BoundCurves, Selection
 from mild_core.statistics import count_bins
 
 
 @dataclass(frozen=True, slots=True)
-class CutBounds:
-    """Lower bounds of one cut by a random audit; those of all cuts hold at once."""
+class CutEstimates:
+    """Quality of a cut by the fitted mixture, with 90% intervals; null where the mixture is not identified."""
 
-    precision: float
-    recall: float
+    precision: float | None = field(default=None, metadata=describe("Share of the kept that are clean."))
+    precision_low: float | None = field(default=None, metadata=describe("Lower end of its interval."))
+    precision_high: float | None = field(default=None, metadata=describe("Upper end of its interval."))
+    recall: float | None = field(default=None, metadata=describe("Share of the clean that are kept."))
+    recall_low: float | None = field(default=None, metadata=describe("Lower end of its interval."))
+    recall_high: float | None = field(default=None, metadata=describe("Upper end of its interval."))
+
+
+@dataclass(frozen=True, slots=True)
+class CutMeasured:
+    """Quality of a cut by the audit; a quantity that is not defined is null."""
+
+    precision: float | None = field(metadata=describe("Share of the kept that are clean."))
+    recall: float | None = field(metadata=describe("Share of the clean that are kept."))
+    f1: float | None = field(metadata=describe("Harmonic mean of the two."))
+
+
+@dataclass(frozen=True, slots=True)
+class CutBounds:
+    """Lower bounds of a cut by a random audit, at 95% each; those of all cuts hold at once."""
+
+    precision: float = field(metadata=describe("Of the share of the kept that are clean."))
+    recall: float = field(metadata=describe("Of the share of the clean that are kept."))
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """One cut of a histogram.
+    """One cut. It keeps the samples whose metric is at most `value`."""
 
-    Attributes
-    ----------
-    cut
-        Last bin that is kept.
-    value
-        Largest metric that is kept.
-    kept
-        Number of samples kept.
-    precision, recall
-        Estimates by the fit; None if the fit does not identify them.
-    measured
-        Evaluation on an audit; None without an audit. Its `auc` is None, since the AUC does not depend on the cut.
-    bounds
-        Bounds by a random audit; None without one that is complete and may judge the order of the samples.
-    """
-
-    cut: int
-    value: float
-    kept: int
-    precision: Estimate | None
-    recall: Estimate | None
-    measured: Evaluation | None
-    bounds: CutBounds | None
+    cut: int = field(metadata=describe("Last bin that is kept."))
+    value: float = field(metadata=describe("Largest metric that is kept."))
+    num_kept: int = field(metadata=describe("Samples kept."))
+    fitted: CutEstimates = field(metadata=describe("Estimates by the fit."))
+    measured: CutMeasured | None = field(metadata=describe("Null without an audit."))
+    bounds: CutBounds | None = field(
+        metadata=describe(
+            "Null without a complete draw, or where its answers may have chosen the order of the samples."
+        )
+    )
 
 
 def sweep_cuts(
-    histogram: Histogram | None,
-    curves: Curves | None,
+    fit: Mapping[str, Any],
     measured: Sequence[Evaluation] | None = None,
     by_mark: Sequence[Evaluation] | None = None,
     bounds: BoundCurves | None = None,
-) -> tuple[Cut, ...]:
+) -> list[Cut]:
     """List all cuts of a selection's histogram, from the smallest set to the largest.
 
     At the cut of the selection, the number of samples and the estimates equal those of the selection.
 
     Parameters
     ----------
-    histogram, curves
-        `Selection.histogram` and `Selection.curves`; without a histogram the result is empty.
+    fit
+        `serialize_fit` of the selection, with arrays or as JSON values; without a histogram the result is empty.
     measured
         Evaluation of every cut by `evaluate_cuts`; None without an audit.
     by_mark
@@ -71,22 +79,27 @@ def sweep_cuts(
     bounds
         `Selection.bound_curves`.
     """
+    histogram, curves = fit["histogram"], fit["curves"]
     if histogram is None:
-        return ()
-    n_kept = np.cumsum(histogram.counts)
+        return []
+    n_kept = np.cumsum(histogram["counts"])
     if by_mark is not None:
         n_kept += [evaluation.clean - evaluation.kept for evaluation in by_mark]
-    return tuple(
+    estimates = [CutEstimates()] * n_kept.size
+    if curves is not None:  # column j + 1 belongs to the cut j; row 0 is the noise rate
+        rows = [np.array(curves[part])[row, 1:] for row in (1, 2) for part in ("value", "low", "high")]
+        estimates = [CutEstimates(*numbers) for numbers in np.stack(rows, axis=1).tolist()]
+    return [
         Cut(
             cut=cut,
-            value=histogram.origin + histogram.width * cut,
-            kept=int(n_kept[cut]),
-            **_read_precision_and_recall(curves, cut),
-            measured=None if measured is None else measured[cut],
+            value=histogram["origin"] + histogram["width"] * cut,
+            num_kept=int(n_kept[cut]),
+            fitted=estimates[cut],
+            measured=None if measured is None else _get_measured(measured[cut]),
             bounds=None if bounds is None else CutBounds(float(bounds.precision[cut]), float(bounds.recall[cut])),
         )
         for cut in range(n_kept.size)
-    )
+    ]
 
 
 def evaluate_cuts(selection: Selection, audit: Audit) -> list[Evaluation] | None:
@@ -103,7 +116,5 @@ def evaluate_cuts(selection: Selection, audit: Audit) -> list[Evaluation] | None
     ]
 
 
-def _read_precision_and_recall(curves: Curves | None, cut: int) -> dict[str, Estimate | None]:
-    """Return the estimates of precision and recall of one cut; None for both without curves."""
-    estimates = {} if curves is None else read_estimates(curves, cut)
-    return {name: estimates.get(name) for name in ("precision", "recall")}
+def _get_measured(evaluation: Evaluation) -> CutMeasured:
+    return CutMeasured(evaluation.precision, evaluation.recall, evaluation.f1)

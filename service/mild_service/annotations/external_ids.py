@@ -171,7 +171,7 @@ class ExternalIds:
                 digests.append(await anyio.to_thread.run_sync(hash_ids, ids))
                 has_numbers = has_numbers or any(map(is_number, ids))
             index = await anyio.to_thread.run_sync(IdIndex, np.concatenate(digests), has_numbers)
-            self._indices.put(ref.upload, index)
+            self._indices.put(ref.upload, index, index.n_bytes)
             return index
 
         return await self._shared.run(ref.upload, load)

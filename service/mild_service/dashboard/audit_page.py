@@ -79,8 +79,8 @@ async def _plan(run: Run, selections: Selections) -> dict[str, Any]:
     if not run.round:
         return {"next_choice": None, "plans": [], "draw_size": DRAW_SIZE}
     choice = DrawChoice(run.round - 1, replace(run.spec.selection, threshold="fdr"))
-    sweep = await selections.compute_sweep(await selections.plan(run, choice.round, {}))
-    kept = [cut["num_kept"] for cut in sweep["cuts"]]
+    sweep = await (await selections.open(run, choice.round, {})).compute_sweep()
+    kept = [cut.num_kept for cut in sweep["cuts"]]
     n_scored = kept[-1] if kept else 0
     plans = plan_draws(kept, sweep["threshold"]["cut"]) if kept else []
     return {"next_choice": choice, "plans": plans, "draw_size": min(DRAW_SIZE, n_scored or DRAW_SIZE)}
@@ -90,8 +90,7 @@ async def _describe(
     request: Request, run: Run, draw: DrawProgress, selections: Selections, caller: ApiKey
 ) -> dict[str, Any]:
     """Return the selection that was recorded with a complete draw, and what is known of its set."""
-    plan = await selections.plan(run, draw.choice.round, asdict(draw.choice.options))
-    selection = await selections.read_summary(plan)
+    selection = await (await selections.open(run, draw.choice.round, asdict(draw.choice.options))).read_document()
     stored = asdict(run.spec.selection)
     options = {name: value for name, value in asdict(draw.choice.options).items() if value != stored[name]}
     snippet = make_choice_snippet(str(request.base_url).rstrip("/"), run.run_id, draw.choice.round, caller, options)

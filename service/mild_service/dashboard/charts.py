@@ -1,14 +1,14 @@
 """Geometry of the SVG charts, in percent of the drawing, so that texts keep their size at every size of a chart."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mild_core.inspect.histograms import Axis, Counts
-from mild_core.results import Histogram, Threshold
 
 _FAINTEST = 0.28
 """Opacity of a cell with a single sample."""
@@ -142,22 +142,25 @@ class Distribution:
     ticks: list[Tick]
 
 
-def make_distribution(histogram: Histogram, threshold: Threshold, score: float | None) -> Distribution:
+def make_distribution(fit: Mapping[str, Any], score: float | None) -> Distribution | None:
     """Lay out the histogram of a selection. Heights are square roots of counts, so that small counts are visible.
 
     Parameters
     ----------
-    histogram, threshold
-        Histogram and cut of the selection.
+    fit
+        JSON of the fit, with the histogram and the threshold; without a histogram, the result is None.
     score
         Score of the sample to show; None for no sample.
     """
-    counts = np.sqrt(np.asarray(histogram.counts, dtype=np.float64))
+    histogram, last_kept = fit["histogram"], fit["threshold"]["cut"]
+    if histogram is None:
+        return None
+    counts = np.sqrt(np.asarray(histogram["counts"], dtype=np.float64))
     n_bins = counts.size
     high = float(counts.max(initial=0.0)) or 1.0
-    low = histogram.origin - histogram.width / 2  # a score is in the middle of its bin
-    span = histogram.width * n_bins
-    cut = n_bins if threshold.cut is None else threshold.cut + 1
+    low: float = histogram["origin"] - histogram["width"] / 2  # a score is in the middle of its bin
+    span: float = histogram["width"] * n_bins
+    cut = n_bins if last_kept is None else last_kept + 1
 
     def position(value: float) -> float:
         return 100 * min(max((value - low) / span, 0.0), 1.0)
@@ -167,7 +170,7 @@ def make_distribution(histogram: Histogram, threshold: Threshold, score: float |
             Bar(100 * at / n_bins, 100 / n_bins, 100 * float(counts[at]) / high, at < cut)
             for at in np.flatnonzero(counts).tolist()
         ],
-        cut=None if threshold.cut is None else 100 * cut / n_bins,
+        cut=None if last_kept is None else 100 * cut / n_bins,
         sample=None if score is None else position(score),
         ticks=make_value_ticks(low, low + span, 6),
     )

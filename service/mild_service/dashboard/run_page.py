@@ -1,8 +1,8 @@
 """The overview and the downloads of a run: ``/ui/runs/{run_id}`` and ``/ui/runs/{run_id}/downloads``."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -10,8 +10,10 @@ from fastapi.responses import HTMLResponse
 
 from mild_core.alarms import find_alarms
 from mild_core.draw import DRAW_SIZE
+from mild_core.inspect.sample_table import SampleTable
+from mild_core.inspect.sweep import Cut, CutEstimates
 from mild_core.statements import describe_draw, describe_quality, describe_verdict
-from mild_service.annotations.labels_and_audits import LabelsAndAudits
+from mild_service.admission import take_memory
 from mild_service.api_keys import ApiKey
 from mild_service.dashboard.code_snippets import make_download_snippet, make_mask_snippet, make_selection_snippets
 from mild_service.dashboard.progress import build_learning_curve, find_draw, find_run_alarms
@@ -19,11 +21,11 @@ from mild_service.dashboard.rendering import render
 from mild_service.errors import RoundNotOpen
 from mild_service.models import Round, Run
 from mild_service.recording.run_writer import RunWriter
+from mild_service.selecting.round_selection import RoundSelection
 from mild_service.selecting.selections import Selections
 from mild_service.web import media_types, responses
 from mild_service.web.dependencies import (
     CallerDep,
-    LabelsAndAuditsDep,
     RoundNumber,
     RunId,
     RunsDep,
@@ -50,25 +52,41 @@ class PageState:
         The round that the page shows.
     requested_round
         Number of the round in the request, which the links of the page contain too; None without such a number.
+    selection
+        The selection of the round; None if it has no epochs.
     """
 
     run: Run
     rounds: list[Round]
     round: Round
     requested_round: int | None
+    selection: RoundSelection | None
 
     def template_context(self) -> dict[str, Any]:
         """Return the context of the template `run_base.html`."""
         return {"run": self.run, "rounds": self.rounds, "round": self.round, "requested_round": self.requested_round}
 
+    async def build_table(self, n_bytes: int) -> SampleTable | None:
+        """Return the table of the samples of the selection; None without one.
 
-async def load_page_state(runs: RunWriter, run_id: str, requested_round: int | None) -> PageState:
+        `n_bytes` is the most memory per sample while the page is made of the table; it is taken for the request.
+        """
+        if self.selection is None:
+            return None
+        table = await self.selection.build_table()
+        await take_memory(n_bytes * table.n_samples)
+        return table
+
+
+async def load_page_state(
+    runs: RunWriter, selections: Selections, run_id: str, requested_round: int | None
+) -> PageState:
     """Load a run and the round that a page is about.
 
     Parameters
     ----------
-    runs
-        Reads the run and its rounds.
+    runs, selections
+        Read the run and its rounds, and open the selection.
     run_id
         Id of the run.
     requested_round
@@ -83,11 +101,15 @@ async def load_page_state(runs: RunWriter, run_id: str, requested_round: int | N
         raise RoundNotOpen(
             f"round {number} of run {run_id!r} has not begun, round {run.round} is open; choose one of 0..{run.round}"
         )
-    return PageState(run, rounds, rounds[number], requested_round)
+    round_ = rounds[number]
+    selection = await selections.open(run, number, {}, round_=round_) if round_.epochs else None
+    return PageState(run, rounds, round_, requested_round, selection)
 
 
-async def _read_page_state(run_id: RunId, runs: RunsDep, requested_round: RoundQuery = None) -> PageState:
-    return await load_page_state(runs, run_id, requested_round)
+async def _read_page_state(
+    run_id: RunId, runs: RunsDep, selections: SelectionsDep, requested_round: RoundQuery = None
+) -> PageState:
+    return await load_page_state(runs, selections, run_id, requested_round)
 
 
 PageDep = Annotated[PageState, Depends(_read_page_state)]
@@ -98,56 +120,40 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/ui/runs/{run_id}", response_class=HTMLResponse)
-async def show_run(
-    request: Request,
-    page: PageDep,
-    selections: SelectionsDep,
-    labels_and_audits: LabelsAndAuditsDep,
-    caller: CallerDep,
-) -> HTMLResponse:
+async def show_run(request: Request, page: PageDep, selections: SelectionsDep, caller: CallerDep) -> HTMLResponse:
     """Show the overview of a run. The page itself loads a selection that has to be computed."""
-    is_stored = page.round.finished and page.run.audit is None
+    selection = page.selection
+    is_ready = selection is not None and selection.is_stored and page.run.audit is None
     context = {
         **page.template_context(),
         "curve": build_learning_curve(page.run, page.rounds),
         "alarms": find_run_alarms(page.run, page.rounds, time.time()),
         "overlaps": await selections.compute_overlaps(page.run, page.rounds),
-        "panel": await _build_panel(request, page, selections, labels_and_audits, caller) if is_stored else None,
+        "panel": await _build_panel(request, selection, caller) if selection and is_ready else None,
     }
     return render(request, "run.html", context)
 
 
 @router.get("/ui/runs/{run_id}/rounds/{round}/selection", response_class=HTMLResponse)
 async def show_selection(
-    request: Request,
-    run_id: RunId,
-    round_: RoundNumber,
-    runs: RunsDep,
-    selections: SelectionsDep,
-    labels_and_audits: LabelsAndAuditsDep,
-    caller: CallerDep,
+    request: Request, run_id: RunId, round_: RoundNumber, runs: RunsDep, selections: SelectionsDep, caller: CallerDep
 ) -> HTMLResponse:
     """Show the part of the overview about a round's selection, which the page loads later."""
-    page = await load_page_state(runs, run_id, round_)
-    panel = await _build_panel(request, page, selections, labels_and_audits, caller)
-    context = {**page.template_context(), "panel": panel}
+    page = await load_page_state(runs, selections, run_id, round_)
+    selection = page.selection or await selections.open(page.run, round_, {})  # which says what is missing
+    context = {**page.template_context(), "panel": await _build_panel(request, selection, caller)}
     return render(request, "selection.html", context)
 
 
-async def _build_panel(
-    request: Request, page: PageState, selections: Selections, labels_and_audits: LabelsAndAudits, caller: ApiKey
-) -> dict[str, Any]:
+async def _build_panel(request: Request, selection: RoundSelection, caller: ApiKey) -> dict[str, Any]:
     """Return the values of a selection's panel: its summary, its alarms, its chart, and snippets that fetch it."""
-    plan = await selections.plan(page.run, page.round.number, {})
-    summary = await selections.read_summary(plan)
-    sweep = await selections.compute_sweep(plan)
-    fit = await selections.read_fit(plan)
-    draw = find_draw(*await labels_and_audits.read_audit(page.run))
+    summary, sweep, fit = await selection.read_document(), await selection.compute_sweep(), await selection.read_fit()
+    audit, run = await selection.read_audit(), selection.run
     return {
         "selection": summary,
         "statements": describe_quality(summary),
         "verdict_text": describe_verdict(summary),
-        "draw": draw,
+        "draw": find_draw(run, audit),
         "draw_size": DRAW_SIZE,
         "draw_step": describe_draw(),
         "alarms": find_alarms(*_get_measured_quality(summary), {}),
@@ -156,10 +162,10 @@ async def _build_panel(
             "threshold": sweep["threshold"],
             "histogram": fit["histogram"],
             "densities": fit["densities"],
-            **_make_cut_columns(sweep),
+            **_make_cut_columns(sweep["cuts"]),
         },
         "snippets": make_selection_snippets(
-            str(request.base_url).rstrip("/"), page.run.run_id, page.round.number, caller
+            str(request.base_url).rstrip("/"), run.run_id, selection.round.number, caller
         ),
     }
 
@@ -170,24 +176,18 @@ def _get_measured_quality(summary: Mapping[str, Any]) -> tuple[float | None, flo
     return measured.get("precision"), measured.get("recall")
 
 
-def _make_cut_columns(sweep: Mapping[str, Any]) -> dict[str, Any]:
+def _make_cut_columns(cuts: Sequence[Cut]) -> dict[str, Any]:
     """Return the cuts of a sweep as one list per quantity, which takes a third of the bytes of one object per cut."""
-    cuts = sweep["cuts"]
-    fitted = {
-        name: [cut["fitted"][name] for cut in cuts]
-        for part in ("precision", "recall")
-        for name in (part, f"{part}_low", f"{part}_high")
-    }
     columns = {
-        part: {name: [cut[part][name] for cut in cuts] for name in ("precision", "recall")}
-        if cuts and cuts[0].get(part)
+        part: {name: [getattr(getattr(cut, part), name) for cut in cuts] for name in ("precision", "recall")}
+        if cuts and getattr(cuts[0], part)
         else None
         for part in ("measured", "bounds")
     }
     return {
-        "value": [cut["value"] for cut in cuts],
-        "kept": [cut["num_kept"] for cut in cuts],
-        "fitted": fitted,
+        "value": [cut.value for cut in cuts],
+        "kept": [cut.num_kept for cut in cuts],
+        "fitted": {field.name: [getattr(cut.fitted, field.name) for cut in cuts] for field in fields(CutEstimates)},
         **columns,
     }
 

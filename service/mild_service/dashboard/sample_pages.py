@@ -18,17 +18,14 @@ from mild_core.inspect.sample_table import (
     find_next_positions,
     find_previous_positions,
 )
-from mild_core.results import Threshold
-from mild_service.admission import take_memory
 from mild_service.annotations.external_ids import ExternalIds
 from mild_service.dashboard import charts
 from mild_service.dashboard.rendering import link, redirect, render
-from mild_service.dashboard.run_page import PageDep, PageState, RoundQuery
+from mild_service.dashboard.run_page import PageDep, RoundQuery
 from mild_service.errors import InvalidRequest, SampleNotFound
 from mild_service.image_urls import fill_image_url, find_image_origin
 from mild_service.models import Run
-from mild_service.selecting.sample_tables import SampleTables, SelectionTable
-from mild_service.selecting.selections import SelectionPlan, Selections, get_histogram
+from mild_service.selecting.round_selection import RoundSelection
 from mild_service.web import bodies
 from mild_service.web.dependencies import (
     CallerDep,
@@ -36,36 +33,7 @@ from mild_service.web.dependencies import (
     RunId,
     RunsDep,
     SampleIdsDep,
-    SampleTablesDep,
-    SelectionsDep,
 )
-
-
-async def plan_selection(page: PageState, selections: Selections) -> SelectionPlan | None:
-    """Return the plan of the selection that a page is about; None if its round has no epochs."""
-    if not page.round.epochs:
-        return None
-    return await selections.plan(page.run, page.round.number, {})
-
-
-async def load_table(
-    page: PageState, selections: Selections, tables: SampleTables, n_bytes: int
-) -> SelectionTable | None:
-    """Return the sample table of the selection that a page is about; None if its round has no epochs.
-
-    Parameters
-    ----------
-    page, selections, tables
-        The page, and the sources of its selection and of the table.
-    n_bytes
-        Most memory per sample while the page is made of the table; it is taken for the request.
-    """
-    plan = await plan_selection(page, selections)
-    if plan is None:
-        return None
-    selection_table = await tables.get(plan)
-    await take_memory(n_bytes * page.run.spec.num_samples)
-    return selection_table
 
 
 def allow_images(request: Request, run: Run) -> None:
@@ -74,31 +42,11 @@ def allow_images(request: Request, run: Run) -> None:
 
 
 async def build_rows(
-    selection_table: SelectionTable,
-    samples: NDArray[np.integer],
-    run: Run,
-    sample_ids: ExternalIds,
-    labels: NDArray[np.int32] | None,
-    audit: Audit,
+    selection: RoundSelection, samples: NDArray[np.integer], sample_ids: ExternalIds
 ) -> list[dict[str, Any]]:
-    """Return the values of each row in a list of samples.
-
-    Parameters
-    ----------
-    selection_table
-        Table of all samples of the selection.
-    samples
-        Samples to list, shape (n_rows,).
-    run
-        The run.
-    sample_ids
-        Reads the external ids of the samples.
-    labels
-        Given labels of all samples, shape (n_samples,); None if the run has no labels.
-    audit
-        The run's audit.
-    """
-    table = selection_table.table
+    """Return the values of each row in a list of samples, shape (n_rows,), of a selection."""
+    table, run = await selection.build_table(), selection.run
+    labels, audit = await selection.read_labels(), await selection.read_audit()
     ascending = np.sort(samples).astype(np.int64)
     ids = {}
     if run.ids is not None and ascending.size:
@@ -220,9 +168,6 @@ async def _read_filters(
 async def show_samples(
     request: Request,
     page: PageDep,
-    selections: SelectionsDep,
-    tables: SampleTablesDep,
-    labels_and_audits: LabelsAndAuditsDep,
     sample_ids: SampleIdsDep,
     filters: Annotated[Filters, Depends(_read_filters)],
     after: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
@@ -233,17 +178,15 @@ async def show_samples(
     if find and (index := await _find_sample(page.run, sample_ids, find.strip())) is not None:
         return redirect(request, link(f"/ui/runs/{page.run.run_id}/samples/{index}", round=page.requested_round))
     context: dict[str, Any] = {**page.template_context(), "filters": filters, "find": find, "sample_page": None}
-    selection_table = await load_table(page, selections, tables, LIST_BYTES)
-    if selection_table is not None:
+    selection, table = page.selection, await page.build_table(LIST_BYTES)
+    if selection is not None and table is not None:
         allow_images(request, page.run)
-        table = selection_table.table
-        labels = await tables.get_labels(page.run)
-        _, audit = await labels_and_audits.read_audit(page.run)
+        labels, audit = await selection.read_labels(), await selection.read_audit()
         sample_page = await anyio.to_thread.run_sync(
             lambda: _select_page(table, filters.mask(table, labels, audit), filters.sort, after, before)
         )
         context["sample_page"] = sample_page
-        context["rows"] = await build_rows(selection_table, sample_page.samples, page.run, sample_ids, labels, audit)
+        context["rows"] = await build_rows(selection, sample_page.samples, sample_ids)
         context["n_epochs"] = table.n_epochs
         context["classes"] = None if labels is None else _list_classes(page.run, labels)
     return render(request, "samples.html", context)
@@ -330,9 +273,6 @@ async def show_sample(
     request: Request,
     index: Index,
     page: PageDep,
-    selections: SelectionsDep,
-    tables: SampleTablesDep,
-    labels_and_audits: LabelsAndAuditsDep,
     sample_ids: SampleIdsDep,
     caller: CallerDep,
     was: Annotated[Mark | None, Query(description="The mark before the latest one.")] = None,
@@ -341,33 +281,28 @@ async def show_sample(
     context: dict[str, Any] = {
         **page.template_context(),
         "index": index,
-        "story": None,
+        "explanation": None,
         "was": was,
         "may_mark": caller.allows("write"),
     }
-    plan = await plan_selection(page, selections)
-    if plan is not None:
-        history = await tables.get_history(plan, index)
-        run, audit = await labels_and_audits.read_audit(page.run)
-        label = await labels_and_audits.read_label(run, index)
-        sample_id = None if run.ids is None else (await sample_ids.get_ids(run, np.array([index])))[0]
+    if page.selection is not None:
+        explanation, suggestion = await page.selection.explain(index)
+        audit, fit, run = await page.selection.read_audit(), await page.selection.read_fit(), page.selection.run
+        sample_id = None if run.ids is None else (await sample_ids.get_ids(run, suggestion.samples))[0]
+        label, suggested = int(suggestion.given[0]), int(suggestion.suggested[0])
         allow_images(request, run)
-        histogram, threshold = get_histogram(history.fit), Threshold(**history.fit["threshold"])
         context |= {
-            "story": history,
-            "explanation": history.explanation,
+            "explanation": explanation,
             "id": sample_id,
             "picture": fill_image_url(run.spec.picture_url, index, sample_id),
-            "label": history.counts.given_label(0, label),
-            "suggested": history.counts.suggested_class(0, label),
-            "votes": int(history.counts.tally.n_votes[0]),
-            "n_observed": int(history.counts.n_observed[0]),
+            "label": None if label < 0 else label,
+            "suggested": None if suggested < 0 else suggested,
+            "votes": int(suggestion.n_votes[0]),
+            "n_observed": int(suggestion.n_observed[0]),
             "mark": _MARK_NAMES[audit.get_mark(index)],
-            "strips": [
-                charts.make_history_segments(round_history.bits) for round_history in history.explanation.rounds
-            ],
-            "distribution": histogram and charts.make_distribution(histogram, threshold, history.explanation.score),
-            "threshold": threshold,
+            "strips": [charts.make_history_segments(round_history.bits) for round_history in explanation.rounds],
+            "distribution": charts.make_distribution(fit, explanation.score),
+            "threshold": fit["threshold"],
         }
     return render(request, "sample.html", context)
 

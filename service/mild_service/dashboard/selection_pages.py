@@ -16,22 +16,15 @@ from mild_core.inspect.histograms import (
     compare_selections,
     find_confusions,
 )
+from mild_core.inspect.sample_table import SampleTable
 from mild_core.types import RUN_ID_PATTERN
-from mild_service.admission import take_memory
 from mild_service.auth import hidden_run_error
 from mild_service.dashboard import charts
 from mild_service.dashboard.rendering import render
 from mild_service.dashboard.run_page import PageDep, load_page_state
-from mild_service.dashboard.sample_pages import allow_images, build_rows, load_table, plan_selection
-from mild_service.selecting.sample_tables import SelectionTable, SuggestedLabels
-from mild_service.web.dependencies import (
-    CallerDep,
-    LabelsAndAuditsDep,
-    RunsDep,
-    SampleIdsDep,
-    SampleTablesDep,
-    SelectionsDep,
-)
+from mild_service.dashboard.sample_pages import allow_images, build_rows
+from mild_service.selecting.label_suggestions import LabelSuggestions
+from mild_service.web.dependencies import CallerDep, RunsDep, SampleIdsDep, SelectionsDep
 
 router = APIRouter(include_in_schema=False)
 
@@ -41,20 +34,15 @@ MAP_BYTES, CLASSES_BYTES, COMPARISON_BYTES = 36, 36, 42
 
 
 @router.get("/ui/runs/{run_id}/map", response_class=HTMLResponse)
-async def show_map(
-    request: Request,
-    page: PageDep,
-    selections: SelectionsDep,
-    tables: SampleTablesDep,
-) -> HTMLResponse:
+async def show_map(request: Request, page: PageDep) -> HTMLResponse:
     """Show the data map of the round's selection: misclassified epochs against transitions."""
     context = {**page.template_context(), "data_map": None}
-    selection_table = await load_table(page, selections, tables, MAP_BYTES)
-    if selection_table is not None:
-        data_map = await anyio.to_thread.run_sync(build_data_map, selection_table.table, _MAP_COLUMNS, _MAP_ROWS)
+    table = await page.build_table(MAP_BYTES)
+    if table is not None:
+        data_map = await anyio.to_thread.run_sync(build_data_map, table, _MAP_COLUMNS, _MAP_ROWS)
         context |= {
             "data_map": data_map,
-            "n_epochs": selection_table.table.n_epochs,
+            "n_epochs": table.n_epochs,
             "n_kept": int(data_map.kept.sum()),
             "n_dropped": int(data_map.dropped.sum()),
             "cells": [
@@ -82,34 +70,28 @@ _MAX_PAIRS = 50
 
 
 @router.get("/ui/runs/{run_id}/classes", response_class=HTMLResponse)
-async def show_classes(
-    request: Request,
-    page: PageDep,
-    selections: SelectionsDep,
-    tables: SampleTablesDep,
-) -> HTMLResponse:
+async def show_classes(request: Request, page: PageDep) -> HTMLResponse:
     """Show the round's selection class by class, and the classes that were predicted for dropped samples."""
     context: dict[str, Any] = {**page.template_context(), "started": False, "rows": None, "pairs": None}
-    plan = await plan_selection(page, selections)
-    if plan is not None:
-        selection_table, labels = await tables.get(plan), await tables.get_labels(page.run)
-        await take_memory(CLASSES_BYTES * page.run.spec.num_samples)
-        context["started"] = True
+    selection, table = page.selection, await page.build_table(CLASSES_BYTES)
+    if selection is not None and table is not None:
+        context |= {"started": True, "verdict": table.selection.verdict}
+        labels = await selection.read_labels()
         if labels is not None:
-            rows = await anyio.to_thread.run_sync(_build_class_rows, selection_table, labels)
-            selection = selection_table.selection
-            context |= {"rows": rows[:_MAX_ROWS], "n_classes": len(rows), "floor": selection.options.min_keep}
-            context["verdict"] = selection.verdict
-        suggested = await tables.get_suggested_labels(plan)
-        if suggested is not None:
-            context |= _build_confusion_context(suggested)
+            rows = await anyio.to_thread.run_sync(_build_class_rows, table, labels)
+            floor = table.selection.options.min_keep
+            context |= {"rows": rows[:_MAX_ROWS], "n_classes": len(rows), "floor": floor}
+        suggestions = await selection.suggest_all()
+        if suggestions is not None:
+            n_dropped = table.n_samples - int(table.kept.sum())
+            context |= {**_build_confusion_context(suggestions), "n_dropped": n_dropped}
     return render(request, "classes.html", context)
 
 
-def _build_class_rows(selection_table: SelectionTable, labels: NDArray[np.int32]) -> list[dict[str, Any]]:
+def _build_class_rows(sample_table: SampleTable, labels: NDArray[np.int32]) -> list[dict[str, Any]]:
     """Return the values of each row in the list of classes, beginning with the noisiest class."""
-    table, selection = build_class_table(selection_table.table, labels), selection_table.selection
-    cuts = {cut.label: cut for cut in selection.classes}
+    table = build_class_table(sample_table, labels)
+    cuts = {cut.label: cut for cut in sample_table.selection.classes}
     rows = []
     for position, label in enumerate(table.classes.tolist()):
         cut = cuts.get(label)
@@ -128,19 +110,21 @@ def _build_class_rows(selection_table: SelectionTable, labels: NDArray[np.int32]
     return sorted(rows, key=lambda row: (-(row["noise"] or 0.0), row["share"], row["label"]))
 
 
-def _build_confusion_context(suggested: SuggestedLabels) -> dict[str, Any]:
+def _build_confusion_context(suggestions: LabelSuggestions) -> dict[str, Any]:
     """Return the context for suggested labels: the most frequent pairs, and a matrix if there are few classes."""
-    classes = np.union1d(suggested.given_labels, suggested.suggested_labels)
-    pairs = find_confusions(suggested.given_labels, suggested.suggested_labels, _MAX_PAIRS)
+    given, suggested = suggestions.given, suggestions.suggested
+    is_other = (given >= 0) & (suggested >= 0) & (given != suggested)
+    given, suggested = given[is_other], suggested[is_other]
+    classes = np.union1d(given, suggested)
     context: dict[str, Any] = {
-        "pairs": pairs,
-        "counted": suggested,
-        "n_other": int(suggested.given_labels.size),
+        "pairs": find_confusions(given, suggested, _MAX_PAIRS),
+        "n_counted": suggestions.samples.size,
+        "n_other": given.size,
         "matrix": None,
     }
     if 0 < classes.size <= _MAX_MATRIX_CLASSES:
         counts = np.zeros((classes.size, classes.size), dtype=np.int64)
-        np.add.at(counts, tuple(np.searchsorted(classes, (suggested.given_labels, suggested.suggested_labels))), 1)
+        np.add.at(counts, tuple(np.searchsorted(classes, (given, suggested))), 1)
         largest = int(counts.max())
         context["columns"] = classes.tolist()
         context["matrix"] = [
@@ -160,8 +144,6 @@ async def show_comparison(
     page: PageDep,
     runs: RunsDep,
     selections: SelectionsDep,
-    tables: SampleTablesDep,
-    labels_and_audits: LabelsAndAuditsDep,
     sample_ids: SampleIdsDep,
     caller: CallerDep,
     other: Annotated[str, Query(pattern=f"^({RUN_ID_PATTERN})?$")] = "",
@@ -181,18 +163,17 @@ async def show_comparison(
     if number is None and other in ("", page.run.run_id):
         number = page.round.number - 1
     if number is None or number >= 0:
-        first = await load_page_state(runs, other or page.run.run_id, number)
-        before, after = [await load_table(state, selections, tables, COMPARISON_BYTES // 2) for state in (first, page)]
+        first = await load_page_state(runs, selections, other or page.run.run_id, number)
+        before, after = [await state.build_table(COMPARISON_BYTES // 2) for state in (first, page)]
         context["first"] = first
-        if before is not None and after is not None:
+        if before is not None and after is not None and page.selection is not None:
             allow_images(request, page.run)
-            comparison = await anyio.to_thread.run_sync(compare_selections, before.table, after.table)
-            labels, (_, audit) = await tables.get_labels(page.run), await labels_and_audits.read_audit(page.run)
+            comparison = await anyio.to_thread.run_sync(compare_selections, before, after)
             context |= {"comparison": comparison, **_build_comparison_chart(comparison)}
             for name, moved in (("moved_in", comparison.moved_in), ("moved_out", comparison.moved_out)):
                 samples = moved[:_MAX_MOVED]
-                rows = await build_rows(after, samples, page.run, sample_ids, labels, audit)
-                scores_before = before.table.scores[samples].tolist()
+                rows = await build_rows(page.selection, samples, sample_ids)
+                scores_before = before.scores[samples].tolist()
                 context[name] = [
                     {**row, "before": None if np.isnan(score) else score}
                     for row, score in zip(rows, scores_before, strict=True)

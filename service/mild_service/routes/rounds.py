@@ -16,16 +16,15 @@ from mild_service.web import bodies, media_types, responses, sample_sets
 from mild_service.web.bodies import MAX_ENTRIES, BitmapText, DocumentRoute, RequestModel, check_entry_count
 from mild_service.web.dependencies import (
     Attempt,
-    Changes,
     EpochNumber,
     Replace,
     RoundNumber,
+    RoundSelectionDep,
     RunId,
     RunsDep,
     SelectionsDep,
     SettingsDep,
     StatusReaderDep,
-    UntilEpoch,
 )
 from mild_service.web.responses import negotiate
 
@@ -171,8 +170,8 @@ async def finish(
         media_types.check_content_type(request, (media_types.JSON,), media_types.JSON)
     body, client_set = await offload(len(content), lambda: _parse_finish(content, run.spec.num_samples))
     await runs.finish(run, round_, allow_gaps or body.allow_gaps, attempt, client_set)
-    plan = await selections.plan(await runs.find(run_id), round_, {})
-    result = await selections.load(plan, with_evaluation=representation.media_type == media_types.JSON)
+    selection = await selections.open(await runs.find(run_id), round_, {})
+    result = await selection.load(with_evaluation=representation.media_type == media_types.JSON)
     return await responses.make_selection_response(result, representation)
 
 
@@ -189,17 +188,9 @@ def _parse_finish(content: bytes, n_samples: int) -> tuple[FinishRequest, Client
     "/runs/{run_id}/rounds/{round}/fit",
     response_model=FitView,
 )
-async def get_fit(
-    run_id: RunId,
-    round_: RoundNumber,
-    runs: RunsDep,
-    selections: SelectionsDep,
-    changes: Changes,
-    until_epoch: UntilEpoch = None,
-) -> Response:
+async def get_fit(selection: RoundSelectionDep) -> Response:
     """Return the fit behind the round's set: histogram, components, cut and verdict."""
-    plan = await selections.plan(await runs.find(run_id), round_, changes, until_epoch)
-    return Response(orjson.dumps(await selections.read_fit(plan)), media_type=media_types.JSON)
+    return Response(orjson.dumps(await selection.read_fit()), media_type=media_types.JSON)
 
 
 @router.put(

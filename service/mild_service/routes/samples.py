@@ -1,35 +1,20 @@
 """Details of a selection: scores of all samples, one sample's history, all cuts, and the evaluation by the audit."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
-import numpy as np
 import orjson
-from anyio import to_thread
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from mild_core.audit import Audit, evaluate_selection
+from mild_core.inspect.sweep import Cut
 from mild_core.types import Metric, Verdict
 from mild_service.errors import (
     NoAudit,
 )
 from mild_service.routes.selection import MeasuredView, ThresholdView
-from mild_service.selecting.evidence import Evidence
-from mild_service.selecting.selections import InspectedSelection
 from mild_service.web import media_types
-from mild_service.web.dependencies import (
-    Changes,
-    LabelsAndAuditsDep,
-    RoundNumber,
-    RunId,
-    RunsDep,
-    SampleIdsDep,
-    SampleTablesDep,
-    SelectionsDep,
-    UntilEpoch,
-    WhichRound,
-)
+from mild_service.web.dependencies import ChosenSelectionDep, RoundSelectionDep, SampleIdsDep
 from mild_service.web.responses import (
     encode_lists,
     encode_npy_rows,
@@ -38,6 +23,7 @@ from mild_service.web.responses import (
     negotiate,
     split_array,
 )
+from mild_service.web.schemas import make_response_model
 
 
 class EvaluationView(MeasuredView):
@@ -105,43 +91,10 @@ class SampleView(BaseModel):
     why: str
 
 
-class ImpliedView(BaseModel):
-    """Quality of a cut by the fitted mixture, with 90% intervals; null where the mixture is not identified."""
-
-    precision: float | None
-    precision_low: float | None
-    precision_high: float | None
-    recall: float | None
-    recall_low: float | None
-    recall_high: float | None
-
-
-class CutMeasuredView(BaseModel):
-    """Quality of a cut by the audit."""
-
-    precision: float | None
-    recall: float | None
-    f1: float | None
-
-
-class CutBoundsView(BaseModel):
-    """Lower bounds of a cut by a random audit, at 95% each; those of all cuts hold at once."""
-
-    precision: float
-    recall: float
-
-
-class CutView(BaseModel):
-    """One cut. It keeps the samples whose metric is at most `value`."""
-
-    cut: int
-    value: float
-    num_kept: int
-    fitted: ImpliedView
-    measured: CutMeasuredView | None = Field(description="Null without an audit.")
-    bounds: CutBoundsView | None = Field(
-        description="Null without a complete draw, or where its answers may have chosen the order of the samples."
-    )
+if TYPE_CHECKING:
+    CutView: TypeAlias = BaseModel
+else:
+    CutView = make_response_model(Cut, all_required=True)
 
 
 class SweepView(BaseModel):
@@ -179,25 +132,29 @@ _SCORE_CHARS = 15
 )
 async def get_scores(
     request: Request,
-    run_id: RunId,
-    runs: RunsDep,
-    selections: SelectionsDep,
-    which: WhichRound,
-    changes: Changes,
-    until_epoch: UntilEpoch = None,
+    selection: ChosenSelectionDep,
     offset: Annotated[int, Query(ge=0, lt=2**63, description="First sample.")] = 0,
     limit: Annotated[int, Query(ge=1, le=_MAX_PAGE, description="Most samples in one answer.")] = _MAX_PAGE,
 ) -> Response:
     """Return every sample's score and probability of being mislabelled, as JSON or an npy array of two rows."""
     representation = negotiate(request, (media_types.JSON, media_types.NPY))
-    plan = await selections.plan(await runs.find(run_id), which, changes, until_epoch)
-    inspection = await selections.inspect(plan)
-    page = slice(offset, offset + limit)
+    details, page = await selection.compute_details(), slice(offset, offset + limit)
+    columns = {"scores": details.scores[page], "noisy_posterior": details.noisy_posterior[page]}
     is_npy = representation.media_type == media_types.NPY
-    n_values = 2 * len(range(*page.indices(inspection.selection.n_samples)))
-    n_bytes = estimate_pieces(n_values, 4 if is_npy else _SCORE_CHARS)
-    encode = _encode_scores_npy if is_npy else _encode_scores_json
-    return await make_response(representation, lambda: encode(inspection, page), n_bytes=n_bytes)
+    n_bytes = estimate_pieces(2 * columns["scores"].size, 4 if is_npy else _SCORE_CHARS)
+    fields = {
+        **selection.head,
+        "metric": details.options.metric,
+        "num_samples": details.n_samples,
+        "offset": offset,
+    }
+
+    def make_body() -> Iterator[bytes]:
+        if is_npy:
+            return encode_npy_rows(list(columns.values()))
+        return encode_lists(fields, {name: split_array(column) for name, column in columns.items()})  # NaN is null
+
+    return await make_response(representation, make_body, n_bytes=n_bytes)
 
 
 @router.get(
@@ -205,29 +162,20 @@ async def get_scores(
     response_model=SampleView,
 )
 async def get_sample(
-    run_id: RunId,
     index: Annotated[int, Path(ge=0, lt=2**63, description="The sample.")],
-    runs: RunsDep,
-    selections: SelectionsDep,
-    tables: SampleTablesDep,
-    labels_and_audits: LabelsAndAuditsDep,
+    selection: ChosenSelectionDep,
     sample_ids: SampleIdsDep,
-    which: WhichRound,
-    changes: Changes,
-    until_epoch: UntilEpoch = None,
 ) -> SampleView:
     """Return a sample's history over all rounds, its score, and why it was kept or dropped, in words."""
-    run = await runs.find(run_id)
-    plan = await selections.plan(run, which, changes, until_epoch)
-    history = await tables.get_history(plan, index)
-    run, audit = await labels_and_audits.read_audit(run)
-    label, explanation = await labels_and_audits.read_label(run, index), history.explanation
+    explanation, suggestion = await selection.explain(index)
+    audit, run = await selection.read_audit(), selection.run
+    given, suggested = int(suggestion.given[0]), int(suggestion.suggested[0])
     return SampleView(
-        **_make_round_fields(history.evidence),
+        **selection.head,
         index=index,
-        id=None if run.ids is None else (await sample_ids.get_ids(run, np.array([index])))[0],
-        label=label,
-        suggested=history.counts.suggested_class(0, label),
+        id=None if run.ids is None else (await sample_ids.get_ids(run, suggestion.samples))[0],
+        label=None if run.labels is None else given,
+        suggested=None if suggested < 0 else suggested,
         audited=audit.get_mark(index),
         rounds=[
             HistoryView(
@@ -249,76 +197,28 @@ async def get_sample(
 
 
 @router.get("/runs/{run_id}/rounds/{round}/sweep", response_model=SweepView)
-async def get_sweep(
-    run_id: RunId,
-    round_: RoundNumber,
-    runs: RunsDep,
-    selections: SelectionsDep,
-    changes: Changes,
-    until_epoch: UntilEpoch = None,
-) -> Response:
+async def get_sweep(selection: RoundSelectionDep) -> Response:
     """Return every possible cut with the number of samples that it keeps, and its estimated and measured quality."""
-    plan = await selections.plan(await runs.find(run_id), round_, changes, until_epoch)
-    return Response(orjson.dumps(await selections.compute_sweep(plan)), media_type=media_types.JSON)
+    return Response(orjson.dumps(await selection.compute_sweep()), media_type=media_types.JSON)
 
 
 @router.get(
     "/runs/{run_id}/rounds/{round}/evaluation",
     response_model=EvaluationView,
 )
-async def get_evaluation(
-    run_id: RunId,
-    round_: RoundNumber,
-    runs: RunsDep,
-    selections: SelectionsDep,
-    labels_and_audits: LabelsAndAuditsDep,
-    changes: Changes,
-    until_epoch: UntilEpoch = None,
-) -> Response:
+async def get_evaluation(selection: RoundSelectionDep) -> EvaluationView:
     """Return the quality of the round's set, or of the set of other options, by the audit."""
-    run, audit = await labels_and_audits.read_audit(await runs.find(run_id))
-    if not audit.n_known:
+    run_id = selection.run.run_id
+    if not (await selection.read_audit()).n_known:
         raise NoAudit(
             f"run {run_id!r} has 0 audited samples, at least 1 is needed to measure by; "
             f"check some labels and send the result with PUT /runs/{run_id}/audit"
         )
-    inspection = await selections.inspect(await selections.plan(run, round_, changes, until_epoch))
-    document = await to_thread.run_sync(lambda: orjson.dumps(_evaluate_selection(inspection, audit)))
-    return Response(document, media_type=media_types.JSON)
-
-
-def _make_round_fields(evidence: Evidence) -> dict[str, Any]:
-    """Return the fields of a response that identify the round."""
-    return {
-        "run_id": evidence.run.run_id,
-        "round": evidence.round.number,
-        "provisional": not evidence.round.finished,
-    }
-
-
-def _encode_scores_npy(inspection: InspectedSelection, page: slice) -> Iterator[bytes]:
-    return encode_npy_rows((inspection.selection.scores[page], inspection.selection.noisy_posterior[page]))
-
-
-def _encode_scores_json(inspection: InspectedSelection, page: slice) -> Iterator[bytes]:
-    selection = inspection.selection
-    fields = {
-        **_make_round_fields(inspection.evidence),
-        "metric": selection.options.metric,
-        "num_samples": selection.n_samples,
-        "offset": page.start,
-    }
-    columns = {"scores": selection.scores[page], "noisy_posterior": selection.noisy_posterior[page]}
-    return encode_lists(fields, {name: split_array(column) for name, column in columns.items()})  # NaN becomes null
-
-
-def _evaluate_selection(inspection: InspectedSelection, audit: Audit) -> dict[str, Any]:
-    """Return the fields of `EvaluationView`."""
-    evaluation = evaluate_selection(inspection.selection.audited_bitmap, inspection.selection.scores, audit)
-    return {
-        **_make_round_fields(inspection.evidence),
+    evaluation = await selection.evaluate()
+    return EvaluationView(
+        **selection.head,
         **evaluation.summary(),
-        "clean": evaluation.clean,
-        "kept": evaluation.kept,
-        "kept_clean": evaluation.kept_clean,
-    }
+        clean=evaluation.clean,
+        kept=evaluation.kept,
+        kept_clean=evaluation.kept_clean,
+    )

@@ -163,12 +163,12 @@ async def get_selection(
             raise InvalidRequest(f"wait needs an explicit round, got round={which}; name one, such as round=0&wait=30")
         run = await selections.wait_for_round(run, which, wait)
         await revalidate_key()
-    plan = await selections.plan(run, which, changes, until_epoch)
+    selection = await selections.open(run, which, changes, until_epoch)
     ids_digest = f":{run.ids.digest}" if ids and run.ids else ""
-    etag = responses.make_etag(plan.identity + ids_digest, representation)
+    etag = responses.make_etag(selection.identity + ids_digest, representation)
     if responses.is_not_modified(request, etag):
         return Response(status_code=304, headers=responses.make_cache_headers(etag))
-    result = await selections.load(plan, with_evaluation=representation.media_type == media_types.JSON)
+    result = await selection.load(with_evaluation=representation.media_type == media_types.JSON)
     if ids_digest:
         kept_ids = await sample_ids.get_ids(run, bitmap.to_indices(result.bitmap, result.n_samples))
         result = replace(result, identity=result.identity + ids_digest, ids=kept_ids)

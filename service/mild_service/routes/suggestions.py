@@ -11,14 +11,8 @@ from pydantic import BaseModel, Field
 
 from mild_service.web import media_types
 from mild_service.web.dependencies import (
-    Changes,
-    LabelsAndAuditsDep,
-    RunId,
-    RunsDep,
+    ChosenSelectionDep,
     SampleIdsDep,
-    SuggesterDep,
-    UntilEpoch,
-    WhichRound,
 )
 from mild_service.web.responses import encode_lists, make_response, negotiate
 
@@ -27,7 +21,7 @@ router = APIRouter(tags=["samples"])
 _MAX_PAGE = 100_000
 _PART_ROWS = 4096
 """Rows in one piece of a body."""
-_ROW_BYTES = 320
+_ROW_BYTES = {media_types.JSON: 320, media_types.CSV: 120}
 """Most memory of one row: twice its bytes in the body, and its share of a piece."""
 
 
@@ -72,61 +66,43 @@ class SuggestionsView(BaseModel):
 )
 async def get_suggestions(
     request: Request,
-    run_id: RunId,
-    runs: RunsDep,
-    suggester: SuggesterDep,
-    labels_and_audits: LabelsAndAuditsDep,
+    selection: ChosenSelectionDep,
     sample_ids: SampleIdsDep,
-    which: WhichRound,
-    changes: Changes,
-    until_epoch: UntilEpoch = None,
     offset: Annotated[int, Query(ge=0, lt=2**63, description="Dropped samples to skip.")] = 0,
     limit: Annotated[int, Query(ge=1, le=_MAX_PAGE, description="Most samples in one answer.")] = _MAX_PAGE,
 ) -> Response:
     """Return dropped samples with the class that logs predicted most often in the epochs of the selection."""
     representation = negotiate(request, (media_types.JSON, media_types.CSV))
-    run = await runs.find(run_id)
-    suggestions = await suggester.suggest(run, which, changes, until_epoch, offset, limit)
-    samples, counted = suggestions.samples, suggestions.counts
-    labels = await labels_and_audits.read_labels(run, samples)
-    ids = None if run.ids is None else await sample_ids.get_ids(run, samples)
-    evidence = suggestions.inspection.evidence
+    n_dropped, suggestions = await selection.suggest_page(offset, limit)
+    n_listed = suggestions.samples.size
+    ids = None if selection.run.ids is None else await sample_ids.get_ids(selection.run, suggestions.samples)
 
     def make_rows() -> Iterator[list[dict[str, Any]]]:
-        given_labels = counted.labels.astype("int64") - 1 if labels is None else labels
-        columns = (samples, given_labels, counted.tally.suggested, counted.tally.n_votes, counted.n_observed)
-        for start in range(0, samples.size, _PART_ROWS):
+        for start in range(0, n_listed, _PART_ROWS):
             part = slice(start, start + _PART_ROWS)
-            values = [column[part].tolist() for column in columns]
+            values = [column[part].tolist() for column in suggestions.columns]
             part_ids = itertools.repeat(None, len(values[0])) if ids is None else ids[part]
             yield [_make_suggestion(*row) for row in zip(part_ids, *values, strict=True)]
 
-    fields = {
-        "run_id": run_id,
-        "round": evidence.round.number,
-        "provisional": not evidence.round.finished,
-        "num_dropped": suggestions.n_dropped,
-        "offset": offset,
-    }
+    fields = {**selection.head, "num_dropped": n_dropped, "offset": offset}
 
     def make_body() -> Iterator[bytes]:
         if representation.media_type == media_types.CSV:
             return _encode_csv(make_rows())
         return encode_lists(fields, {"suggestions": make_rows()})
 
-    return await make_response(representation, make_body, n_bytes=_ROW_BYTES * samples.size)
+    return await make_response(representation, make_body, n_bytes=_ROW_BYTES[representation.media_type] * n_listed)
 
 
 def _make_suggestion(
     sample_id: str | None, index: int, label: int, suggested: int, votes: int, observed: int
 ) -> dict[str, Any]:
-    """Return the fields of `SuggestionView`; a `label` of -1 is unknown, `suggested` is a class plus 1 or 0."""
-    given_label = None if label < 0 else label
+    """Return the fields of `SuggestionView`; a class of -1 is unknown."""
     return {
         "index": index,
         "id": sample_id,
-        "label": given_label,
-        "suggested": suggested - 1 if suggested else given_label if votes else None,
+        "label": None if label < 0 else label,
+        "suggested": None if suggested < 0 else suggested,
         "votes": votes,
         "share": votes / observed if observed else None,
     }

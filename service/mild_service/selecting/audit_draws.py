@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Literal, TypeAlias
 
 import anyio.to_thread
@@ -16,7 +16,7 @@ from mild_core.errors import ParameterError
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.errors import DrawAnswered, RoundOpen
 from mild_service.models import Run
-from mild_service.selecting.compute import SelectionComputer
+from mild_service.selecting.selections import Selections
 from mild_service.store import Store
 
 DrawOutcome: TypeAlias = Literal["drawn", "replaced", "same"]
@@ -25,9 +25,9 @@ DrawOutcome: TypeAlias = Literal["drawn", "replaced", "same"]
 class AuditDraws:
     """Draws samples for the audit of a run."""
 
-    def __init__(self, store: Store, computer: SelectionComputer, labels_and_audits: LabelsAndAudits) -> None:
+    def __init__(self, store: Store, selections: Selections, labels_and_audits: LabelsAndAudits) -> None:
         self._store = store
-        self._computer = computer
+        self._selections = selections
         self._labels_and_audits = labels_and_audits
 
     async def draw(
@@ -82,14 +82,13 @@ class AuditDraws:
         """Return the samples that a selection with the choice judges, shape (n_samples,)."""
         # Which samples are judged depends neither on the rule nor on classes, which may need answers or labels.
         options = replace(choice.options, threshold="f1", per_class=False, min_keep_class=0.0)
-        evidence = await self._computer.evidence.gather(run, choice.round, options)
-        if not evidence.round.finished:
+        selection = await self._selections.open(run, choice.round, asdict(options))
+        if not selection.round.finished:
             raise RoundOpen(
                 f"round {choice.round} of run {run.run_id!r} is open, a draw needs a finished one, whose bits no "
                 f"longer change; finish it with POST /runs/{run.run_id}/rounds/{choice.round}/finish"
             )
-        _, selection = await self._computer.compute_detail(evidence)
-        return selection.scored
+        return (await selection.compute_details()).scored
 
 
 def _choose(run: Run, number: int | None, changes: Mapping[str, Any]) -> DrawChoice:

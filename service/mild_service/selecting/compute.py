@@ -50,14 +50,30 @@ class SelectionComputer:
 
         The returned evidence is newer than `evidence` if an epoch was replaced or deleted in the meantime.
         """
-        return await self.evidence.read_consistently(evidence, self._compute_shared)
+        return await self.evidence.read_consistently(evidence, self.compute_set)
 
-    async def compute_detail(self, evidence: Evidence) -> tuple[Evidence, Selection]:
-        """Compute a selection with its scores per sample; return the evidence that was used, and the result.
+    async def compute_set(self, evidence: Evidence) -> ComputedSelection:
+        """Return the selection for just this evidence, computed once for all concurrent callers in this process."""
+        digest = evidence.digest
+        name = ("set", evidence.run.uid, digest)
+        return await self._shared.run(name, lambda: self._get_or_compute(evidence, digest))
+
+    async def compute_details(self, evidence: Evidence) -> Selection:
+        """Compute a selection with its scores per sample, for just this evidence.
 
         The scores are many times larger than the set and not cached, but concurrent requests share one computation.
         """
-        return await self.evidence.read_consistently(evidence, self._compute_detail_shared)
+
+        async def compute() -> Selection:
+            self._telemetry.selections.labels("detail").inc()
+            use = MemoryUse.of_evidence(evidence, self._n_workers)
+            async with self._admission.work(self._admission.compute, use.detail_bytes, use.is_small):
+                samples = await self.evidence.open_samples(evidence)
+                selection = await self._measure(self._engine.inspect(samples, evidence.options))
+            keep_memory(use.kept_detail_bytes)
+            return selection
+
+        return await self._shared.run(("detail", evidence.run.uid, evidence.digest), compute)
 
     async def compute_stateless(self, rounds: Sequence[RoundBits], options: SelectionOptions) -> ComputedSelection:
         """Compute a selection from bits that are not stored.
@@ -81,24 +97,6 @@ class SelectionComputer:
         await to_thread.run_sync(self._engine.disconnect)
         await self._shared.aclose()
         await to_thread.run_sync(self._engine.close)
-
-    async def _compute_shared(self, evidence: Evidence) -> ComputedSelection:
-        """Return the selection, computed once for all concurrent callers in this process."""
-        digest = evidence.digest
-        name = ("set", evidence.run.uid, digest)
-        return await self._shared.run(name, lambda: self._get_or_compute(evidence, digest))
-
-    async def _compute_detail_shared(self, evidence: Evidence) -> Selection:
-        async def compute_detail() -> Selection:
-            self._telemetry.selections.labels("detail").inc()
-            use = MemoryUse.of_evidence(evidence, self._n_workers)
-            async with self._admission.work(self._admission.compute, use.detail_bytes, use.is_small):
-                samples = await self.evidence.open_samples(evidence)
-                selection = await self._measure(self._engine.inspect(samples, evidence.options))
-            keep_memory(use.kept_detail_bytes)
-            return selection
-
-        return await self._shared.run(("detail", evidence.run.uid, evidence.digest), compute_detail)
 
     async def _get_or_compute(self, evidence: Evidence, digest: str) -> ComputedSelection:
         """Return the selection from the cache; otherwise compute it, or wait until another process has done so."""

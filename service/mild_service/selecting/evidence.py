@@ -70,6 +70,11 @@ class Evidence:
             and (not epoch.partial or (self.finishing and epoch.kind == "logs"))
         ]
 
+    @property
+    def epochs(self) -> list[Epoch]:
+        """The epochs of all rounds that the selection uses."""
+        return [epoch for round_ in self.rounds for epoch in self.used_epochs(round_)]
+
     def _uses_committed(self, round_: Round) -> bool:
         """Return whether the selection uses the committed epochs of a round, all of them and no other."""
         uses_partial = self.finishing and bool(round_.partial_epochs)

@@ -1,8 +1,7 @@
-"""Label suggestions for dropped samples: the class that the model predicted most often."""
+"""Label suggestions for samples: the class that the model predicted most often."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import anyio.to_thread
 import numpy as np
@@ -10,153 +9,77 @@ from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.types import RoundBits
-from mild_core.wrong_predictions import ClassNumbers, MajorityVote, find_majority_classes
-from mild_service.admission import take_memory
-from mild_service.models import Run
-from mild_service.selecting.evidence import Evidence, EvidenceReader
-from mild_service.selecting.memory_use import MemoryUse
-from mild_service.selecting.selections import InspectedSelection, RoundChoice, Selections
+from mild_core.wrong_predictions import find_majority_classes
+from mild_service.selecting.evidence import Evidence
 from mild_service.store import Store
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PredictionCounts:
-    """Counts of the predictions of some samples.
+class LabelSuggestions:
+    """Given and suggested labels of some samples, arrays of shape (n,).
 
     Attributes
     ----------
-    labels
-        Shape (n,): the given labels in the logs, plus 1; 0 where no log has the label of the sample.
-    tally
-        Majority vote over the predicted classes of each sample.
-    n_observed
-        Shape (n,): number of epochs in which each sample was observed.
+    samples
+        Indices of the samples, ascending.
+    given
+        The given labels: those of the run, or else those in the logs; -1 where neither is known.
+    suggested
+        The classes that were predicted in most epochs, which may be the given labels; -1 without predictions.
+    n_votes, n_observed
+        Number of epochs in which `suggested` was predicted, and in which the sample was observed.
     """
 
-    labels: ClassNumbers
-    tally: MajorityVote
+    samples: NDArray[np.int64]
+    given: NDArray[np.int64]
+    suggested: NDArray[np.int64]
+    n_votes: NDArray[np.int64]
     n_observed: NDArray[np.int64]
 
-    def given_label(self, position: int, label: int | None) -> int | None:
-        """Return the given label of the sample at `position`: `label`, or the label in the logs if that is None.
+    @property
+    def columns(self) -> tuple[NDArray[np.int64], ...]:
+        """All arrays, in the order of the attributes."""
+        return self.samples, self.given, self.suggested, self.n_votes, self.n_observed
 
-        The result is None if neither is known.
-        """
-        logged_label = int(self.labels[position]) - 1
-        return label if label is not None else None if logged_label < 0 else logged_label
-
-    def suggested_class(self, position: int, label: int | None) -> int | None:
-        """Return the class that the model predicted most often for the sample at `position`.
-
-        The class may be the given label: `label`, or the label in the logs if that is None. The result is None if no
-        predictions of the sample are known.
-        """
-        suggested = int(self.tally.suggested[position]) - 1
-        if suggested >= 0:
-            return suggested
-        return self.given_label(position, label) if self.tally.n_votes[position] else None
+    @property
+    def n_bytes(self) -> int:
+        """Size in bytes."""
+        return sum(column.nbytes for column in self.columns)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SuggestionPage:
-    """One page of dropped samples with their suggestions.
+async def suggest_labels(
+    store: Store,
+    evidence: Evidence,
+    rounds: Sequence[RoundBits],
+    samples: NDArray[np.int64],
+    labels: NDArray[np.int64] | None,
+) -> LabelSuggestions:
+    """Suggest labels by counting the predictions over the epochs of a selection.
 
-    Attributes
+    Parameters
     ----------
-    inspection
-        The selection with its scores per sample.
-    n_dropped
-        Number of all dropped samples.
+    store
+        Where the predictions are read.
+    evidence
+        Evidence of the selection.
+    rounds
+        Bits of these samples alone in the rounds of the evidence.
     samples
-        Shape (n,): the dropped samples of this page, ascending.
-    counts
-        Counts of the predictions of `samples`.
+        Shape (n,), ascending indices of the samples.
+    labels
+        Shape (n,), the given labels of the run; None if the run has none.
     """
-
-    inspection: InspectedSelection
-    n_dropped: int
-    samples: NDArray[np.int64]
-    counts: PredictionCounts
-
-
-class LabelSuggester:
-    """Suggests labels by counting the predictions over the epochs of a selection."""
-
-    def __init__(self, store: Store, selections: Selections) -> None:
-        self._store = store
-        self._evidence = EvidenceReader(store)
-        self._selections = selections
-
-    async def suggest(
-        self,
-        run: Run,
-        round_choice: RoundChoice,
-        changes: Mapping[str, Any],
-        until_epoch: int | None,
-        offset: int,
-        limit: int,
-    ) -> SuggestionPage:
-        """Suggest labels for one page of the samples that a selection drops.
-
-        The memory for predictions is proportional to the number of epochs times `limit`, not to the size of the run.
-
-        Parameters
-        ----------
-        run, round_choice, changes, until_epoch
-            The selection, as in `Selections.plan`.
-        offset
-            Number of dropped samples before the page.
-        limit
-            Maximum number of dropped samples on the page.
-        """
-        plan = await self._selections.plan(run, round_choice, changes, until_epoch)
-        return await self._selections.read_inspected(
-            plan, lambda inspection: self._suggest_page(inspection, offset, limit)
-        )
-
-    async def _suggest_page(self, inspection: InspectedSelection, offset: int, limit: int) -> SuggestionPage:
-        n_samples, evidence = inspection.selection.n_samples, inspection.evidence
-        n_dropped = n_samples - bitmap.popcount(inspection.selection.bitmap)
-        n_predictions = sum(e.has_wrong_predictions for round_ in evidence.rounds for e in evidence.used_epochs(round_))
-        n_listed = max(0, min(limit, n_dropped - offset))
-        await take_memory(MemoryUse.of_evidence(evidence, 1).estimate_page(n_dropped, n_listed, n_predictions))
-        dropped = bitmap.to_indices(bitmap.full(n_samples) & ~inspection.selection.bitmap, n_samples)
-        samples = dropped[offset : offset + limit].copy()
-        del dropped
-        rounds = await self._evidence.load_bits(evidence, samples)
-        counts = await self.count_predictions(evidence, rounds, samples)
-        return SuggestionPage(inspection, n_dropped, samples, counts)
-
-    async def count_predictions(
-        self, evidence: Evidence, rounds: Sequence[RoundBits], samples: NDArray[np.int64]
-    ) -> PredictionCounts:
-        """Count the predictions of some samples over the epochs of a selection.
-
-        Parameters
-        ----------
-        evidence
-            Evidence of the selection.
-        rounds
-            Bits of these samples alone in the rounds of the evidence.
-        samples
-            Shape (n,), ascending indices of the samples.
-        """
-        predicted, labels = await self._read_wrong_predictions(evidence, samples)
-        pairs = np.array([_count_epochs(bits) for bits in rounds])
-        n_correct, n_observed = pairs.sum(axis=0)
-        tally = await anyio.to_thread.run_sync(lambda: find_majority_classes(predicted, n_correct))
-        return PredictionCounts(labels.max(axis=0, initial=0), tally, n_observed)
-
-    async def _read_wrong_predictions(
-        self, evidence: Evidence, samples: NDArray[np.int64]
-    ) -> tuple[ClassNumbers, ClassNumbers]:
-        """Read predicted classes and labels, shape (n_epochs, n) each, of the epochs that have wrong predictions."""
-        parts = []
-        for round_ in evidence.rounds:
-            epochs = [epoch for epoch in evidence.used_epochs(round_) if epoch.has_wrong_predictions]
-            parts.append(await self._store.wrong_predictions.read_samples(evidence.run, round_.number, epochs, samples))
-        predicted, labels = (np.concatenate([pair[row] for pair in parts]) for row in (0, 1))
-        return predicted, labels
+    parts = []
+    for round_ in evidence.rounds:
+        epochs = [epoch for epoch in evidence.used_epochs(round_) if epoch.has_wrong_predictions]
+        parts.append(await store.wrong_predictions.read_samples(evidence.run, round_.number, epochs, samples))
+    predicted, logged = (np.concatenate([pair[row] for pair in parts]) for row in (0, 1))
+    n_correct, n_observed = np.array([_count_epochs(bits) for bits in rounds]).sum(axis=0)
+    tally = await anyio.to_thread.run_sync(find_majority_classes, predicted, n_correct)
+    given = logged.max(axis=0, initial=0).astype(np.int64) - 1 if labels is None else labels
+    suggested = tally.suggested.astype(np.int64) - 1  # -1: the given label
+    suggested = np.where((suggested < 0) & (tally.n_votes > 0), given, suggested)
+    return LabelSuggestions(samples, given, suggested, tally.n_votes, n_observed)
 
 
 def _count_epochs(bits: RoundBits) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -44,7 +44,7 @@ class MemoryUse:
     def of_evidence(cls, evidence: Evidence, n_workers: int) -> Self:
         """Return the memory of a selection of a stored run, whose parts are read by `n_workers`."""
         n_bytes = bitmap.n_bytes(evidence.run.spec.num_samples)
-        epochs = [epoch for round_ in evidence.rounds for epoch in evidence.used_epochs(round_)]
+        epochs = evidence.epochs
         n_planes = sum(epoch.planes for epoch in epochs)
         part_bytes = max(PART_BYTES, n_planes * CHUNK_BYTES)
         return cls(

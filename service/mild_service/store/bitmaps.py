@@ -145,6 +145,6 @@ async def read_rounds(
             hashes = [dict(zip(pairs[::2], pairs[1::2], strict=True)) for pairs in hashes]
             entry = CachedRound(tag, codec.decode_round(number, *hashes))
             if cache is not None:
-                cache.put(record, entry)
+                cache.put(record, entry, entry.n_bytes)
         rounds.append(entry.round)
     return rounds

@@ -23,8 +23,7 @@ from mild_service.recording.run_writer import RunWriter
 from mild_service.recording.shard_writer import ShardWriter
 from mild_service.selecting.audit_draws import AuditDraws
 from mild_service.selecting.event_feed import EventFeed
-from mild_service.selecting.label_suggestions import LabelSuggester
-from mild_service.selecting.sample_tables import SampleTables
+from mild_service.selecting.round_selection import RoundSelection
 from mild_service.selecting.selections import RoundChoice, Selections
 from mild_service.web.schemas import make_query_dependency
 
@@ -41,69 +40,13 @@ RevalidateKey: TypeAlias = Callable[[], Awaitable[None]]
 Replace = Annotated[bool, Query(description="Replace other content, while the round is open.")]
 
 
-async def _get_runs(request: Request) -> RunWriter:
-    runs: RunWriter = request.app.state.runs
-    return runs
+def _from_state(name: str) -> Any:
+    """Return the dependency that gives an object of the application, by its name in `FastAPI.state`."""
 
+    async def get(request: Request) -> Any:
+        return getattr(request.app.state, name)
 
-async def _get_selections(request: Request) -> Selections:
-    selections: Selections = request.app.state.selections
-    return selections
-
-
-async def _get_labels_and_audits(request: Request) -> LabelsAndAudits:
-    labels_and_audits: LabelsAndAudits = request.app.state.labels_and_audits
-    return labels_and_audits
-
-
-async def _get_audit_draws(request: Request) -> AuditDraws:
-    audit_draws: AuditDraws = request.app.state.audit_draws
-    return audit_draws
-
-
-async def _get_predictions(request: Request) -> PredictionWriter:
-    predictions: PredictionWriter = request.app.state.predictions
-    return predictions
-
-
-async def _get_event_feed(request: Request) -> EventFeed:
-    feed: EventFeed = request.app.state.event_feed
-    return feed
-
-
-async def _get_epochs(request: Request) -> EpochWriter:
-    epochs: EpochWriter = request.app.state.epochs
-    return epochs
-
-
-async def _get_shards(request: Request) -> ShardWriter:
-    shards: ShardWriter = request.app.state.shards
-    return shards
-
-
-async def _get_status_reader(request: Request) -> StatusReader:
-    status_reader: StatusReader = request.app.state.status_reader
-    return status_reader
-
-
-async def _get_sample_ids(request: Request) -> ExternalIds:
-    sample_ids: ExternalIds = request.app.state.sample_ids
-    return sample_ids
-
-
-async def _get_suggester(request: Request) -> LabelSuggester:
-    suggester: LabelSuggester = request.app.state.suggester
-    return suggester
-
-
-async def _get_sample_tables(request: Request) -> SampleTables:
-    tables: SampleTables = request.app.state.sample_tables
-    return tables
-
-
-async def _get_settings(request: Request) -> Settings:
-    settings: Settings = request.app.state.settings
-    return settings
+    return Depends(get)
 
 
 async def _get_caller(request: Request) -> ApiKey:
@@ -136,21 +79,19 @@ def _list_query_names(dependant: Dependant) -> list[str]:
     return names + [name for dependency in dependant.dependencies for name in _list_query_names(dependency)]
 
 
-RunsDep = Annotated[RunWriter, Depends(_get_runs)]
-SelectionsDep = Annotated[Selections, Depends(_get_selections)]
-LabelsAndAuditsDep = Annotated[LabelsAndAudits, Depends(_get_labels_and_audits)]
-AuditDrawsDep = Annotated[AuditDraws, Depends(_get_audit_draws)]
-PredictionsDep = Annotated[PredictionWriter, Depends(_get_predictions)]
-EventFeedDep = Annotated[EventFeed, Depends(_get_event_feed)]
-EpochsDep = Annotated[EpochWriter, Depends(_get_epochs)]
-ShardsDep = Annotated[ShardWriter, Depends(_get_shards)]
-StatusReaderDep = Annotated[StatusReader, Depends(_get_status_reader)]
-SampleIdsDep = Annotated[ExternalIds, Depends(_get_sample_ids)]
+RunsDep = Annotated[RunWriter, _from_state("runs")]
+SelectionsDep = Annotated[Selections, _from_state("selections")]
+LabelsAndAuditsDep = Annotated[LabelsAndAudits, _from_state("labels_and_audits")]
+AuditDrawsDep = Annotated[AuditDraws, _from_state("audit_draws")]
+PredictionsDep = Annotated[PredictionWriter, _from_state("predictions")]
+EventFeedDep = Annotated[EventFeed, _from_state("event_feed")]
+EpochsDep = Annotated[EpochWriter, _from_state("epochs")]
+ShardsDep = Annotated[ShardWriter, _from_state("shards")]
+StatusReaderDep = Annotated[StatusReader, _from_state("status_reader")]
+SampleIdsDep = Annotated[ExternalIds, _from_state("sample_ids")]
+SettingsDep = Annotated[Settings, _from_state("settings")]
 CallerDep = Annotated[ApiKey, Depends(_get_caller)]
 RevalidateKeyDep = Annotated[RevalidateKey, Depends(_get_revalidate_key)]
-SuggesterDep = Annotated[LabelSuggester, Depends(_get_suggester)]
-SampleTablesDep = Annotated[SampleTables, Depends(_get_sample_tables)]
-SettingsDep = Annotated[Settings, Depends(_get_settings)]
 
 
 Changes = Annotated[dict[str, Any], Depends(make_query_dependency(SelectionOptions))]
@@ -177,3 +118,31 @@ async def _parse_round_choice(
 WhichRound = Annotated[RoundChoice, Depends(_parse_round_choice)]
 
 UntilEpoch = Annotated[int | None, Query(ge=0, description="Last epoch of the round that counts.")]
+
+
+async def _open_chosen(
+    run_id: RunId,
+    runs: RunsDep,
+    selections: SelectionsDep,
+    which: WhichRound,
+    changes: Changes,
+    until_epoch: UntilEpoch = None,
+) -> RoundSelection:
+    return await selections.open(await runs.find(run_id), which, changes, until_epoch)
+
+
+async def _open_of_round(
+    run_id: RunId,
+    round_: RoundNumber,
+    runs: RunsDep,
+    selections: SelectionsDep,
+    changes: Changes,
+    until_epoch: UntilEpoch = None,
+) -> RoundSelection:
+    return await selections.open(await runs.find(run_id), round_, changes, until_epoch)
+
+
+ChosenSelectionDep = Annotated[RoundSelection, Depends(_open_chosen)]
+"""The selection of the run in the path, of the round and with the options in the query."""
+RoundSelectionDep = Annotated[RoundSelection, Depends(_open_of_round)]
+"""The selection of the run and the round in the path, with the options in the query."""

@@ -26,7 +26,7 @@ from mild_service.admission import current_account
 from mild_service.errors import InvalidRequest, NotAcceptable
 from mild_service.models import NO_PRECONDITION, Precondition
 from mild_service.observability import phase
-from mild_service.selecting.selections import SelectionResult
+from mild_service.selecting.round_selection import SelectionResult
 from mild_service.web import media_types
 from mild_service.web.codings import CODINGS, Coding, compress, compress_pieces
 

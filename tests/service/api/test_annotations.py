@@ -197,5 +197,6 @@ def test_a_mark_is_taken_back(opened: httpx.Client) -> None:
     told = opened.put("/runs/a/audit", json={"indices": [3, 50, 7], "clean": [None, None, None]}).json()
     assert (told["num_known"], told["num_removed"]) == (0, 2)
     assert opened.get("/runs/a/audit").json()["indices"] == []
+    opened.put("/runs/a/rounds/0/epochs/0", content=bitmap.full(N).tobytes(), headers=OCTETS)
     answer = opened.get("/runs/a/rounds/0/evaluation")
     assert (answer.status_code, answer.json()["type"]) == (409, "/problems/no-audit")

@@ -15,10 +15,13 @@ from anyio import to_thread
 from fastapi import FastAPI
 
 from mild_core import bitmap
+from mild_core.inspect.sample_table import SampleTable
 from mild_service.admission import Admission, Pool
 from mild_service.app import create_app
 from mild_service.config import Settings
 from mild_service.ops.process import make_protocol
+from mild_service.selecting.evidence import Evidence
+from mild_service.selecting.round_selection import RoundSelection
 from mild_service.web import media_types
 from tests.inprocess import running
 from tests.live import connect, serving
@@ -138,20 +141,19 @@ def test_senders_who_are_slow_hold_no_slot(settings: Settings) -> None:
             sender.close()
 
 
-def test_a_large_table_does_not_delay_another(app: FastAPI, client: httpx.Client) -> None:
+def test_a_large_table_does_not_delay_another(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b"):
         client.put(f"/runs/{name}", json={"num_samples": 1000}).raise_for_status()
         put_epochs(client, name, recording(1000, 10))
-    tables = app.state.sample_tables
-    begun, go_on, build = threading.Event(), threading.Event(), tables._build
+    begun, go_on, build = threading.Event(), threading.Event(), RoundSelection._build_table
 
-    async def build_in_turn(plan: Any) -> Any:
-        if plan.run.run_id == "a":
+    async def build_in_turn(selection: RoundSelection, evidence: Evidence) -> SampleTable:
+        if selection.run.run_id == "a":
             begun.set()
             assert await to_thread.run_sync(go_on.wait, PATIENCE)
-        return await build(plan)
+        return await build(selection, evidence)
 
-    tables._build = build_in_turn
+    monkeypatch.setattr(RoundSelection, "_build_table", build_in_turn)
     answers: list[int] = []
     first = threading.Thread(target=lambda: answers.append(client.get("/ui/runs/a/samples").status_code))
     first.start()

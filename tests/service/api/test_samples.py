@@ -2,20 +2,21 @@
 
 import base64
 import io
+from dataclasses import asdict
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from fastapi import FastAPI
 
 from mild_core import bitmap
 from mild_core.audit import Audit, evaluate_selection
 from mild_core.inspect.explain import explain_sample
 from mild_core.inspect.sweep import evaluate_cuts, sweep_cuts
+from mild_core.results import serialize_fit
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
-from mild_service.selecting.selections import SelectionPlan
+from mild_service.selecting.round_selection import RoundSelection
 from tests.service.recordings import OCTETS, put_epochs, recording
 
 N = 400
@@ -125,16 +126,9 @@ def test_the_sweep_is_the_cores(run: httpx.Client) -> None:
     assert all(cut["measured"] is None for cut in plain["cuts"])
     put_audit(run)
     found = get(run, "/runs/a/rounds/0/sweep")
-    expected = sweep_cuts(selection.histogram, selection.curves, evaluate_cuts(selection, AUDIT))
-    assert len(found["cuts"]) == len(expected) == 21
-    for got, cut in zip(found["cuts"], expected, strict=True):
-        assert (got["cut"], got["value"], got["num_kept"]) == (cut.cut, cut.value, cut.kept)
-        for name, estimate in (("precision", cut.precision), ("recall", cut.recall)):
-            assert estimate is not None
-            told = [got["fitted"][part] for part in (name, f"{name}_low", f"{name}_high")]
-            assert told == [estimate.value, estimate.low, estimate.high]
-        assert cut.measured is not None
-        assert got["measured"]["f1"] == cut.measured.f1
+    expected = sweep_cuts(serialize_fit(selection), evaluate_cuts(selection, AUDIT))
+    assert len(expected) == 21
+    assert found["cuts"] == [asdict(cut) for cut in expected]
     own = found["cuts"][found["threshold"]["cut"]]
     assert own["num_kept"] == selection.n_selected
 
@@ -149,14 +143,17 @@ def test_a_cut_of_the_sweep_is_the_set_that_its_value_gives(run: httpx.Client) -
             assert told == list(chosen["fitted"][name].values())
 
 
-def test_a_round_that_an_earlier_version_finished_has_its_cuts_too(run: httpx.Client, app: FastAPI) -> None:
+def test_a_round_that_an_earlier_version_finished_has_its_cuts_too(
+    run: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run.post("/runs/a/rounds/0/finish")
     now = get(run, "/runs/a/rounds/0/sweep")
 
-    async def forget(choice: SelectionPlan) -> dict[str, Any]:
-        return {name: value for name, value in (await fit(choice)).items() if name != "curves"}
+    async def forget(selection: RoundSelection) -> dict[str, Any]:
+        return {name: value for name, value in (await read_fit(selection)).items() if name != "curves"}
 
-    fit, app.state.selections.read_fit = app.state.selections.read_fit, forget
+    read_fit = RoundSelection.read_fit
+    monkeypatch.setattr(RoundSelection, "read_fit", forget)
     assert get(run, "/runs/a/rounds/0/sweep") == now
 
 

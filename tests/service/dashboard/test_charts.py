@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from mild_core.inspect.histograms import Axis
-from mild_core.results import Histogram, Threshold
 from mild_service.dashboard import charts
 from mild_service.dashboard.charts import make_history_segments
 
@@ -31,12 +30,14 @@ def test_ticks_stand_at_their_values() -> None:
 
 
 def test_a_histogram_is_cut_behind_its_last_kept_bin() -> None:
-    histogram = Histogram(-2.0, 2.0, np.array([4.0, 0.0, 1.0]))
-    drawn = charts.make_distribution(histogram, Threshold("f1", 0.0, 1), 2.0)
+    histogram = {"origin": -2.0, "width": 2.0, "counts": [4.0, 0.0, 1.0]}
+    drawn = charts.make_distribution({"histogram": histogram, "threshold": {"cut": 1}}, 2.0)
+    assert drawn is not None
     assert [(bar.height, bar.kept) for bar in drawn.bars] == [(100, True), (50, False)]
     assert drawn.cut == pytest.approx(200 / 3)
     assert drawn.sample == pytest.approx(250 / 3)
-    uncut = charts.make_distribution(histogram, Threshold("f1", None, None), None)
+    uncut = charts.make_distribution({"histogram": histogram, "threshold": {"cut": None}}, None)
+    assert uncut is not None
     assert uncut.cut is uncut.sample is None
     assert all(bar.kept for bar in uncut.bars)
 

@@ -18,7 +18,7 @@ from mild_service.routes.samples import _SCORE_CHARS
 from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.evidence import Evidence
 from mild_service.selecting.memory_use import MemoryUse
-from mild_service.selecting.selections import SelectionResult
+from mild_service.selecting.round_selection import SelectionResult
 from mild_service.store import PackedEpoch, Store
 from mild_service.web import media_types
 from mild_service.web.responses import (
@@ -78,8 +78,8 @@ async def test_the_estimates_of_a_large_run_are_right(
     use = MemoryUse.of_evidence(evidence, settings.compute_workers)
     assert not use.is_small or not is_observed
     assert_estimate(use.set_bytes, await measure_peak(computer.compute(evidence)))
-    assert_estimate(use.detail_bytes, await measure_peak(computer.compute_detail(evidence)))
-    _, selection = await computer.compute_detail(evidence)
+    assert_estimate(use.detail_bytes, await measure_peak(computer.compute_details(evidence)))
+    selection = await computer.compute_details(evidence)
     assert_estimate(use.table_bytes, await measure_peak(build_table(computer, evidence, selection)))
     await computer.aclose()
 
