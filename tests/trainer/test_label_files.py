@@ -155,7 +155,7 @@ def test_the_column_is_named_where_there_are_several(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no column 'worst', only clean_label"):
         replace_labels(make_data(), f"{path}:worst", is_noise=True)
     torch.save({"clean_label": np.roll(TRUE, 1), "worse_label": NOISY}, path)
-    with pytest.raises(DataError, match="its clean_label differs from the labels of pets at 12 of 12 samples"):
+    with pytest.raises(DataError, match="its clean labels differ from the labels of pets at 12 of 12 samples"):
         replace_labels(make_data(), f"{path}:worse_label", is_noise=True)
 
 

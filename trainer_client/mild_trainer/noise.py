@@ -9,7 +9,7 @@ A specification is ``none``, or a kind and a rate in 0..1, such as ``symmetric:0
 - ``asymmetric``: the most similar class. CIFAR-10: truck to automobile, bird to airplane, deer to horse, cat to
   dog and dog to cat (Patrini et al. 2017). CIFAR-100: the next class within the superclass.
 - ``cifar10n:aggre``, ``:random1`` to ``:random3``, ``:worse``, ``cifar100n:noisy``: human labels, which
-  `mild_trainer.data.human_labels` reads from a file; nothing is drawn here.
+  `mild_trainer.data.label_files` reads from their file; nothing is drawn here.
 - ``file:PATH``: labels of a file, which `mild_trainer.data.label_files` reads; nothing is drawn here.
 - ``instance``: a class that depends on the image, through a random linear map of its pixels for each true class. The
   flip rates of the samples vary around the given one (part-dependent noise, Xia et al. 2020, arXiv 2006.07836).
@@ -93,10 +93,19 @@ _TRANSITIONS: dict[str, Callable[[Labels, int, np.random.Generator], Labels]] = 
     "pairflip": _flip_to_next_class,
     "asymmetric": _flip_to_similar_class,
 }
-HUMAN_LABELS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"cifar10n": ("aggre", "random1", "random2", "random3", "worse"), "cifar100n": ("noisy",)}
+HUMAN_LABELS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "cifar10n": {
+            "aggre": "aggre_label",
+            "random1": "random_label1",
+            "random2": "random_label2",
+            "random3": "random_label3",
+            "worse": "worse_label",
+        },
+        "cifar100n": {"noisy": "noisy_label"},
+    }
 )
-"""Names of the human labels of each data set."""
+"""Column of the published file for each of the human labels of a data set (CIFAR-N, Wei et al. 2022)."""
 _INSTANCE = "instance"
 FILE = "file"
 """Kind of the labels of a file."""
@@ -161,11 +170,9 @@ def parse_noise(spec: str) -> tuple[str, float]:
     if get_label_file(spec) is not None:
         return FILE, 0.0
     if kind in HUMAN_LABELS:
-        if rate_text not in HUMAN_LABELS[kind]:
-            raise ParameterError(
-                f"noise is {spec!r}; {kind} has {', '.join(HUMAN_LABELS[kind])}, such as "
-                f"{kind}:{HUMAN_LABELS[kind][-1]}"
-            )
+        names = list(HUMAN_LABELS[kind])
+        if rate_text not in names:
+            raise ParameterError(f"noise is {spec!r}; {kind} has {', '.join(names)}, such as {kind}:{names[-1]}")
         return kind, 0.0
     try:
         rate = float(rate_text)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core.cells import ABSENT, parse_column
+from mild_trainer import noise
 from mild_trainer.data import class_labels, files
 from mild_trainer.data.dataset import Dataset
 from mild_trainer.errors import DataError
@@ -27,7 +28,9 @@ _KEYS = "key"
 _SAMPLE_COLUMNS = ("sample", "path", "id", "guid", _KEYS, "index")
 _INDEX = re.compile("0|[1-9][0-9]{0,17}")
 """A number as programs write it; 007 is none, since it may be another sample than 7."""
-_CLEAN_COLUMNS = ("clean_label", "c10_clean_label", "c100_clean_label")
+_PREFIXES = ("c10_", "c100_")
+"""Of the columns of `_HUMAN_LABELS`, a file of the labels of CIFAR-10N and CIFAR-100N."""
+_HUMAN_LABELS = "cifar-n-labels.npz"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,8 +49,8 @@ class LabelFile:
         Name of each label's sample; None if the labels are in the order of the samples.
     sample_column
         Name of the column of `samples`: ``index`` if they are indices.
-    columns
-        The other columns.
+    clean
+        The true labels, where the file has them, too.
     """
 
     path: Path
@@ -55,7 +58,7 @@ class LabelFile:
     is_absent: NDArray[np.bool_]
     samples: Sequence[str] | None
     sample_column: str
-    columns: Mapping[str, Any]
+    clean: NDArray[Any] | None
 
     def find_indices(self) -> NDArray[np.int64] | None:
         """Return the index of each label's sample, shape (n_labels,); None unless the names are numbers from 0 on."""
@@ -103,6 +106,8 @@ def read_label_file(spec: str, columns: Mapping[str, str] | None = None) -> Labe
         label_column = columns["label"]
     name = _choose_column(path, [name for name in content if name not in sample_columns], label_column)
     labels, is_absent = _read_labels(path, name, content[name])
+    clean_column = f"{next(filter(name.startswith, _PREFIXES), '')}clean_label"
+    clean = np.asarray(content[clean_column]) if clean_column in content else None
     for sample_column in sample_columns:
         samples = [str(sample).strip() for sample in content.get(sample_column, ())]
         if any(samples):
@@ -110,8 +115,29 @@ def read_label_file(spec: str, columns: Mapping[str, str] | None = None) -> Labe
                 twice = next(sample for row, sample in enumerate(samples) if rows[sample] != row)
                 raise DataError(f"{path}: {sample_column} {twice!r} is there twice; give each sample one label")
             by_index = sample_column == _KEYS and set(samples) == set(map(str, range(len(samples))))
-            return LabelFile(path, labels, is_absent, samples, "index" if by_index else sample_column, content)
-    return LabelFile(path, labels, is_absent, None, "", content)
+            return LabelFile(path, labels, is_absent, samples, "index" if by_index else sample_column, clean)
+    return LabelFile(path, labels, is_absent, None, "", clean)
+
+
+def find_noisy_labels(spec: str, data_dir: Path | None) -> str | None:
+    """Return the file, and its column, of the labels that a specification of noise names; None where they are drawn.
+
+    Human labels (CIFAR-N, Wei et al. 2022, arXiv 2110.12088) are in `data_dir`, in the published ``CIFAR-10_human.pt``
+    or ``CIFAR-100_human.pt``, or in an ``.npz`` whose columns begin with ``c10_`` and ``c100_``.
+    """
+    kind, _, name = spec.partition(":")
+    if kind not in noise.HUMAN_LABELS:
+        return noise.get_label_file(spec)
+    folder, number, column = files.check_folder(data_dir, kind), kind[5:-1], noise.HUMAN_LABELS[kind][name]
+    published = folder / f"CIFAR-{number}_human.pt"
+    if published.exists():
+        return f"{published}:{column}"
+    if (folder / _HUMAN_LABELS).exists():
+        return f"{folder / _HUMAN_LABELS}:c{number}_{column}"
+    raise DataError(
+        f"{folder} holds no labels that people gave; put {published.name} of http://noisylabels.com, or "
+        f"{_HUMAN_LABELS}, into --data-dir"
+    )
 
 
 def replace_labels(data: Dataset, spec: str, *, is_noise: bool) -> Dataset:
@@ -271,16 +297,14 @@ def _match_samples(data: Dataset, samples: Sequence[str], label_file: LabelFile)
 
 def _check_clean_labels(data: Dataset, label_file: LabelFile) -> None:
     """Raise DataError if the file has the true labels, too, and they are not those of the data set."""
-    for name in _CLEAN_COLUMNS:
-        if name in label_file.columns:
-            clean = np.asarray(label_file.columns[name])
-            true_labels = data.y_train if data.y_train_clean is None else data.y_train_clean
-            if clean.shape == true_labels.shape and (n_other := int((clean != true_labels).sum())):
-                raise DataError(
-                    f"{label_file.path}: its {name} differs from the labels of {data.name} at {n_other:,} of "
-                    f"{data.n_samples:,} samples, so it belongs to other samples or another order; give "
-                    "the file of this data set"
-                )
+    true_labels = data.y_train if data.y_train_clean is None else data.y_train_clean
+    clean = label_file.clean
+    if clean is not None and clean.shape == true_labels.shape and (n_other := int((clean != true_labels).sum())):
+        raise DataError(
+            f"{label_file.path}: its clean labels differ from the labels of {data.name} at {n_other:,} of "
+            f"{data.n_samples:,} samples, so it belongs to other samples or another order; give the file of this data "
+            "set"
+        )
 
 
 def _number_labels(data: Dataset, path: Path, labels: class_labels.RawLabels) -> NDArray[np.int64]:

@@ -1,8 +1,7 @@
 """Preparation of the training data: reads the data set, takes a subset, and applies label noise."""
 
 from mild_trainer import data as datasets
-from mild_trainer import noise
-from mild_trainer.data import ClassFilter, Dataset, download, human_labels, imbalance, label_files
+from mild_trainer.data import ClassFilter, Dataset, download, imbalance, label_files
 from mild_trainer.settings import TrainSettings
 
 
@@ -17,10 +16,8 @@ def prepare_dataset(settings: TrainSettings, data: Dataset) -> Dataset:
     """Return the data set that a training uses: with human labels, a subset, and label noise, as the settings say."""
     if settings.labels is not None:
         data = label_files.replace_labels(data, str(settings.labels), is_noise=False)
-    if (path := noise.get_label_file(settings.noise)) is not None:
+    if (path := label_files.find_noisy_labels(settings.noise, settings.data_dir)) is not None:
         data = label_files.replace_labels(data, path, is_noise=True)
-    elif human_labels.is_human_noise(settings.noise):
-        data = human_labels.apply_human_labels(data, settings.noise, settings.data_dir)
     if settings.limit:
         data = data.take_balanced(settings.limit, settings.seed)
     data = imbalance.make_imbalanced(data, settings.imbalance, settings.seed)
