@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
+from mild_client import MildClient
+from mild_client.backends import sync as spools
 from mild_client.commands import format_command
 from mild_core.fields import check_fields
 from mild_core.log_columns import parse_class_names, parse_columns
@@ -20,16 +23,15 @@ from mild_trainer.clean_set import CleanSet, check_set_path, fetch_clean_set
 from mild_trainer.data import guess_dataset
 from mild_trainer.errors import DataError
 from mild_trainer.job import BackendOptions, Job
-from mild_trainer.options import exit_on_error
 from mild_trainer.out_folder import choose_out_folder
 from mild_trainer.review import review_list
-from mild_trainer.settings import TrainSettings
+from mild_trainer.settings import MODEL_FORMS, TrainSettings
 
 if TYPE_CHECKING:
-    from mild_client.backends.sync import RefusedAction
     from mild_trainer.review.review_runs import ReviewedRun
 
 app = typer.Typer(
+    cls=o.CommandGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -75,17 +77,16 @@ def train(
     help_all: o.HelpAll = False,
 ) -> None:
     """Train over rounds on labels that are partly wrong; what is not given has the data set's own default."""
-    with exit_on_error():
-        settings.setdefault("dataset", guess_dataset(settings.get("data_dir")))
-        resolved = TrainSettings.for_dataset(**settings, selection=SelectionOptions(**selection))
-        backend_options = (
-            BackendOptions(url, local, mode == "offline", api_key, spool_bytes)
-            if mode != "disabled"
-            else BackendOptions(local=True)
-        )
-        folder = choose_out_folder(out, Path("runs/train"), resume)
-        with o.explain_interruption(context, folder):
-            Job(resolved, folder, backend_options, run_id, resume, frozenset(settings)).run(Console())
+    settings.setdefault("dataset", guess_dataset(settings.get("data_dir")))
+    resolved = TrainSettings.for_dataset(**settings, selection=SelectionOptions(**selection))
+    backend_options = (
+        BackendOptions(url, local, mode == "offline", api_key, spool_bytes)
+        if mode != "disabled"
+        else BackendOptions(local=True)
+    )
+    folder = choose_out_folder(out, Path("runs/train"), resume)
+    with o.explain_interruption(context, folder):
+        Job(resolved, folder, backend_options, run_id, resume, frozenset(settings)).run(Console())
 
 
 @app.command()
@@ -105,8 +106,7 @@ def features(
         str,
         typer.Option(
             "--model",
-            help="The network: MODULE:FUNCTION that returns a torch module, a file of TorchScript (.pt), torch.export "
-            "(.pt2) or ONNX (.onnx), or a folder of transformers. Nothing is downloaded.",
+            help=f"The network: {MODEL_FORMS}. Nothing is downloaded.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The file to write, an .npz.")] = Path("features.npz"),
@@ -139,22 +139,13 @@ def features(
     settings: dict[str, Any],
 ) -> None:
     """Turn images into features by a network of yours, for `mild train --dataset features`."""
-    with exit_on_error():
-        from mild_trainer import feature_extraction
+    from mild_trainer import feature_extraction
 
-        settings.setdefault("dataset", guess_dataset(images))
-        check_fields(TrainSettings(**settings))
-        options = feature_extraction.ExtractionOptions(
-            data_dir=images,
-            model=model,
-            out=out,
-            image_size=image_size or 0,
-            mean=feature_extraction.parse_channels("--mean", mean),
-            std=feature_extraction.parse_channels("--std", std),
-            batch_size=batch_size,
-            **settings,
-        )
-        feature_extraction.extract_features(options, Console())
+    settings.setdefault("dataset", guess_dataset(images))
+    resolved = TrainSettings(data_dir=images, image_size=image_size or 0, **settings)
+    check_fields(resolved)
+    channels = feature_extraction.parse_channels("--mean", mean), feature_extraction.parse_channels("--std", std, 0)
+    feature_extraction.extract_features(resolved, model, out, Console(), batch_size, *channels)
 
 
 @app.command(name="presets")
@@ -182,21 +173,20 @@ def demo(
     resume: o.Resume = False,
 ) -> None:
     """Break 40% of the labels of real handwritten digits, and find them: about a minute on two cores."""
-    with exit_on_error():
-        resolved = TrainSettings.for_dataset(**{**_DEMO, **settings})
-        folder = choose_out_folder(out, Path("runs/demo"), resume)
-        with o.explain_interruption(context, folder):
-            Job(resolved, folder, BackendOptions(url, local, api_key=api_key), run_id, resume).run(Console())
-        if url is None and not local:
-            serve_command = format_command(
-                "mild-service", "serve", "--embedded", "--data-dir", folder / "service" / "store"
-            )
-            Console().print(
-                f"To look at the run in a browser, start its service, then open the address:\n"
-                f"    {serve_command}\n    http://127.0.0.1:8000",
-                highlight=False,
-                soft_wrap=True,
-            )
+    resolved = TrainSettings.for_dataset(**{**_DEMO, **settings})
+    folder = choose_out_folder(out, Path("runs/demo"), resume)
+    with o.explain_interruption(context, folder):
+        Job(resolved, folder, BackendOptions(url, local, api_key=api_key), run_id, resume).run(Console())
+    if url is None and not local:
+        serve_command = format_command(
+            "mild-service", "serve", "--embedded", "--data-dir", folder / "service" / "store"
+        )
+        Console().print(
+            f"To look at the run in a browser, start its service, then open the address:\n"
+            f"    {serve_command}\n    http://127.0.0.1:8000",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 _SetOut: TypeAlias = Annotated[
@@ -243,14 +233,13 @@ def select(
     from mild_trainer.file_selection import select_from_file
     from mild_trainer.recorded_bits import FileSource
 
-    with exit_on_error():
-        if out is not None:
-            check_set_path(out, sources=[file, *([labels] if labels else [])])
-        source = FileSource(file, parse_columns(columns, "--columns"), labels, samples_by, samples_first)
-        result, clean_set, description = select_from_file(source, SelectionOptions(**selection), plot)
-        if description:
-            typer.echo(description, err=True)
-        _print_selection(result, clean_set, out)
+    if out is not None:
+        check_set_path(out, sources=[file, *([labels] if labels else [])])
+    source = FileSource(file, parse_columns(columns, "--columns"), labels, samples_by, samples_first)
+    result, clean_set, description = select_from_file(source, SelectionOptions(**selection), plot)
+    if description:
+        typer.echo(description, err=True)
+    _print_selection(result, clean_set, out)
 
 
 def _print_selection(selection: dict[str, Any], clean_set: CleanSet, out: Path | None) -> None:
@@ -321,12 +310,11 @@ def push(
     ] = None,
 ) -> None:
     """Send a prediction log to a run, and print what became of its epochs, as JSON."""
-    from mild_client import MildClient
     from mild_client.logs import CARTOGRAPHY
     from mild_trainer.recorded_bits import FileSource
     from mild_trainer.service_runs import create_run
 
-    with exit_on_error(), MildClient(url, api_key=api_key) as client:
+    with MildClient(url, api_key=api_key) as client:
         names: Sequence[str] | None = class_names and parse_class_names(class_names, "--class-names")
         source = FileSource(file, parse_columns(columns, "--columns"), samples_by=samples_by)
         if create:
@@ -354,10 +342,9 @@ def runs(
     limit: Annotated[int, typer.Option("--limit", min=1, help="Most runs in the list.")] = 50,
 ) -> None:
     """List the runs of a service, newest first."""
-    from mild_client import MildClient
     from mild_trainer import service_runs
 
-    with exit_on_error(), MildClient(url, api_key=api_key) as client:
+    with MildClient(url, api_key=api_key) as client:
         table = service_runs.build_runs_table(client, limit)
         if table.row_count:
             Console().print(table)
@@ -381,14 +368,11 @@ def get(
 
     Options of the selection replace those of the run, and change nothing at the service.
     """
-    from mild_client import MildClient
-
-    with exit_on_error():
-        if out is not None:
-            check_set_path(out)
-        with MildClient(url, api_key=api_key) as client:
-            answer, clean_set = fetch_clean_set(client, run, which, selection)
-        _print_selection(answer, clean_set, out)
+    if out is not None:
+        check_set_path(out)
+    with MildClient(url, api_key=api_key) as client:
+        answer, clean_set = fetch_clean_set(client, run, which, selection)
+    _print_selection(answer, clean_set, out)
 
 
 @app.command()
@@ -402,16 +386,14 @@ def finish(
     out: _SetOut = None,
 ) -> None:
     """Finish the open round of a run and the run itself, and print the clean set, as JSON."""
-    from mild_client import MildClient
     from mild_trainer.service_runs import finish_run
 
-    with exit_on_error():
-        if out is not None:
-            check_set_path(out)
-        with MildClient(url, api_key=api_key) as client:
-            number = finish_run(client, run, allow_gaps=allow_gaps)["round"]
-            selection, clean_set = fetch_clean_set(client, run, number)
-        _print_selection(selection, clean_set, out)
+    if out is not None:
+        check_set_path(out)
+    with MildClient(url, api_key=api_key) as client:
+        number = finish_run(client, run, allow_gaps=allow_gaps)["round"]
+        selection, clean_set = fetch_clean_set(client, run, number)
+    _print_selection(selection, clean_set, out)
 
 
 @app.command()
@@ -424,10 +406,9 @@ def report(
     """Write one page of a run: its rounds, its data map, and the samples whose labels look wrong, with pictures."""
     from mild_trainer.report.report import write_run_report
 
-    with exit_on_error():
-        if out.suffix.lower() not in (".html", ".htm"):
-            raise DataError(f"the page {out} ends in {out.suffix!r}; give a file that ends in .html")
-        typer.echo(f"Written: {write_run_report(run, url, api_key, out)}")
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise DataError(f"the page {out} ends in {out.suffix!r}; give a file that ends in .html")
+    typer.echo(f"Written: {write_run_report(run, url, api_key, out)}")
 
 
 @app.command()
@@ -468,7 +449,7 @@ def review(
     """List the samples that people should check, as CSV; with --marks, take in what they found and measure the set."""
     from mild_trainer.review.review_runs import open_reviewed_run
 
-    with exit_on_error(), open_reviewed_run(run, url, api_key) as reviewed:
+    with open_reviewed_run(run, url, api_key) as reviewed:
         if set_out is not None:
             check_set_path(set_out)
         if marks is not None:
@@ -565,56 +546,45 @@ def sync(
     drop: Annotated[bool, typer.Option("--drop", help="With --refused: delete it, for good.")] = False,
 ) -> None:
     """Send what trainings have kept while the service was away; exit with 1 if anything is refused or left."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from mild_client.backends import sync as spools
-
     if ((again or drop) and (not refused or again == drop)) or (refused and dry_run):
         raise typer.BadParameter("--again and --drop go with --refused, one at a time; --dry-run goes without it")
     if refused:
         _handle_refused(folder, "send" if again else "drop" if drop else None, url, api_key)
         return
-    with exit_on_error():
-        results = list(spools.inspect_spools(folder) if dry_run else spools.sync_spools(folder, url, api_key))
-        if not results:
-            typer.echo(f"{folder}: no spool is in it or below, so there is nothing to send")
-            return
-        table = Table("run", "sent", "refused", "left", "bytes left", "spool")
-        for result in results:
-            numbers = (result.n_sent, result.n_refused, result.n_unsent, result.n_unsent_bytes)
-            table.add_row(
-                result.run_id, *map(str, numbers), str(result.folder), style=None if result.is_done else "yellow"
+    results = list(spools.inspect_spools(folder) if dry_run else spools.sync_spools(folder, url, api_key))
+    if not results:
+        typer.echo(f"{folder}: no spool is in it or below, so there is nothing to send")
+        return
+    table = Table("run", "sent", "refused", "left", "bytes left", "spool")
+    for result in results:
+        numbers = (result.n_sent, result.n_refused, result.n_unsent, result.n_unsent_bytes)
+        table.add_row(result.run_id, *map(str, numbers), str(result.folder), style=None if result.is_done else "yellow")
+    Console().print(table)
+    for result in results:
+        if result.problem:
+            typer.echo(f"{result.folder}: {result.problem}", err=True)
+        if result.n_refused:
+            typer.echo(
+                f"{result.folder / 'refused'} has what was refused; see why with: "
+                f"{format_command('mild', 'sync', result.folder, '--refused')}",
+                err=True,
             )
-        Console().print(table)
-        for result in results:
-            if result.problem:
-                typer.echo(f"{result.folder}: {result.problem}", err=True)
-            if result.n_refused:
-                typer.echo(
-                    f"{result.folder / 'refused'} has what was refused; see why with: "
-                    f"{format_command('mild', 'sync', result.folder, '--refused')}",
-                    err=True,
-                )
-        if not dry_run and not all(result.is_done for result in results):
-            raise typer.Exit(1)
+    if not dry_run and not all(result.is_done for result in results):
+        raise typer.Exit(1)
 
 
-def _handle_refused(folder: Path, action: "RefusedAction | None", url: str | None, api_key: str | None) -> None:
+def _handle_refused(folder: Path, action: spools.RefusedAction | None, url: str | None, api_key: str | None) -> None:
     """List, send or drop refused records, a line each; exit with 1 if any is left."""
-    from mild_client.backends import sync as spools
-
-    with exit_on_error():
-        n_left = n_records = 0
-        for result in spools.handle_refused(folder, action, url, api_key):
-            n_records += 1
-            n_left += not result.is_sent and action != "drop"
-            outcome = "sent" if result.is_sent else "dropped" if action == "drop" else "refused"
-            typer.echo(f"{result.run_id}: {outcome} {result.path}" + (f": {result.reason}" if result.reason else ""))
-        if not n_records:
-            typer.echo(f"{folder}: nothing that was refused is in it or below")
-        if n_left:
-            raise typer.Exit(1)
+    n_left = n_records = 0
+    for result in spools.handle_refused(folder, action, url, api_key):
+        n_records += 1
+        n_left += not result.is_sent and action != "drop"
+        outcome = "sent" if result.is_sent else "dropped" if action == "drop" else "refused"
+        typer.echo(f"{result.run_id}: {outcome} {result.path}" + (f": {result.reason}" if result.reason else ""))
+    if not n_records:
+        typer.echo(f"{folder}: nothing that was refused is in it or below")
+    if n_left:
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -1,8 +1,10 @@
 """Extraction of features: runs the images of a data set through a network, batch by batch, into a file."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -15,60 +17,45 @@ from mild_client.commands import format_command
 from mild_trainer.data import ClassFilter, open_images
 from mild_trainer.data.feature_files import check_feature_path, write_features
 from mild_trainer.errors import DataError
-from mild_trainer.feature_models import FeatureModel, describe_failure, load_model, pool_features
-from mild_trainer.settings import DatasetName, DeviceName
+from mild_trainer.feature_models import FeatureModel, describe_failure, is_out_of_memory, load_model, pool_features
+from mild_trainer.settings import TrainSettings
 from mild_trainer.training.engine import choose_device
 
+Channels: TypeAlias = tuple[float, ...]
+"""A number for each of red, green and blue."""
 DEFAULT_SIDE = 224
 """Height and width of images for networks that say none: what most public ones were trained on."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExtractionOptions:
-    """What to extract features of, and how.
-
-    Attributes
-    ----------
-    dataset
-        Name of the data set.
-    data_dir
-        Its folder or file.
-    model
-        The network, as `load_model` takes it.
-    out
-        The ``.npz`` file to write.
-    classes, limit, seed
-        As those of a training.
-    image_size
-        Height and width that images are brought to; 0 for what the network says, else 224.
-    mean, std
-        What images are standardised by, as three numbers of the values 0..1; None for what the network says.
-    batch_size
-        Number of images at a time.
-    device, threads
-        Where to compute, and number of processor threads; 0 for torch's choice.
-    """
-
-    dataset: DatasetName
-    data_dir: Path | None
-    model: str
-    out: Path
-    classes: str = "all"
-    limit: int = 0
-    seed: int = 0
-    image_size: int = 0
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    batch_size: int = 32
-    device: DeviceName = "auto"
-    threads: int = 0
-
-
-def extract_features(options: ExtractionOptions, console: Console) -> None:
+def extract_features(
+    settings: TrainSettings,
+    model_name: str,
+    out: Path,
+    console: Console,
+    batch_size: int = 32,
+    mean: Channels | None = None,
+    std: Channels | None = None,
+) -> None:
     """Write the features of a data set's images, and print what was read and written.
 
     Images are read, and features written, in batches, so that only published data sets and ``.npz`` files are in memory
     as a whole.
+
+    Parameters
+    ----------
+    settings
+        Data set, classes, limit and seed, as those of a training, device and threads; and the height and width that
+        images are brought to, 0 for what the network says, else 224.
+    model_name
+        The network, as `load_model` takes it.
+    out
+        The ``.npz`` file to write.
+    console
+        Where to print.
+    batch_size
+        Number of images at a time, unless the network says it.
+    mean, std
+        What images are standardised by, as three numbers of the values 0..1; None for what the network says.
 
     Raises
     ------
@@ -80,37 +67,36 @@ def extract_features(options: ExtractionOptions, console: Console) -> None:
     ParameterError
         If the device is not available.
     """
-    check_feature_path(options.out)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    device = torch.device(choose_device(options.device))
-    model = load_model(options.model, device)
-    side = options.image_size or model.side or DEFAULT_SIDE
-    source = open_images(options.dataset, options.data_dir, ClassFilter(options.classes, side)).take(
-        options.limit, options.seed
+    check_feature_path(out)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = torch.device(choose_device(settings.device))
+    model = load_model(model_name, device)
+    side = settings.image_size or model.side or DEFAULT_SIDE
+    source = open_images(settings.dataset, settings.data_dir, ClassFilter(settings.classes, side)).take(
+        settings.limit, settings.seed
     )
     data = source.data
     for note in data.notes:
         console.print(note, highlight=False, soft_wrap=True)
-    mean, std = options.mean or model.mean, options.std or model.std
-    preparation = _Preparation(side, _to_channels(mean, device), _to_channels(std, device))
+    preparation = _Preparation(side, _to_channels(mean or model.mean, device), _to_channels(std or model.std, device))
     n_images = data.n_samples + len(data.y_test)
     columns = (TextColumn("features"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=n_images)
 
         def iter_blocks() -> Iterator[tuple[str, NDArray[np.float32]]]:
-            for name, images in source.iter_batches(model.batch_size or options.batch_size):
-                yield name, compute_features(model, preparation(images), options.model)
+            for name, images in source.iter_batches(model.batch_size or batch_size):
+                yield name, compute_features(model, preparation, images, model_name)
                 progress.advance(task, len(images))
 
-        n_features = write_features(options.out, data, iter_blocks())
+        n_features = write_features(out, data, iter_blocks())
     for note in source.describe_conversions():
         console.print(note, highlight=False, soft_wrap=True)
     test = f" and {len(data.y_test):,} test" if len(data.y_test) else ""
-    command = format_command("mild", "train", "--dataset", "features", "--data-dir", options.out)
+    command = format_command("mild", "train", "--dataset", "features", "--data-dir", out)
     console.print(
-        f"{options.out}: {n_features:,} features of {data.n_samples:,} training{test} images of {side}x{side} pixels. "
+        f"{out}: {n_features:,} features of {data.n_samples:,} training{test} images of {side}x{side} pixels. "
         f"Next: {command}",
         highlight=False,
         soft_wrap=True,
@@ -118,8 +104,10 @@ def extract_features(options: ExtractionOptions, console: Console) -> None:
 
 
 @torch.inference_mode()
-def compute_features(model: FeatureModel, images: Tensor, name: str) -> NDArray[np.float32]:
-    """Return the features of standardised images, shape (n_images, n_features).
+def compute_features(
+    model: FeatureModel, preparation: "_Preparation", images: NDArray[np.uint8], name: str
+) -> NDArray[np.float32]:
+    """Return the features of images, shape (n_images, n_features).
 
     Networks that take one number of images only get copies of the last one; their features are left out.
 
@@ -129,15 +117,27 @@ def compute_features(model: FeatureModel, images: Tensor, name: str) -> NDArray[
         If the network does not take the images, or gives no features; `name` is its name in the message.
     """
     n_images = len(images)
-    if model.batch_size and n_images < model.batch_size:
-        images = torch.cat([images, images[-1:].expand(model.batch_size - n_images, -1, -1, -1)])
+    n_rows = max(n_images, model.batch_size or 0)
+    shape = (n_rows, 3, preparation.side, preparation.side)
     try:
-        outputs = model.compute(images)
+        prepared = preparation(images)
+        if n_images < n_rows:
+            prepared = torch.cat([prepared, prepared[-1:].expand(n_rows - n_images, -1, -1, -1)])
+        outputs = model.compute(prepared)
+    except DataError:
+        raise
     except Exception as error:  # libraries and own networks raise anything
-        raise DataError(
-            f"--model {name} does not take images of shape {tuple(images.shape)} ({describe_failure(error)}); "
-            "give the --image-size that it was made for"
-        ) from error
+        if is_out_of_memory(error):
+            problem, remedy = "has not enough memory for", "give a smaller --batch-size or --image-size"
+        elif model.side == preparation.side:
+            problem, remedy = (
+                "fails on",
+                "its size is the one that the network names, so look for the cause in the network",
+            )
+        else:
+            problem, remedy = "does not take", "give the --image-size that it was made for"
+        reason = describe_failure(error)
+        raise DataError(f"--model {name} {problem} images of shape {shape} ({reason}); {remedy}") from error
     try:
         features: NDArray[np.float32] = pool_features(outputs).cpu().numpy()
     except DataError:
@@ -146,10 +146,8 @@ def compute_features(model: FeatureModel, images: Tensor, name: str) -> NDArray[
         raise DataError(
             f"--model {name} gives what is no dense array ({describe_failure(error)}); make it return a dense tensor"
         ) from error
-    if len(features) != len(images):
-        raise DataError(
-            f"--model {name} gives {len(features)} rows for {len(images)} images; make it return one for each"
-        )
+    if len(features) != n_rows:
+        raise DataError(f"--model {name} gives {len(features)} rows for {n_rows} images; make it return one for each")
     return features[:n_images]
 
 
@@ -171,13 +169,13 @@ class _Preparation:
         return (values.expand(-1, 3, -1, -1) - self.mean) / self.std
 
 
-def _to_channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+def _to_channels(values: Channels, device: torch.device) -> Tensor:
     """Return a number for each channel as a tensor that broadcasts over images."""
     return torch.tensor(values, device=device).view(1, -1, 1, 1)
 
 
-def parse_channels(option: str, text: str | None) -> tuple[float, ...] | None:
-    """Return one number, or three with commas between them, as three; None for None.
+def parse_channels(option: str, text: str | None, low: float = -math.inf) -> Channels | None:
+    """Return one number, or three with commas between them, all above `low`, as three; None for None.
 
     Raises
     ------
@@ -190,6 +188,9 @@ def parse_channels(option: str, text: str | None) -> tuple[float, ...] | None:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = ()
-    if len(values) not in (1, 3) or not all(np.isfinite(values)):
-        raise DataError(f"{option} is {text!r}; give one number, or one for red, green and blue: 0.485,0.456,0.406")
+    if len(values) not in (1, 3) or not all(low < value < math.inf for value in values):
+        limit = "" if low == -math.inf else f" above {low:g}"
+        raise DataError(
+            f"{option} is {text!r}; give one number{limit}, or one for red, green and blue: 0.485,0.456,0.406"
+        )
     return values * (3 // len(values))

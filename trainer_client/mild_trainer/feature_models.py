@@ -20,13 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mild_trainer.errors import DataError, TrainerError
+from mild_trainer.settings import MODEL_FORMS
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the values 0..1 of red, green and blue in ImageNet, by which most public networks standardise images."""
-FORMS = (
-    "MODULE:FUNCTION that returns a torch module (MODULE.py in this folder, or installed), a file of TorchScript "
-    "(.pt), torch.export (.pt2) or ONNX (.onnx), or a folder of transformers"
-)
 _TORCH_SUFFIXES = (".pt", ".pth", ".ts", ".torchscript")
 
 
@@ -59,7 +56,7 @@ def load_model(model: str, device: torch.device) -> FeatureModel:
     Parameters
     ----------
     model
-        One of `FORMS`.
+        One of `MODEL_FORMS`.
     device
         Where to compute; ONNX files choose for themselves.
     """
@@ -76,7 +73,7 @@ def load_model(model: str, device: torch.device) -> FeatureModel:
             return FeatureModel(_to_device(_call_loader(path, lambda: _load_torchscript(path)), device))
     elif ":" in model:
         return FeatureModel(_to_device(_call_function(model), device))
-    raise DataError(f"--model {model} is {'no model file' if path.exists() else 'not there'}; give {FORMS}")
+    raise DataError(f"--model {model} is {'no model file' if path.exists() else 'not there'}; give {MODEL_FORMS}")
 
 
 def pool_features(outputs: Any) -> Tensor:
@@ -112,13 +109,18 @@ def _call_loader(model: object, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except Exception as error:
-        raise DataError(f"--model {model} cannot be loaded ({describe_failure(error)}); give {FORMS}") from error
+        raise DataError(f"--model {model} cannot be loaded ({describe_failure(error)}); give {MODEL_FORMS}") from error
 
 
 def describe_failure(error: Exception) -> str:
     """Return the first line of an error of a library or of somebody's own function."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else "no reason is given"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an error says that memory is short, of the machine or of a device."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def _call_function(model: str) -> Any:
@@ -128,7 +130,7 @@ def _call_function(model: str) -> Any:
         sys.path.insert(0, "")
     function = getattr(_call_loader(model, lambda: importlib.import_module(module_name)), function_name, None)
     if function is None:
-        raise DataError(f"--model {model}: {module_name} has no function {function_name!r}; give {FORMS}")
+        raise DataError(f"--model {model}: {module_name} has no function {function_name!r}; give {MODEL_FORMS}")
     if isinstance(function, nn.Module) or not callable(function):
         kind = type(function).__name__
         raise DataError(f"--model {model} is no function but {kind}; name a function that returns a torch module")

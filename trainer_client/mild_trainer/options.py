@@ -55,6 +55,15 @@ def exit_on_error() -> Iterator[None]:
         raise typer.Exit(2) from error
 
 
+class CommandGroup(typer.core.TyperGroup):
+    """Commands that print an error as one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with exit_on_error():
+            return super().invoke(ctx)
+
+
 @dataclass(frozen=True, slots=True)
 class FieldOptions:
     """Group of options generated from the fields of a dataclass, for `expand_options`.
@@ -139,16 +148,11 @@ def expand_options(**groups: FieldOptions) -> Callable[[Callable[..., None]], Ca
     return decorate
 
 
-def _make_option(
-    variable: str, text: str, panel: str, flag: str | None = None, default: bool | str = True
-) -> typer.models.OptionInfo:
-    """Make an option of the environment variable ``MILD_<variable>``, whose flag has the same name by default."""
+def _make_option(variable: str, text: str, default: bool | str = True, **options: Any) -> typer.models.OptionInfo:
+    """Make an option whose flag and environment variable, ``MILD_<variable>``, have the same name."""
+    flag = f"--{variable.lower().replace('_', '-')}"
     option: typer.models.OptionInfo = typer.Option(
-        flag or f"--{variable.lower().replace('_', '-')}",
-        envvar=f"MILD_{variable}",
-        help=text,
-        rich_help_panel=panel,
-        show_default=default,
+        flag, envvar=f"MILD_{variable}", help=text, show_default=default, **options
     )
     return option
 
@@ -156,31 +160,29 @@ def _make_option(
 def _apply_preset(context: typer.Context, name: str | None) -> str | None:
     """Use the settings of a preset as defaults, which options and environment variables override."""
     if name is not None:
-        with exit_on_error():
-            context.default_map = {**(context.default_map or {}), **presets.find_preset(name).option_values}
+        context.default_map = {**(context.default_map or {}), **presets.find_preset(name).option_values}
     return name
 
 
 Preset: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        "--preset",
-        envvar="MILD_PRESET",
-        help="Take the settings of a name from `mild presets` where nothing else is given.",
-        show_default=False,
+    _make_option(
+        "PRESET",
+        "Take the settings of a name from `mild presets` where nothing else is given.",
+        default=False,
         rich_help_panel=DATA,
         is_eager=True,
         callback=_apply_preset,
     ),
 ]
+_make_run_option = functools.partial(_make_option, rich_help_panel=_RUN)
 Url: TypeAlias = Annotated[
-    str | None, _make_option("URL", "Address of a running service; without it an embedded one is started.", _RUN)
+    str | None, _make_run_option("URL", "Address of a running service; without it an embedded one is started.")
 ]
 SyncUrl: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--url", envvar="MILD_URL", help="The service; without it, for each run the one it was recorded for."),
+    str | None, _make_option("URL", "The service; without it, for each run the one it was recorded for.")
 ]
-ServiceUrl: TypeAlias = Annotated[str, typer.Option("--url", envvar="MILD_URL", help="Address of the service.")]
+ServiceUrl: TypeAlias = Annotated[str, _make_option("URL", "Address of the service.")]
 SamplesByOption: TypeAlias = Annotated[
     SamplesBy | None,
     typer.Option("--samples-by", help="Whether the log names samples by ids or by indices, where both may be meant."),
@@ -196,43 +198,36 @@ ColumnsOption: TypeAlias = Annotated[
 ]
 ModeOption: TypeAlias = Annotated[
     Mode,
-    _make_option(
-        "MODE", "online; offline: record for `mild sync`, without a service; disabled: the same as --local.", _RUN
+    _make_run_option(
+        "MODE", "online; offline: record for `mild sync`, without a service; disabled: the same as --local."
     ),
 ]
 SpoolBytes: TypeAlias = Annotated[
-    int | None, _make_option("SPOOL_BYTES", "Most bytes to keep for a service that is away.", _RUN, default="10 GiB")
+    int | None, _make_run_option("SPOOL_BYTES", "Most bytes to keep for a service that is away.", default="10 GiB")
 ]
 ApiKey: TypeAlias = Annotated[
     str | None,
-    typer.Option(
-        "--api-key",
-        envvar="MILD_API_KEY",
-        help="Key for the service at --url; in the variable other users of this machine do not see it.",
-        show_default=False,
-        rich_help_panel=_RUN,
+    _make_run_option(
+        "API_KEY",
+        "Key for the service at --url; in the variable other users of this machine do not see it.",
+        default=False,
     ),
 ]
-Local: TypeAlias = Annotated[
-    bool,
-    typer.Option("--local", envvar="MILD_LOCAL", help="Select in this process, with no service.", rich_help_panel=_RUN),
-]
+Local: TypeAlias = Annotated[bool, _make_run_option("LOCAL", "Select in this process, with no service.")]
 RunId: TypeAlias = Annotated[
-    str | None, _make_option("RUN_ID", "The run's name at the service; drawn from the time without it.", _RUN)
+    str | None, _make_run_option("RUN_ID", "The run's name at the service; drawn from the time without it.")
 ]
-_OUT = "Folder for the set, the report and checkpoints, one for each training."
-Out: TypeAlias = Annotated[
-    Path | None, _make_option("OUT", _OUT, _RUN, default="runs/train, or the next of runs/train-2, …")
-]
-DemoOut: TypeAlias = Annotated[
-    Path | None, _make_option("OUT", _OUT, _RUN, default="runs/demo, or the next of runs/demo-2, …")
-]
-Resume: TypeAlias = Annotated[
-    bool,
-    typer.Option(
-        "--resume", envvar="MILD_RESUME", help="Go on from the checkpoint in the out folder.", rich_help_panel=_RUN
-    ),
-]
+
+
+def _make_out_option(default: str) -> typer.models.OptionInfo:
+    """Make the option of the folder of a training, by default `default`, or the next free one."""
+    text = "Folder for the set, the report and checkpoints, one for each training."
+    return _make_run_option("OUT", text, default=f"{default}, or the next of {default}-2, …")
+
+
+Out: TypeAlias = Annotated[Path | None, _make_out_option("runs/train")]
+DemoOut: TypeAlias = Annotated[Path | None, _make_out_option("runs/demo")]
+Resume: TypeAlias = Annotated[bool, _make_run_option("RESUME", "Go on from the checkpoint in the out folder.")]
 
 
 FIRST_PAGE = ("dataset", "data_dir", "labels", "noise", "model", "epochs", "rounds", "local", "out", "resume")

@@ -27,6 +27,12 @@ DataOn: TypeAlias = Literal["auto", "device", "host"]
 HEADS: tuple[ModelName, ...] = ("linear", "mlp")
 """Networks for features; the others are for images."""
 
+MODEL_FORMS = (
+    "MODULE:FUNCTION that returns a torch module (MODULE.py in this folder, or installed), a file of TorchScript "
+    "(.pt), torch.export (.pt2) or ONNX (.onnx), or a folder of transformers"
+)
+"""Networks that turn images into features."""
+
 DATA, TRAINING = "Data", "Training"
 """Groups of settings in the help of the command line."""
 
