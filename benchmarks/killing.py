@@ -1,7 +1,6 @@
 """A training in a process of its own that is killed with signal 9, and goes on, until it gets to its end."""
 
 import contextlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -82,5 +81,5 @@ def train(arguments: Sequence[str], resume: bool = False) -> None:
 
 def _ended(out: Path, n_kills: int) -> Ended:
     stored = torch.load(out / "checkpoint.pt", map_location="cpu", weights_only=True)
-    sets = [record["selected"] for record in json.loads(stored["rounds"])]
+    sets = [record["selected"] for record in stored["rounds"]]
     return Ended(sets, (out / "model.safetensors").read_bytes(), n_kills)

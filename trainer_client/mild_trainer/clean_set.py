@@ -4,17 +4,16 @@ A clean set has a line for each sample. The list of ``mild review`` has the same
 """
 
 import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self, TextIO, TypeAlias
+from typing import IO, Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mild_client import MildClient
-from mild_client.atomic_write import replace_atomically, write_atomically
+from mild_client.atomic_write import open_atomically
 from mild_client.errors import Conflict
 from mild_client.requests import JsonObject
 from mild_core import bitmap
@@ -85,10 +84,8 @@ class CleanSet:
         if path.suffix.lower() == ".npy":
             write_indices(path, np.flatnonzero(self.kept))
             return
-        temporary_path = path.with_name(f"{path.name}.part")
-        with temporary_path.open("w", newline="", encoding="utf-8") as file:
+        with open_atomically(path, "w", newline="", encoding="utf-8") as file:
             write_rows(file, self.format_rows(np.arange(self.kept.size)))
-        replace_atomically(temporary_path, path)
 
     def describe_file(self, path: Path) -> str:
         """Return the line that names the file at `path`, to which this set was written."""
@@ -133,7 +130,7 @@ def format_sample(
     )
 
 
-def write_rows(file: TextIO, rows: Iterable[tuple[str, ...]]) -> None:
+def write_rows(file: IO[str], rows: Iterable[tuple[str, ...]]) -> None:
     """Write rows of samples to a file, after a header."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -201,6 +198,5 @@ def check_set_path(path: Path, suffixes: Sequence[str] = _SUFFIXES, sources: Ite
 def write_indices(path: Path, indices: NDArray[np.integer]) -> None:
     """Replace the ``.npy`` file at `path` by `indices` of samples, shape (n_selected,), as int64."""
     check_set_path(path, (".npy",))
-    content = io.BytesIO()
-    np.save(content, indices.astype(np.int64), allow_pickle=False)
-    write_atomically(path, content.getvalue())
+    with open_atomically(path) as file:
+        np.save(file, indices.astype(np.int64), allow_pickle=False)

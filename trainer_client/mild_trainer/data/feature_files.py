@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from mild_client.atomic_write import replace_atomically
+from mild_client.atomic_write import open_atomically
 from mild_trainer.data import feature_arrays
 from mild_trainer.data.dataset import Dataset
 from mild_trainer.errors import DataError
@@ -44,33 +44,28 @@ def write_features(path: Path, data: Dataset, blocks: Iterable[tuple[str, NDArra
     n_features
         Number of features.
     """
-    temporary_path = path.with_name(f"{path.name}.part")
     n_features = 0
-    try:
-        with zipfile.ZipFile(temporary_path, "w") as archive:
-            for name, group in groupby(blocks, key=itemgetter(0)):
-                n_samples, n_written = len(getattr(data, name)), 0
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                    for _, block in group:
-                        rows = np.ascontiguousarray(block, dtype="<f4")
-                        feature_arrays.check_finite(name, rows, n_written)
-                        if n_features not in (0, rows.shape[1]):
-                            raise DataError(
-                                f"{name}[{n_written}] has {rows.shape[1]} features, and rows before it have "
-                                f"{n_features}; give all as many (--image-size, where a network takes any)"
-                            )
-                        n_features = rows.shape[1]
-                        if not n_written:
-                            header = {"descr": "<f4", "fortran_order": False, "shape": (n_samples, n_features)}
-                            npy.write_array_header_1_0(file, header)
-                        file.write(rows.data)
-                        n_written += len(rows)
-            for name, array in _list_labels(data).items():
-                with archive.open(f"{name}.npy", "w") as file:
-                    npy.write_array(file, array, allow_pickle=False)
-        replace_atomically(temporary_path, path)
-    finally:
-        temporary_path.unlink(missing_ok=True)
+    with open_atomically(path) as target, zipfile.ZipFile(target, "w") as archive:
+        for name, group in groupby(blocks, key=itemgetter(0)):
+            n_samples, n_written = len(getattr(data, name)), 0
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                for _, block in group:
+                    rows = np.ascontiguousarray(block, dtype="<f4")
+                    feature_arrays.check_finite(name, rows, n_written)
+                    if n_features not in (0, rows.shape[1]):
+                        raise DataError(
+                            f"{name}[{n_written}] has {rows.shape[1]} features, and rows before it have {n_features}; "
+                            "give all as many (--image-size, where a network takes any)"
+                        )
+                    n_features = rows.shape[1]
+                    if not n_written:
+                        header = {"descr": "<f4", "fortran_order": False, "shape": (n_samples, n_features)}
+                        npy.write_array_header_1_0(file, header)
+                    file.write(rows.data)
+                    n_written += len(rows)
+        for name, array in _list_labels(data).items():
+            with archive.open(f"{name}.npy", "w") as file:
+                npy.write_array(file, array, allow_pickle=False)
     return n_features
 
 

@@ -6,12 +6,9 @@ stored. Torch's random state is stored for models that draw from it, such as tho
 bit for bit, on the CPU and, with ``deterministic``, on a GPU.
 """
 
-import dataclasses
 import hashlib
-import io
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mild_client import Position
-from mild_client.atomic_write import replace_atomically, write_atomically
+from mild_client.atomic_write import open_atomically, write_atomically
 from mild_core.agreement import HeldOutAgreement
 from mild_trainer.data import Dataset
 from mild_trainer.errors import CheckpointError
@@ -64,8 +61,6 @@ class Checkpoint:
         The run's id at the backend.
     is_local
         Whether the backend selects in the training process, rather than a service.
-    position
-        The next epoch; after the last epoch of a round, the selection of its clean set is next.
     rounds
         Records of the finished rounds.
     epochs
@@ -88,7 +83,6 @@ class Checkpoint:
 
     run_id: str
     is_local: bool
-    position: Position
     rounds: tuple[RoundRecord, ...]
     epochs: tuple[EpochRecord, ...]
     held_out_agreement: HeldOutAgreement | None
@@ -99,6 +93,11 @@ class Checkpoint:
     class_bias: NDArray[np.float32] | None = None
     data: Mapping[str, str] = field(default_factory=dict)
     random_state: dict[str, Tensor] = field(default_factory=lambda: get_random_state())
+
+    @property
+    def position(self) -> Position:
+        """The next epoch; after the last epoch of a round, the selection of its clean set is next."""
+        return Position(len(self.rounds), len(self.epochs))
 
 
 def describe_data(data: Dataset) -> dict[str, str]:
@@ -146,41 +145,26 @@ def set_random_state(state: dict[str, Tensor]) -> None:
 def save_checkpoint(folder: Path, settings: TrainSettings, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` and the settings to ``checkpoint.pt`` in `folder`, atomically."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()
-    torch.save(
-        {
-            "settings": json.dumps(settings.as_json()),
-            "run_id": checkpoint.run_id,
-            "local": checkpoint.is_local,
-            "position": dataclasses.asdict(checkpoint.position),
-            "rounds": json.dumps([record.to_json() for record in checkpoint.rounds]),
-            "epochs": json.dumps([dataclasses.asdict(record) for record in checkpoint.epochs]),
-            "verified": None
-            if checkpoint.held_out_agreement is None
-            else dataclasses.asdict(checkpoint.held_out_agreement),
-            "model": checkpoint.model_state,
-            "optimiser": checkpoint.optimiser_state,
-            "weights": None if checkpoint.weights is None else torch.from_numpy(checkpoint.weights),
-            "class_bias": None if checkpoint.class_bias is None else torch.from_numpy(checkpoint.class_bias),
-            "planting": _to_tensors(checkpoint.planted_labels),
-            "data": dict(checkpoint.data),
-            "random": checkpoint.random_state,
-        },
-        content,
-    )
-    write_atomically(folder / _FILE_NAME, content.getvalue())
+    agreement, planted = checkpoint.held_out_agreement, checkpoint.planted_labels
+    content = {
+        **{each.name: getattr(checkpoint, each.name) for each in fields(checkpoint)},
+        "settings": settings.as_json(),
+        "rounds": [record.to_json() for record in checkpoint.rounds],
+        "epochs": list(map(asdict, checkpoint.epochs)),
+        "held_out_agreement": agreement and asdict(agreement),
+        "planted_labels": planted and [_to_tensor(planted.labels), _to_tensor(planted.planted)],
+        "weights": _to_tensor(checkpoint.weights),
+        "class_bias": _to_tensor(checkpoint.class_bias),
+    }
+    with open_atomically(folder / _FILE_NAME) as file:
+        torch.save(content, file)
 
 
 def save_model(folder: Path, model: nn.Module) -> None:
     """Write the weights of a network to ``model.safetensors`` in `folder`, atomically."""
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / "model.safetensors.part"
-    part.unlink(missing_ok=True)
-    part.touch()
-    default_mode = part.stat().st_mode
-    safetensors.torch.save_model(model, str(part))
-    part.chmod(default_mode)  # safetensors writes a file that only its owner can read
-    replace_atomically(part, folder / "model.safetensors")
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    write_atomically(folder / "model.safetensors", safetensors.torch.save(weights))
 
 
 def load_checkpoint(folder: Path, settings: TrainSettings) -> Checkpoint:
@@ -202,7 +186,7 @@ def load_checkpoint(folder: Path, settings: TrainSettings) -> Checkpoint:
         raise CheckpointError(f"{path} is damaged ({error}); leave out --resume to start anew") from error
     current_settings = settings.as_json()
     # A setting that came after the checkpoint was written had its default then.
-    stored_settings = TrainSettings.for_dataset(settings.dataset).as_json() | json.loads(stored["settings"])
+    stored_settings = TrainSettings.for_dataset(settings.dataset).as_json() | stored.pop("settings")
     changeable = _CHANGEABLE_SETTINGS - _HARDWARE_SETTINGS if settings.deterministic else _CHANGEABLE_SETTINGS
     for name in sorted(set(current_settings) - changeable):
         if stored_settings[name] != current_settings[name]:
@@ -210,27 +194,22 @@ def load_checkpoint(folder: Path, settings: TrainSettings) -> Checkpoint:
                 f"{path} was written with {name} {stored_settings[name]}, got {current_settings[name]}; "
                 "resume with the same settings"
             )
-    return Checkpoint(
-        run_id=stored["run_id"],
-        is_local=stored["local"],
-        position=Position(**stored["position"]),
-        rounds=tuple(RoundRecord.from_json(record) for record in json.loads(stored["rounds"])),
-        epochs=tuple(EpochRecord(**record) for record in json.loads(stored["epochs"])),
-        held_out_agreement=None if stored["verified"] is None else HeldOutAgreement(**stored["verified"]),
-        model_state=stored["model"],
-        optimiser_state=stored["optimiser"],
-        weights=None if stored["weights"] is None else stored["weights"].numpy(),
-        planted_labels=None
-        if stored["planting"] is None
-        else PlantedLabels(*(part.numpy() for part in stored["planting"])),
-        class_bias=None if stored["class_bias"] is None else stored["class_bias"].numpy(),
-        data=stored["data"],
-        random_state=stored["random"],
-    )
+    agreement, planted = stored["held_out_agreement"], stored["planted_labels"]
+    parsed = {
+        "rounds": tuple(map(RoundRecord.from_json, stored["rounds"])),
+        "epochs": tuple(EpochRecord(**record) for record in stored["epochs"]),
+        "held_out_agreement": agreement and HeldOutAgreement(**agreement),
+        "planted_labels": planted and PlantedLabels(*map(_to_array, planted)),
+        "weights": _to_array(stored["weights"]),
+        "class_bias": _to_array(stored["class_bias"]),
+    }
+    return Checkpoint(**{**stored, **parsed})
 
 
-def _to_tensors(planted_labels: PlantedLabels | None) -> list[Tensor] | None:
-    """Convert the labels and the bitmap of planted samples to tensors, which torch stores without pickling."""
-    if planted_labels is None:
-        return None
-    return [torch.tensor(planted_labels.labels), torch.tensor(planted_labels.planted)]
+def _to_tensor(array: NDArray[Any] | None) -> Tensor | None:
+    """Convert an array to a tensor, which torch stores without pickling."""
+    return None if array is None else torch.tensor(array)
+
+
+def _to_array(tensor: Tensor | None) -> Any:
+    return None if tensor is None else tensor.numpy()

@@ -6,20 +6,16 @@ backend and writes files.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mild_client import Position, RoundResult, RunSpec, RunState, SelectionBackend
-from mild_client.backend import EndStatus
-from mild_core.bitmap import Bitmap
-from mild_core.types import EpochBits
+from mild_client import SelectionBackend
 from mild_trainer.settings import DeviceName
 
 if distributed.is_available():
@@ -189,56 +185,17 @@ def join_process_group(device: DeviceName) -> Iterator[Ranks]:
         distributed.destroy_process_group()
 
 
-class Rank0Backend:
-    """A `SelectionBackend` that is called on all ranks, and calls another backend on rank 0 only.
-
-    Parameters
-    ----------
-    ranks
-        Rank of this process.
-    backend
-        The backend to call on rank 0.
-    """
+class _Rank0Backend:
+    """A `SelectionBackend` whose methods are called on all ranks, and call those of another one on rank 0 only."""
 
     def __init__(self, ranks: Ranks, backend: SelectionBackend) -> None:
         self._ranks, self._backend = ranks, backend
 
-    def open(self, spec: RunSpec, resume_from: Position | None = None) -> RunState:
-        """Open the run."""
-        return self._ranks.call_on_rank0(lambda: self._backend.open(spec, resume_from))
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._backend, name)
+        return lambda *args, **kwargs: self._ranks.call_on_rank0(functools.partial(method, *args, **kwargs))
 
-    def put_labels(self, labels: NDArray[np.integer]) -> None:
-        """Store the given labels."""
-        self._ranks.call_on_rank0(lambda: self._backend.put_labels(labels))
 
-    def put_sample_ids(self, ids: Sequence[str]) -> None:
-        """Store the external id of each sample."""
-        self._ranks.call_on_rank0(lambda: self._backend.put_sample_ids(ids))
-
-    def put_planted(self, planted: Bitmap) -> None:
-        """Set the samples whose labels are broken on purpose in round 0."""
-        self._ranks.call_on_rank0(lambda: self._backend.put_planted(planted))
-
-    def put_members(self, round: int, members: Bitmap) -> None:
-        """Set the training samples of a round."""
-        self._ranks.call_on_rank0(lambda: self._backend.put_members(round, members))
-
-    def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
-        """Store the correctness bits of one epoch, which are the same on all ranks."""
-        self._ranks.call_on_rank0(lambda: self._backend.put_epoch(round, epoch, bits))
-
-    def put_metrics(self, round: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Store the scalar metrics of one epoch."""
-        self._ranks.call_on_rank0(lambda: self._backend.put_metrics(round, epoch, metrics))
-
-    def finish(self, round: int) -> RoundResult:
-        """End the round and return its clean set."""
-        return self._ranks.call_on_rank0(lambda: self._backend.finish(round))
-
-    def compute_weights(self, result: RoundResult) -> NDArray[np.float32]:
-        """Return the probability that each label is right, after a finished round, shape (n_samples,)."""
-        return self._ranks.call_on_rank0(lambda: self._backend.compute_weights(result))
-
-    def set_status(self, status: EndStatus) -> None:
-        """Set the status of the run."""
-        self._ranks.call_on_rank0(lambda: self._backend.set_status(status))
+def share_backend(ranks: Ranks, backend: SelectionBackend) -> SelectionBackend:
+    """Return a backend to call on all ranks, which calls `backend` on rank 0 only and has its results on all."""
+    return backend if ranks.world_size == 1 else cast("SelectionBackend", _Rank0Backend(ranks, backend))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mild_client import ClientError, LocalSelector, Position, RunSpec, SelectionBackend
+from mild_client import ClientError, LocalSelector, RunSpec, SelectionBackend
 from mild_client.backend import EndStatus
 from mild_core import bitmap
 from mild_core.agreement import HeldOutAgreement
@@ -21,7 +21,7 @@ from mild_trainer.planting import PlantedLabels
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training import checkpoint, preparation
 from mild_trainer.training.checkpoint import Checkpoint
-from mild_trainer.training.distributed import Rank0Backend, Ranks
+from mild_trainer.training.distributed import Ranks, share_backend
 from mild_trainer.training.duration import format_duration
 from mild_trainer.training.finetune import FinishResult
 from mild_trainer.training.history import (
@@ -153,7 +153,7 @@ class _TrainingLoop:
         self.data_description = checkpoint.describe_data(data)
         self.is_local = isinstance(backend, LocalSelector)
         self.own_backend = backend
-        self.backend = backend if ranks.world_size == 1 else Rank0Backend(ranks, backend)
+        self.backend = share_backend(ranks, backend)
         self.trainer = Trainer(settings, data)
         self.clean = data.clean
         if self.clean is not None:
@@ -385,7 +385,6 @@ class _TrainingLoop:
         state = Checkpoint(
             run_id=self.run_id,
             is_local=self.is_local,
-            position=Position(len(self.records), n_done),
             rounds=tuple(self.records),
             epochs=tuple(self.epochs),
             held_out_agreement=self.held_out_agreement,

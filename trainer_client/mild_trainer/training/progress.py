@@ -11,31 +11,51 @@ from mild_trainer.training.history import EpochRecord, RoundRecord
 
 
 class Reporter:
-    """Receives the progress of a training and reports nothing; subclasses override the methods they need."""
+    """Receives the progress of a training, and puts each step into a line; subclasses write the lines."""
+
+    def write_line(self, line: str) -> None:
+        """Write a line of text; this class writes none."""
 
     def on_start(self, lines: Sequence[str]) -> None:
         """Report the data, the network, the device and the expected time, in lines of text."""
+        for line in lines:
+            self.write_line(line)
 
     def on_labels_planted(self, n_planted: int, seconds: float) -> None:
         """Report that the labels of `n_planted` samples were broken on purpose for round 0, which took `seconds`."""
+        samples = format_count(n_planted, "sample")
+        self.write_line(f"round 0 trains {samples} on labels broken on purpose, drawn in {seconds:.1f} s")
 
     def on_agreement_measured(self, agreement: HeldOutAgreement) -> None:
         """Report the agreement of the given labels with held-out predictions."""
+        self.write_line(agreement.summary_text)
 
     def on_round_start(self, title: str, n_members: int, n_epochs: int) -> None:
         """Report that a round or a comparison begins: `n_epochs` epochs on `n_members` samples."""
+        self.write_line(f"{title}: {format_count(n_epochs, 'epoch')} on {format_count(n_members, 'sample')}")
 
     def on_epoch_end(self, record: EpochRecord) -> None:
         """Report the metrics of an epoch that has ended."""
+        self.write_line(f"round {record.round} epoch {record.epoch}: {_describe_epoch(record)}, {record.seconds:.1f} s")
 
     def on_round_end(self, record: RoundRecord) -> None:
         """Report the clean set of a round that has ended."""
+        metrics = ""
+        if record.agreement is not None:
+            metrics = f", precision {record.agreement.precision:.3f}, recall {record.agreement.recall:.3f}"
+        verdict = record.summary["verdict"]
+        advice = " (train longer)" if verdict == "learning" else ""
+        kept = format_count(record.n_selected, "sample")
+        self.write_line(f"round {record.round}: kept {kept}, {verdict}{advice}{metrics}")
 
     def on_comparison_end(self, title: str, test_accuracy: float | None, seconds: float) -> None:
         """Report the test accuracy of a network that was trained for comparison, in `seconds`."""
+        self.write_line(f"{title}: {_describe_test(test_accuracy)}{seconds:.1f} s")
 
     def on_finish_end(self, finish_result: FinishResult) -> None:
         """Report the result of the training after the last round."""
+        scores = f"{_describe_test(finish_result.test_accuracy)}{finish_result.seconds:.1f} s"
+        self.write_line(f"finish, {finish_result.method}: {scores}, {finish_result.passes.describe()}")
 
 
 class LogReporter(Reporter):
@@ -44,47 +64,13 @@ class LogReporter(Reporter):
     def __init__(self, console: Console) -> None:
         self._console = console
 
-    def on_start(self, lines: Sequence[str]) -> None:
-        """Write the lines."""
-        for line in lines:
-            self._write_line(line)
-
-    def on_labels_planted(self, n_planted: int, seconds: float) -> None:
-        """Write the number of planted samples and the time."""
-        self._write_line(_describe_planting(n_planted, seconds))
-
-    def on_agreement_measured(self, agreement: HeldOutAgreement) -> None:
-        """Write the held-out agreement."""
-        self._write_line(agreement.summary_text)
-
-    def on_round_start(self, title: str, n_members: int, n_epochs: int) -> None:
-        """Write the title, the number of epochs and the number of samples."""
-        self._write_line(f"{title}: {format_count(n_epochs, 'epoch')} on {format_count(n_members, 'sample')}")
-
-    def on_epoch_end(self, record: EpochRecord) -> None:
-        """Write the metrics of the epoch."""
-        self._write_line(
-            f"round {record.round} epoch {record.epoch}: {_describe_epoch(record)}, {record.seconds:.1f} s"
-        )
-
-    def on_round_end(self, record: RoundRecord) -> None:
-        """Write the result of the round's selection."""
-        self._write_line(_describe_round(record))
-
-    def on_comparison_end(self, title: str, test_accuracy: float | None, seconds: float) -> None:
-        """Write the title, the test accuracy and the time."""
-        self._write_line(f"{title}: {_describe_test(test_accuracy)}{seconds:.1f} s")
-
-    def on_finish_end(self, finish_result: FinishResult) -> None:
-        """Write the method, the test accuracy and the cost."""
-        self._write_line(_describe_finish(finish_result))
-
-    def _write_line(self, line: str) -> None:
+    def write_line(self, line: str) -> None:
+        """Write a line."""
         self._console.print(line, highlight=False, soft_wrap=True)
 
 
 class ProgressBarReporter(Reporter):
-    """Draws a progress bar for each round in a terminal, inside a ``with`` block."""
+    """Draws a progress bar for each round in a terminal, inside a ``with`` block, and other lines above the bars."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -104,18 +90,9 @@ class ProgressBarReporter(Reporter):
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def on_start(self, lines: Sequence[str]) -> None:
-        """Write the lines, above the bars."""
-        for line in lines:
-            self._progress.print(line, highlight=False, soft_wrap=True)
-
-    def on_labels_planted(self, n_planted: int, seconds: float) -> None:
-        """Write the number of planted samples and the time, above the bars."""
-        self._progress.print(_describe_planting(n_planted, seconds), highlight=False)
-
-    def on_agreement_measured(self, agreement: HeldOutAgreement) -> None:
-        """Write the held-out agreement, above the bars."""
-        self._progress.print(agreement.summary_text, highlight=False)
+    def write_line(self, line: str) -> None:
+        """Write a line above the bars."""
+        self._progress.print(line, highlight=False, soft_wrap=True)
 
     def on_round_start(self, title: str, n_members: int, n_epochs: int) -> None:
         """Add a bar for the round or the comparison."""
@@ -126,33 +103,15 @@ class ProgressBarReporter(Reporter):
         """Advance the bar by one epoch, and show the epoch's metrics."""
         self._progress.update(self._task, completed=record.epoch + 1, scores=_describe_epoch(record))
 
-    def on_round_end(self, record: RoundRecord) -> None:
-        """Write the result of the round's selection, above the bars."""
-        self._progress.print(_describe_round(record), highlight=False)
-
     def on_comparison_end(self, title: str, test_accuracy: float | None, seconds: float) -> None:
         """Complete the bar, and show the test accuracy."""
-        self._progress.update(
-            self._task, completed=self._n_epochs, scores=_describe_test(test_accuracy).removesuffix(", ")
-        )
-
-    def on_finish_end(self, finish_result: FinishResult) -> None:
-        """Write the method, the test accuracy and the cost, above the bars."""
-        self._progress.print(_describe_finish(finish_result), highlight=False)
+        scores = _describe_test(test_accuracy).removesuffix(", ")
+        self._progress.update(self._task, completed=self._n_epochs, scores=scores)
 
 
 def format_count(n: int, noun: str) -> str:
     """Return the number `n` with its noun in the singular or plural, such as ``1 epoch`` or ``2 epochs``."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def _describe_planting(n_planted: int, seconds: float) -> str:
-    return f"round 0 trains {format_count(n_planted, 'sample')} on labels broken on purpose, drawn in {seconds:.1f} s"
-
-
-def _describe_finish(finish_result: FinishResult) -> str:
-    scores = f"{_describe_test(finish_result.test_accuracy)}{finish_result.seconds:.1f} s"
-    return f"finish, {finish_result.method}: {scores}, {finish_result.passes.describe()}"
 
 
 def _describe_epoch(record: EpochRecord) -> str:
@@ -166,12 +125,3 @@ def _describe_epoch(record: EpochRecord) -> str:
 def _describe_test(test_accuracy: float | None) -> str:
     """Return the test accuracy and a comma; an empty text without a test set."""
     return "" if test_accuracy is None else f"test {test_accuracy:.3f}, "
-
-
-def _describe_round(record: RoundRecord) -> str:
-    metrics = ""
-    if record.agreement is not None:
-        metrics = f", precision {record.agreement.precision:.3f}, recall {record.agreement.recall:.3f}"
-    verdict = record.summary["verdict"]
-    advice = " (train longer)" if verdict == "learning" else ""
-    return f"round {record.round}: kept {format_count(record.n_selected, 'sample')}, {verdict}{advice}{metrics}"
