@@ -64,3 +64,11 @@ def test_refuses_what_declares_no_shares(text: str) -> None:
 def test_there_is_a_share_for_each_class() -> None:
     with pytest.raises(ParameterError, match="2 shares and the data set has 3 classes"):
         imbalance.parse_class_prior("1,1", 3)
+
+
+def test_a_prior_says_how_many_labels_are_wrong_at_least() -> None:
+    labels = np.repeat([0, 1, 2], [60, 30, 10])
+    assert imbalance.describe_class_prior("none", labels, 3) == []
+    for text, share in (("balanced", "26.7%"), ("6,3,1", "0.0%")):
+        (line,) = imbalance.describe_class_prior(text, labels, 3)
+        assert line == f"class prior {text}: if it is true, at least {share} of the given labels are wrong"

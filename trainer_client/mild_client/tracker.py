@@ -273,7 +273,7 @@ class _ClassBias:
         if not (np.isfinite(shares) & (shares > 0)).all():
             raise ParameterError(
                 f"class_prior has values from {shares.min():g} to {shares.max():g}; give shares above 0, such as 1 for "
-                "every class if all are as frequent"
+                "every class if all are equally frequent"
             )
         self._shares = torch.tensor(shares / shares.sum(), dtype=torch.float32, device=device)
         self.values = torch.zeros_like(self._shares)

@@ -65,6 +65,15 @@ def parse_class_prior(text: str, n_classes: int | None = None) -> NDArray[np.flo
     return shares
 
 
+def describe_class_prior(text: str, labels: NDArray[np.int64], n_classes: int) -> list[str]:
+    """Return a line on what a declared prior implies: no fewer labels are wrong than lie beyond the declared shares."""
+    prior = parse_class_prior(text, n_classes)
+    if prior is None:
+        return []
+    excess = np.bincount(labels, minlength=n_classes) / labels.size - prior / prior.sum()
+    return [f"class prior {text}: if it is true, at least {excess.clip(min=0).sum():.1%} of the given labels are wrong"]
+
+
 def make_imbalanced(data: Dataset, spec: str, seed: int) -> Dataset:
     """Return a random subset whose classes have unequal sizes; true labels, if known, define the classes.
 

@@ -17,6 +17,7 @@ from mild_core.bitmap import Bitmap
 from mild_core.sample_ids import find_id_error
 from mild_core.types import take_class_names
 from mild_trainer.data import Dataset
+from mild_trainer.data.imbalance import describe_class_prior
 from mild_trainer.planting import PlantedLabels
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training import checkpoint, preparation
@@ -248,6 +249,7 @@ class _TrainingLoop:
         return [
             self.data.describe(),
             *self.data.notes,
+            *describe_class_prior(settings.class_prior, self.data.y_train, self.data.n_classes),
             f"{settings.model} on {trainer.describe_device()}: {rounds} of {format_count(settings.epochs, 'epoch')}, "
             f"batches of {settings.batch_size}{duration}",
         ]
