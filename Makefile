@@ -4,8 +4,9 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.installed-dev
+BENCHED := $(VENV)/.installed-bench
 
-.PHONY: demo serve test lint format audit newest clean
+.PHONY: demo serve test bench lint format audit newest clean
 
 demo: $(INSTALLED)  ## train on digits with 40% of the labels broken, through an embedded service
 	$(BIN)/mild demo
@@ -15,6 +16,9 @@ serve: $(INSTALLED)  ## the service on an embedded store
 
 test: $(DEVELOPED)
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(DEVELOPED) $(BENCHED)  ## every claim beside its bar, in about 20 minutes; ARGS="--only latency" for one
+	$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(DEVELOPED)
 	$(BIN)/ruff check .
@@ -58,3 +62,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 $(DEVELOPED): $(INSTALLED)
 	@echo "Installing the tools of the tests and linters into $(VENV), 0.6 GB; pip says nothing for about a minute ..."
 	$(call install,dev)
+
+$(BENCHED): $(INSTALLED)
+	@echo "Installing the packages that benchmarks compare with into $(VENV) ..."
+	$(call install,bench)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from redis import Redis
 
+from benchmarks.claims import format_table
 from benchmarks.jobs import ARROW, OCTETS, Epochs
 from benchmarks.proc import cpu_seconds
 from benchmarks.serving import Served
@@ -31,20 +32,18 @@ def report(served: Served, key: str, n_samples: int, large: int = 1_000_000, rep
 
         requests = _requests(send, served.process.pid, n_samples, repeated)
         rooms = [_room(send, redis, size) for size in (n_samples, large)]
+    heads = (f"request, for {n_samples:,} samples", "ms of processor time", "a second and core")
+    costs = [(kind, f"{1000 * seconds:.2f}", f"{1 / seconds:,.0f}") for kind, seconds in requests.items()]
+    sizes = ("", *(f"{size:,} samples" for size in (n_samples, large)))
     return [
         "What a request costs the service, one after another with nothing else to do; what one core serves follows:",
         "",
-        f"| request, for {n_samples:,} samples | ms of processor time | a second and core |",
-        "|---|---|---|",
-        *(f"| {kind} | {1000 * seconds:.2f} | {1 / seconds:,.0f} |" for kind, seconds in requests.items()),
+        *format_table(heads, costs),
         "",
         f"What the store keeps, rounds of {N_EPOCHS} whole epochs of one bitmap (memory as the server counts it, and "
         "its append-only file before that is rewritten):",
         "",
-        "| | " + " | ".join(f"{size:,} samples" for size in (n_samples, large)) + " |",
-        "|---|---|---|",
-        *(f"| {name} | {_shown(rooms[0][name])} | {_shown(rooms[1][name])} |" for name in rooms[0]),
-        "",
+        *format_table(sizes, [(name, *(_shown(room[name]) for room in rooms)) for name in rooms[0]]),
     ]
 
 

@@ -1,27 +1,23 @@
 """The counting kernel against copying the same bytes.
 
-usage: python -m benchmarks.dynamics [--samples 1281167] [--epochs 200] [--repeats 15]
-
 An ImageNet-sized round, 1,281,167 samples x 200 epochs, 32 MB of bits: counts and transitions, without and with
 observed bits, each as a ratio to a warm copy of the same bytes into preallocated memory, medians of interleaved runs.
-Then the memory above the input, and the time of ten times the samples. Writes ``results/dynamics.md``, exits with 1 if
-a bar is missed.
+Then the memory above the input, and the time of ten times the samples.
 """
 
-import argparse
 import sys
 import tracemalloc
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from argparse import Namespace
+from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.timing import interleaved, machine
+from benchmarks.claims import Benchmark, Claim, Report
+from benchmarks.timing import interleaved
 from mild_core import bitmap
 from mild_core.dynamics import count_dynamics
 from mild_core.types import RoundBits
 
-RESULTS = Path(__file__).parent / "results"
 MIB = 1 << 20
 
 
@@ -43,17 +39,10 @@ def peak_mib(work: Callable[[], object]) -> float:
     return peak / MIB
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=1_281_167)
-    parser.add_argument("--epochs", type=int, default=200)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args(argv)
-
-    complete, gappy = recorded(arguments.samples, arguments.epochs)
+def measure(options: Namespace) -> Report:
+    complete, gappy = recorded(options.samples, options.epochs)
     target = np.zeros_like(complete.correct)
-    tenth = RoundBits(arguments.samples // 10, recorded(arguments.samples // 10, arguments.epochs)[0].correct)
+    tenth = RoundBits(options.samples // 10, recorded(options.samples // 10, options.epochs)[0].correct)
     copy, plain, observed, small = interleaved(
         [
             lambda: np.copyto(target, complete.correct),
@@ -61,32 +50,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             lambda: count_dynamics(gappy),
             lambda: count_dynamics(tenth),
         ],
-        arguments.repeats,
+        options.repeats,
     )
     memory = peak_mib(lambda: count_dynamics(gappy))
-    rows = [
-        ("counts and transitions, over the copy", f"{plain / copy:.1f} x", 20, plain / copy),
-        ("the same with observed bits, over the copy", f"{observed / copy:.1f} x", 40, observed / copy),
-        ("memory above the input", f"{memory:.0f} MiB", 256, memory),
-        ("ten times the samples, over the tenth", f"{plain / small:.1f} x", 11, plain / small),
+    claims = [
+        Claim("bits are counted in a small multiple of copying them", plain / copy, "at most", 20, "{:.1f} x"),
+        Claim("the same where observations are missing", observed / copy, "at most", 40, "{:.1f} x"),
+        Claim("counting takes little memory above the bits", memory, "at most", 256, "{:.0f} MiB"),
+        Claim("ten times the samples take ten times as long", plain / small, "at most", 11, "{:.1f} x"),
     ]
-    lines = [
-        "# Counting kernel",
-        "",
-        f"`python -m benchmarks.dynamics --samples {arguments.samples} --epochs {arguments.epochs} "
-        f"--repeats {arguments.repeats}`, {machine('numpy')}. Copy {copy * 1e3:.2f} ms, kernel {plain * 1e3:.1f} ms, "
-        f"with observed bits {observed * 1e3:.1f} ms (medians of {arguments.repeats} interleaved runs).",
-        "",
-        "| what | measured | bar |",
-        "| --- | --- | --- |",
-        *(f"| {what} | {shown} | at most {limit} |" for what, shown, limit, _ in rows),
-        "",
-    ]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "dynamics.md").write_text("\n".join(lines))
-    print("\n".join(lines))
-    return 0 if all(value <= limit for *_, limit, value in rows) else 1
+    about = (
+        f"Copy {copy * 1e3:.2f} ms, kernel {plain * 1e3:.1f} ms, with observed bits {observed * 1e3:.1f} ms "
+        f"(medians of {options.repeats} interleaved runs)."
+    )
+    return Report("Counting kernel", claims, about)
+
+
+BENCHMARK = Benchmark(
+    "dynamics",
+    "docs/scale.md#sizing",
+    measure,
+    options={"samples": 1_281_167, "epochs": 200, "repeats": 15},
+    packages=("numpy",),
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.main())

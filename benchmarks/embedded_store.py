@@ -1,17 +1,11 @@
 """The embedded store broken while trainings stream: it is back by itself, and what was acknowledged stays.
 
-usage: python -m benchmarks.embedded_store [--kills 50] [--others 5] [--trainings 6] [--seed 0]
-
 One service (`mild-service serve --embedded`), which is never started again, and trainings that write epochs in every
 way, through the project's client. Each round breaks something at an instant drawn at random, waits until a write
 succeeds again, and compares every epoch in the store with the bits that were sent. The data folder has a path that is
-too long for a socket, so that the socket has a folder of its own, which is one of the things removed. Writes
-``results/embedded_store.md``; exits with 1 if an acknowledged epoch is lost, a write does not succeed again within 10
-seconds after the cause has gone, an answer is a 5xx other than 503 or a 503 without ``Retry-After``, or the service
-holds more files and connections at the end.
+too long for a socket, so that the socket has a folder of its own, which is one of the things removed.
 """
 
-import argparse
 import logging
 import os
 import random
@@ -20,29 +14,31 @@ import shutil
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import anyio
 import httpx
 
+from benchmarks.claims import Benchmark, Claim, Report, claim_none
 from benchmarks.disks import Disk, disk
-from benchmarks.faults import list_recoveries
+from benchmarks.faults import describe, list_recoveries, wait_for_write
+from benchmarks.serving import command
 from benchmarks.streams import KINDS, Ledger, Training
-from benchmarks.timing import machine, until
+from benchmarks.timing import until
 from benchmarks.watching import check
 
-RESULTS = Path(__file__).parent / "results"
 BACK_SECONDS = 10.0
 FILE_MARGIN = 10
 """Files and connections that the service may hold more at the end: those of requests under way."""
 
 _MIN_FILES = 16
-_STOP_SECONDS = 60.0
 
 
 @dataclass
@@ -52,7 +48,7 @@ class Site:
     disk: Disk
     data_dir: Path
     log: Path
-    process: "subprocess.Popen[bytes]"
+    process: "subprocess.Popen[str]"
     url: str
     rng: random.Random
 
@@ -154,16 +150,6 @@ FAULTS: dict[str, Callable[[Site], None]] = {
 }
 
 
-def stop(process: "subprocess.Popen[bytes]") -> None:
-    """Stop the service."""
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
-
-
 @contextmanager
 def start_site(rng: random.Random) -> Iterator[Site]:
     """Context manager that starts a service, and stops it at the end."""
@@ -172,37 +158,19 @@ def start_site(rng: random.Random) -> Iterator[Site]:
         volume = stack.enter_context(disk(folder / "disk"))
         data_dir = volume.folder / ("long" * 25)
         log = folder / "service.log"
-        settings = ["MILD_LOG_LEVEL=warning", "MILD_SWEEP_SECONDS=1", "MILD_RATE_PER_KEY=0"]
-        serve = [sys.executable, "-m", "mild_service.cli", "serve", "--embedded", "--port", "0"]
-        process = subprocess.Popen(
-            ["env", *settings, *serve, "--data-dir", str(data_dir)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=stack.enter_context(log.open("wb")),
-            restore_signals=False,  # past the limit of a file's size, a write is then an error and no signal
-        )
-        stack.callback(stop, process)
-        assert process.stdout is not None
-        url = stack.enter_context(process.stdout).readline().decode().split()[-1]
+        words = [sys.executable, "-m", "mild_service.cli", "serve", "--embedded", "--port", "0"]
+        settings = {"MILD_LOG_LEVEL": "warning", "MILD_SWEEP_SECONDS": "1", "MILD_RATE_PER_KEY": "0"}
+        started = command([*words, "--data-dir", str(data_dir)], settings, stack.enter_context(log.open("wb")))
+        url, process = stack.enter_context(started)
         yield Site(volume, data_dir, log, process, url, rng)
 
 
-def wait_for_write(site: Site, outcome: Outcome) -> float:
-    """Return the seconds until a write succeeds; those before are to be answered with 503 and ``Retry-After``."""
-    with httpx.Client(base_url=site.url, verify=False, timeout=BACK_SECONDS) as http:
-
-        def is_written() -> bool:
-            try:
-                answer = http.put("/runs/probe", json={"num_samples": 8, "tags": {"at": str(time.time())}})
-            except httpx.TransportError:
-                return False
-            if answer.status_code == 503:
-                outcome.n_unavailable += 1
-                if "retry-after" not in answer.headers:
-                    outcome.ledger.complain("a 503 without Retry-After")
-            return answer.is_success
-
-        return until(is_written, "a write that succeeds")
+def note_unavailable(answer: httpx.Response, outcome: Outcome) -> None:
+    """Count answers with 503, which are to have ``Retry-After``."""
+    if answer.status_code == 503:
+        outcome.n_unavailable += 1
+        if "retry-after" not in answer.headers:
+            outcome.ledger.complain("a 503 without Retry-After")
 
 
 def stream(n_kills: int, n_others: int, n_trainings: int, seed: int) -> Outcome:
@@ -224,7 +192,9 @@ def stream(n_kills: int, n_others: int, n_trainings: int, seed: int) -> Outcome:
             time.sleep(0.02 * rng.random())  # at any instant of a write
             try:
                 FAULTS[name](site)
-                outcome.seconds[name].append(wait_for_write(site, outcome))
+                outcome.seconds[name].append(
+                    wait_for_write(site.url, BACK_SECONDS, partial(note_unavailable, outcome=outcome))
+                )
             except TimeoutError:
                 print(f"after {name}, the service: {site.log.read_text(errors='replace')[-5000:]}")
                 raise
@@ -239,46 +209,34 @@ def stream(n_kills: int, n_others: int, n_trainings: int, seed: int) -> Outcome:
     return outcome
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--others", type=int, default=5)
-    parser.add_argument("--trainings", type=int, default=6)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    a = parser.parse_args(argv)
+def measure(options: Namespace) -> Report:
     logging.getLogger("mild_client").setLevel(logging.ERROR)  # that it tries again is what is wanted
-    began = time.monotonic()
-    outcome = stream(a.kills, a.others, a.trainings, a.seed)
+    outcome = stream(options.kills, options.others, options.trainings, options.seed)
     ledger, (n_before, n_after) = outcome.ledger, outcome.n_files
     worst = max(max(times) for times in outcome.seconds.values())
-    lines = [
-        "# The embedded store, broken while trainings stream",
-        "",
-        f"`python -m benchmarks.embedded_store --kills {a.kills} --others {a.others} --trainings {a.trainings} "
-        f"--seed {a.seed}`, {machine('fastapi', 'uvicorn', 'redis', 'httpx')}, {os.cpu_count()} shared cores, "
-        f"{time.monotonic() - began:.0f} s, load average {os.getloadavg()[0]:.1f}. The full disk is {outcome.disk}.",
-        "",
-        *list_recoveries(outcome.seconds),
-        "",
-        "| what | measured | bar |",
-        "| --- | --- | --- |",
-        f"| epochs acknowledged | {ledger.n_told} | |",
-        f"| epochs compared in the store, bit for bit, over all checks | {outcome.n_compared} | |",
-        f"| acknowledged and lost, half-written, not as sent; answers that must not be | {len(ledger.wrong)} | 0 |",
-        f"| worst seconds until a write succeeded | {worst:.2f} | below {BACK_SECONDS:g} |",
-        f"| probes answered with 503 and `Retry-After` | {outcome.n_unavailable} | |",
-        f"| files and connections of the service: before, after | {n_before}, {n_after} | at most {FILE_MARGIN} more |",
-        f"| last writes that were cut short, and moved beside the file | {outcome.log.count('repaired ')} | |",
-        "",
-        f"Answers by status: {', '.join(f'{count} x {status}' for status, count in sorted(ledger.statuses.items()))}.",
-        "",
+    claims = [
+        claim_none("epochs acknowledged and lost, and answers that must not be", ledger.wrong),
+        Claim("longest until a write succeeds again", worst, "below", BACK_SECONDS, "{:.2f} s"),
+        Claim("files and connections that are not closed again", n_after - n_before, "at most", FILE_MARGIN),
     ]
-    a.out.mkdir(parents=True, exist_ok=True)
-    (a.out / "embedded_store.md").write_text("\n".join(lines))
-    print("\n".join([*lines, *ledger.wrong[:50], *([outcome.log[-5000:]] if ledger.wrong else [])]))
-    return int(bool(ledger.wrong) or worst >= BACK_SECONDS or n_after > n_before + FILE_MARGIN)
+    about = (
+        f"{describe(ledger, outcome.n_compared, outcome.disk)} {outcome.n_unavailable} probes were answered with 503 "
+        f"and `Retry-After`; {outcome.log.count('repaired ')} last writes were cut short, and moved beside the file."
+    )
+    complaints = [*ledger.wrong, *([outcome.log[-5000:]] if ledger.wrong else [])]
+    text = list_recoveries(outcome.seconds)
+    return Report("The embedded store, broken while trainings stream", claims, about, text, complaints)
+
+
+BENCHMARK = Benchmark(
+    "embedded_store",
+    "docs/operations.md#when-something-fails",
+    measure,
+    options={"kills": 50, "others": 5, "trainings": 6, "seed": 0},
+    short={"kills": 8, "others": 1},
+    packages=("fastapi", "uvicorn", "redis", "httpx"),
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.main())

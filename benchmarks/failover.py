@@ -1,31 +1,27 @@
 """Masters of a Redis Cluster killed under load: what was acknowledged is there, bit for bit, and all goes on by itself.
 
-usage: python -m benchmarks.failover [--rounds 20] [--writers 6] [--samples 20000] [--replicas 1]
-
 Starts a cluster of three masters with a replica each and a service, all on this machine. Writers put epochs without a
 pause, one of them through the project's own client, each into runs on every master in turn. In each round a master is
 killed (SIGKILL); once its replica has taken its place it is started again and follows. Then it looks whether every
-epoch that was acknowledged is in the store as it was sent. Writes ``results/failover.md``, exits with 1 if anything was
-lost, or answered with what a client must not try again.
+epoch that was acknowledged is in the store as it was sent.
 """
 
-import argparse
 import asyncio
-import os
 import random
 import sys
 import time
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
 import numpy as np
 from redis.crc import key_slot
 
+from benchmarks.claims import Benchmark, Report, claim_none, format_table
 from benchmarks.serving import service
-from benchmarks.timing import machine
+from benchmarks.timing import until
 from mild_client import AsyncMildClient
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
@@ -33,9 +29,7 @@ from mild_core.types import EpochBits
 from mild_service.config import Settings
 from mild_service.store import open_store
 from tests.cluster import LocalCluster, Node, local_cluster
-from tests.waiting import wait_until
 
-RESULTS = Path(__file__).parent / "results"
 _HEALTHY_SECONDS = 1.0
 """Load before a master is killed."""
 _EPOCHS = 3000
@@ -129,8 +123,10 @@ def kill_one(cluster: LocalCluster) -> tuple[float, float]:
     others = [node for node in cluster.nodes if node is not dead]
     began = time.monotonic()
     dead.kill()
-    taken = wait_until(
-        lambda: sum(node.role == "master" for node in others) == len(masters), "a replica that takes over"
+    taken = until(
+        lambda: sum(node.role == "master" for node in others) == len(masters),
+        "a replica that takes over",
+        _DEADLINE_SECONDS,
     )
     dead.start()
     return began, taken
@@ -146,7 +142,7 @@ async def fail_over(cluster: LocalCluster, seen: Seen) -> tuple[float, float]:
             raise RuntimeError(f"writes did not go on within {_DEADLINE_SECONDS} s")
         await asyncio.sleep(0.02)
     back = time.monotonic() - killed
-    await asyncio.to_thread(wait_until, cluster.whole, "a whole cluster")
+    await asyncio.to_thread(until, cluster.whole, "a whole cluster", _DEADLINE_SECONDS)
     return taken, back
 
 
@@ -202,50 +198,42 @@ def fail(load: Load) -> tuple[Seen, Sequence[tuple[float, float]]]:
         return asyncio.run(hammer(cluster, served.url, load))
 
 
-def report(load: Load, seen: Seen, rounds: Sequence[tuple[float, float]]) -> str:
+def measure(options: Namespace) -> Report:
+    load = Load(options.rounds, max(2, options.writers), options.samples, replicas=options.replicas)
+    seen, rounds = fail(load)
     taken, back = np.array(rounds).T
     n_acknowledged = sum(len(epochs) for epochs in seen.acknowledged.values())
     answers = ", ".join(f"{kind}: {number}" for kind, number in sorted(seen.answers.items()))
-    lines = [
-        "# Masters of a cluster killed under load",
-        "",
-        f"`python -m benchmarks.failover --rounds {load.n_rounds} --writers {load.n_writers} "
-        f"--samples {load.n_samples} --replicas {load.replicas}`, "
-        f"{machine('fastapi', 'redis', 'httpx')}, {os.cpu_count()} cores; three masters "
-        f"with a replica each (`appendfsync always`, a node is taken for dead after {_SILENT_MS / 1000:g} s), one "
-        "service worker with "
-        f"`MILD_STORE_REPLICAS={load.replicas}`, and the writers, all on the same machine. One writer's runs have "
-        f"{load.large} samples, which take two slots; one writes through the project's client, which never failed. A "
-        "killed master is started again once its replica has taken over.",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| masters killed | {load.n_rounds} |",
-        f"| epochs acknowledged | {n_acknowledged} |",
-        f"| of these lost, or other bits than sent; answers that must not be tried again | {len(seen.wrong)} |",
-        f"| seconds until the replica had taken over, median and most | {np.median(taken):.1f}, {taken.max():.1f} |",
-        f"| seconds until writes to every run were acknowledged again, median and most | {np.median(back):.1f}, "
-        f"{back.max():.1f} |",
-        "",
-        f"Answers to the other writers, which try again after 0.1 s: {answers}.",
-        "",
-        f"Load average of the machine: {os.getloadavg()[0]:.1f}.",
+    about = (
+        "Three masters with a replica each (`appendfsync always`, a node is taken for dead after "
+        f"{_SILENT_MS / 1000:g} s), one service worker with `MILD_STORE_REPLICAS={load.replicas}`, and the writers, "
+        f"all on the same machine. One writer's runs have {load.large} samples, which take two slots; one writes "
+        "through the project's client, which never failed. A killed master is started again once its replica has "
+        f"taken over. Answers to the other writers, which try again after 0.1 s: {answers}."
+    )
+    rows = [
+        ("masters killed", load.n_rounds),
+        ("epochs acknowledged", n_acknowledged),
+        ("seconds until the replica had taken over, median and most", f"{np.median(taken):.1f}, {taken.max():.1f}"),
+        (
+            "seconds until all writes were acknowledged again, median and most",
+            f"{np.median(back):.1f}, {back.max():.1f}",
+        ),
     ]
-    return "\n".join(lines) + "\n"
+    claims = [claim_none("epochs acknowledged and lost, and answers that must not be tried again", seen.wrong)]
+    text = format_table(("what", "figure"), rows)
+    return Report("Masters of a cluster killed under load", claims, about, text, seen.wrong)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("rounds", 20), ("writers", 6), ("samples", 20_000), ("replicas", 1)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    a = parser.parse_args()
-    load = Load(a.rounds, max(2, a.writers), a.samples, replicas=a.replicas)
-    seen, rounds = fail(load)
-    text = report(load, seen, rounds)
-    print(text, *seen.wrong, sep="\n")
-    (RESULTS / "failover.md").write_text(text)
-    return int(bool(seen.wrong))
+BENCHMARK = Benchmark(
+    "failover",
+    "docs/operations.md#what-acknowledged-means",
+    measure,
+    options={"rounds": 20, "writers": 6, "samples": 20_000, "replicas": 1},
+    short={"rounds": 3},
+    packages=("fastapi", "redis", "httpx"),
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.main())

@@ -1,42 +1,38 @@
 """Processes killed, disks filled and connections cut, while trainings stream: what was acknowledged stays.
 
-usage: python -m benchmarks.faults [--rounds 200] [--trainings 8] [--seed 0]
-
 A real service (`mild-service serve`) and a real store with the compose file's settings, each in a process of its own
 that is started again when it ends, and 8 trainings that write epochs as whole bodies, in shards, from logs, and of
 1.2 million samples, through the project's client with its retries and `resume`. Between clients and service, and
 between service and store, lie TCP links that can be cut in the middle of a write. Each round breaks something at an
 instant drawn at random, waits until a write succeeds again, and compares every epoch in the store with the bits that
-were sent. All the while two readers compare what is served. Writes ``results/faults.md``, exits with 1 if an
-acknowledged epoch is lost, anything half-written is served, an answer is a 5xx other than 503, or the service is not
-back within 5 seconds.
+were sent. All the while two readers compare what is served, and every answer is judged.
 """
 
-import argparse
 import logging
-import os
 import random
 import sys
 import time
+from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import anyio
 import httpx
 from redis import Redis
 
+from benchmarks.claims import Benchmark, Claim, Report, claim_none, format_table
 from benchmarks.disks import Disk, disk
 from benchmarks.links import Link
 from benchmarks.restarted import ServiceProcess, StoreProcess
 from benchmarks.streams import KINDS, Ledger, Training
-from benchmarks.timing import machine, until
+from benchmarks.timing import until
 from benchmarks.watching import Reader, check
 
-RESULTS = Path(__file__).parent / "results"
 BACK_SECONDS = 5.0
 N_READERS = 2
 _SETTINGS = {"MILD_LOG_LEVEL": "error", "MILD_SWEEP_SECONDS": "1", "MILD_RATE_PER_KEY": "0"}
@@ -143,21 +139,23 @@ def site(rng: random.Random) -> Iterator[Site]:
         url = f"redis://127.0.0.1:{to_store.port}/0"
         service = stack.enter_context(ServiceProcess(url, to_service, folder, _SETTINGS))
         made = Site(room, store, service, to_store, to_service, rng)
-        back(made)
+        wait_for_write(made.url, BACK_SECONDS)
         yield made
 
 
-def back(site: Site) -> float:
-    """Seconds until a write succeeds, through both links."""
-    with httpx.Client(base_url=site.url, verify=False, timeout=BACK_SECONDS) as http:
+def wait_for_write(url: str, timeout: float, note: Callable[[httpx.Response], object] = bool) -> float:
+    """Return the seconds until a write succeeds; `note` gets every answer."""
+    with httpx.Client(base_url=url, verify=False, timeout=timeout) as http:
 
-        def writes() -> bool:
+        def is_written() -> bool:
             try:
-                return http.put("/runs/probe", json={"num_samples": 8, "tags": {"at": str(time.time())}}).is_success
+                answer = http.put("/runs/probe", json={"num_samples": 8, "tags": {"at": str(time.time())}})
             except httpx.TransportError:
                 return False
+            note(answer)
+            return answer.is_success
 
-        return until(writes, "a write that succeeds")
+        return until(is_written, "a write that succeeds")
 
 
 def stream(n_rounds: int, n_trainings: int, seed: int) -> Outcome:
@@ -179,7 +177,7 @@ def stream(n_rounds: int, n_trainings: int, seed: int) -> Outcome:
             time.sleep(0.02 * rng.random())  # at any instant of a write
             try:
                 FAULTS[name](broken)
-                outcome.seconds[name].append(back(broken))
+                outcome.seconds[name].append(wait_for_write(broken.url, BACK_SECONDS))
             except TimeoutError:
                 print(
                     f"after {name}, the store: {broken.store.log()}", f"the service: {broken.service.log()}", sep="\n"
@@ -216,55 +214,45 @@ def _left(site: Site) -> int:
 
 def list_recoveries(seconds: Mapping[str, Sequence[float]]) -> list[str]:
     """The lines of a table of what was broken, and how long it took until a write succeeded."""
-    return [
-        "| what was broken | times | seconds until a write succeeded: median, worst |",
-        "| --- | --- | --- |",
-        *(
-            f"| {name} | {len(times)} | {sorted(times)[len(times) // 2]:.2f}, {max(times):.2f} |"
-            for name, times in sorted(seconds.items())
-        ),
-    ]
+    return format_table(
+        ("what was broken", "times", "seconds until a write succeeded: median, worst"),
+        [(name, len(each), f"{median(each):.2f}, {max(each):.2f}") for name, each in sorted(seconds.items())],
+    )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--trainings", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    a = parser.parse_args(argv)
+def describe(ledger: Ledger, n_compared: int, disk_kind: str) -> str:
+    """What was acknowledged, compared and answered, in sentences."""
+    answers = ", ".join(f"{count} x {status}" for status, count in sorted(ledger.statuses.items()))
+    return (
+        f"{ledger.n_told} epochs were acknowledged, and {n_compared} compared in the store, over all checks. The full "
+        f"disk is {disk_kind}. Answers by status: {answers}."
+    )
+
+
+def measure(options: Namespace) -> Report:
     logging.getLogger("mild_client").setLevel(logging.ERROR)  # that it tries again is what is wanted
-    began = time.monotonic()
-    outcome = stream(a.rounds, a.trainings, a.seed)
-    ledger, n_left = outcome.ledger, outcome.n_left
-    seconds = time.monotonic() - began
-    lines = [
-        "# What is broken while trainings stream",
-        "",
-        f"`python -m benchmarks.faults --rounds {a.rounds} --trainings {a.trainings} --seed {a.seed}`, "
-        f"{machine('fastapi', 'uvicorn', 'redis', 'httpx')}, {os.cpu_count()} shared cores, {seconds:.0f} s, "
-        f"load average {os.getloadavg()[0]:.1f}. The full disk is {outcome.disk}.",
-        "",
-        *list_recoveries(outcome.seconds),
-        "",
-        "| what | measured | bar |",
-        "| --- | --- | --- |",
-        f"| epochs acknowledged | {ledger.n_told} | |",
-        f"| rounds of trainings finished | {ledger.n_finished} | |",
-        f"| epochs compared in the store, bit for bit, over all checks | {outcome.n_compared} | |",
-        f"| answers compared while things broke | {outcome.n_answers} | |",
-        f"| acknowledged and lost, half-written, or not as sent | {len(ledger.wrong)} | 0 |",
-        f"| worst seconds until a write succeeded | {outcome.worst:.2f} | below {BACK_SECONDS:g} |",
-        f"| keys left when every run was deleted | {n_left} | 0 |",
-        "",
-        f"Answers by status: {', '.join(f'{count} x {status}' for status, count in sorted(ledger.statuses.items()))}.",
-        "",
+    outcome = stream(options.rounds, options.trainings, options.seed)
+    ledger = outcome.ledger
+    claims = [
+        claim_none("epochs acknowledged and lost, half-written, or not as sent", ledger.wrong),
+        Claim("longest until a write succeeds again", outcome.worst, "below", BACK_SECONDS, "{:.2f} s"),
+        Claim("keys left when every run was deleted", outcome.n_left, "at most", 0),
     ]
-    a.out.mkdir(parents=True, exist_ok=True)
-    (a.out / "faults.md").write_text("\n".join(lines))
-    print("\n".join([*lines, *ledger.wrong[:50], *([outcome.log] if ledger.wrong else [])]))
-    return int(bool(ledger.wrong) or bool(n_left) or outcome.worst >= BACK_SECONDS)
+    about = f"{describe(ledger, outcome.n_compared, outcome.disk)} {outcome.n_answers} answers were compared meanwhile."
+    complaints = [*ledger.wrong, *([outcome.log] if ledger.wrong else [])]
+    text = list_recoveries(outcome.seconds)
+    return Report("What is broken while trainings stream", claims, about, text, complaints)
+
+
+BENCHMARK = Benchmark(
+    "faults",
+    "docs/operations.md#when-something-fails",
+    measure,
+    options={"rounds": 200, "trainings": 8, "seed": 0},
+    short={"rounds": 12},
+    packages=("fastapi", "uvicorn", "redis", "httpx"),
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.main())

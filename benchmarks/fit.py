@@ -1,29 +1,26 @@
 """Mixture fits on 50,000 scores against the peers' fits of the same values.
 
-usage: pip install -e ".[bench]" && python -m benchmarks.fit [--repeats 5]
-
 The scores are misclassified epochs of 100, from a clean and a noisy Weibull component (40% noisy). Ours start from the
 scores themselves: the histogram is part of the time. The peers are reliability's ``Fit_Weibull_Mixture`` and
 surpyval's ``MixtureModel``, both of which fit a density; `density` must reach their likelihood. Then the time from
-packed bits to a selection, for growing numbers of samples. Writes ``results/fit.md``, exits with 1 if a bar is missed.
+packed bits to a selection, for growing numbers of samples. Needs ``pip install -e ".[bench]"``.
 """
 
-import argparse
 import sys
-from collections.abc import Callable, Sequence
+from argparse import Namespace
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from scipy.stats import weibull_min
 
-from benchmarks.timing import interleaved, machine
+from benchmarks.claims import Benchmark, Claim, Report, format_table
+from benchmarks.timing import interleaved
 from mild_core import bitmap
 from mild_core.mixture.mixture import Mixture, fit_mixture
 from mild_core.selection import select
 from mild_core.types import Fit, RoundBits
 
-RESULTS = Path(__file__).parent / "results"
 N_EPOCHS = 100
 BARS = {("density", "reliability"): 300, ("density", "surpyval"): 100, ("anchored", "reliability"): 100}
 BARS |= {("anchored", "surpyval"): 40, ("tailed", "reliability"): 100, ("tailed", "surpyval"): 40}
@@ -69,51 +66,48 @@ def packed(n_samples: int) -> RoundBits:
     return RoundBits(n_samples, bitmap.pack(np.arange(N_EPOCHS)[:, None] >= scores(n_samples)[None, :]))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args(argv)
-
+def measure(options: Namespace) -> Report:
     values = scores(50_000)
     others = peers(values)
     kinds: tuple[Fit, ...] = ("density", "tailed", "anchored", "grouped", "censored")
-    works: list[Callable[[], object]] = [partial(ours, values, kind) for kind in kinds] + [
-        fit for fit, _ in others.values()
-    ]
-    times = dict(zip([*kinds, *others], interleaved(works, arguments.repeats, warm=1), strict=True))
+    works: list[Callable[[], object]] = [partial(ours, values, kind) for kind in kinds]
+    works += [fit for fit, _ in others.values()]
+    times = dict(zip([*kinds, *others], interleaved(works, options.repeats, warm=1), strict=True))
     likelihood = ours(values, "density").log_likelihood
-    theirs = {name: log_likelihood() for name, (_, log_likelihood) in others.items()}
-    bars = [(f"{kind} against {peer}", times[peer] / times[kind], float(bar)) for (kind, peer), bar in BARS.items()] + [
-        (f"density's likelihood minus {name}'s, nats", likelihood - value, -0.01) for name, value in theirs.items()
+    claims = [
+        Claim(f"fit `{kind}` is faster than that of {peer}", times[peer] / times[kind], "at least", bar, "{:.0f} x")
+        for (kind, peer), bar in BARS.items()
     ]
+    for name, (_, log_likelihood) in others.items():
+        nats = likelihood - log_likelihood()
+        claims.append(
+            Claim(f"`density` is as likely as the fit of {name}", nats, "at least", -0.01, "{:.2f} nats more")
+        )
     sizes = (50_000, 500_000, 1_000_000)
     rounds = [packed(n) for n in sizes]
-    growth = interleaved([partial(select, [bits]) for bits in rounds], arguments.repeats)
-    lines = [
-        "# Fits",
+    growth = interleaved([partial(select, [bits]) for bits in rounds], options.repeats)
+    text = [
+        *format_table(
+            ("fit of 50,000 scores", "milliseconds"), [(name, f"{t * 1e3:.1f}") for name, t in times.items()]
+        ),
         "",
-        f"`python -m benchmarks.fit --repeats {arguments.repeats}`, "
-        f"{machine('numpy', 'scipy', 'reliability', 'surpyval')}; medians of {arguments.repeats} interleaved runs.",
-        "",
-        "| fit of 50,000 scores | milliseconds |",
-        "| --- | --- |",
-        *(f"| {name} | {time * 1e3:.1f} |" for name, time in times.items()),
-        "",
-        "| what | measured | bar |",
-        "| --- | --- | --- |",
-        *(f"| {what} | {value:.2f} | at least {bar:g} |" for what, value, bar in bars),
-        "",
-        "| packed bits to a selection, 100 epochs | milliseconds | nanoseconds a sample |",
-        "| --- | --- | --- |",
-        *(f"| {n:,} samples | {t * 1e3:.1f} | {t / n * 1e9:.0f} |" for n, t in zip(sizes, growth, strict=True)),
-        "",
+        *format_table(
+            ("packed bits to a selection, 100 epochs", "milliseconds", "nanoseconds a sample"),
+            [(f"{n:,} samples", f"{t * 1e3:.1f}", f"{t / n * 1e9:.0f}") for n, t in zip(sizes, growth, strict=True)],
+        ),
     ]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "fit.md").write_text("\n".join(lines))
-    print("\n".join(lines))
-    return 0 if all(value >= bar for _, value, bar in bars) else 1
+    return Report("Fits", claims, f"Medians of {options.repeats} interleaved runs.", text)
+
+
+BENCHMARK = Benchmark(
+    "fit",
+    "docs/method.md#fitted-the-mixture",
+    measure,
+    options={"repeats": 5},
+    short={"repeats": 2},
+    packages=("numpy", "scipy", "reliability", "surpyval"),
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.main())

@@ -1,30 +1,27 @@
 """How long `GET /selection` takes for an ImageNet-sized run, through a real port and a real store.
 
-usage: python -m benchmarks.latency [--samples 1281167] [--epochs 200] [--repeats 9]
-
 Cold (no selection is cached) as a bitmap and as JSON, over fetching the same keys from the store with one connection;
 an unchanged answer (304) over `GET /health`; and 50 clients that ask at once for what nobody has computed yet. All in
-turn, medians, ratios within the run. Writes ``results/latency.md``, exits with 1 if a bar is missed.
+turn, medians, ratios within the run.
 """
 
-import argparse
 import re
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from argparse import Namespace
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import numpy as np
 from redis import Redis
 
+from benchmarks.claims import Benchmark, Claim, Report
 from benchmarks.serving import service, store
-from benchmarks.timing import interleaved, machine, seconds
+from benchmarks.timing import interleaved, seconds
 from mild_core import bitmap
 from mild_service.store.context import to_texts
 
-RESULTS = Path(__file__).parent / "results"
 RUN = "/runs/imagenet"
 SELECTION = "/selection/imagenet"
 N_CLIENTS = 50
@@ -70,20 +67,24 @@ def computed(client: httpx.Client) -> int:
     return int(float(found[1])) if found else 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, default=1_281_167)
-    parser.add_argument("--epochs", type=int, default=200)
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args(argv)
+def together(url: str) -> set[bytes]:
+    """What clients get that ask at the same time, each over a connection of its own."""
+
+    def ask(_: int) -> bytes:
+        return httpx.get(f"{url}{SELECTION}", headers=BITMAP, timeout=60).raise_for_status().content
+
+    with ThreadPoolExecutor(N_CLIENTS) as pool:
+        return set(pool.map(ask, range(N_CLIENTS)))
+
+
+def measure(options: Namespace) -> Report:
     with (
         store() as server,
         service(server.url) as served,
         Redis.from_url(server.url) as redis,
         httpx.Client(base_url=served.url, timeout=60) as client,
     ):
-        recorded(client, arguments.samples, arguments.epochs)
+        recorded(client, options.samples, options.epochs)
         fetch = Fetched(redis)
 
         def forget() -> None:
@@ -97,60 +98,44 @@ def main(argv: Sequence[str] | None = None) -> int:
             forget()
             return seconds(work)
 
-        times = [[timed(work) for work in (fetch, cold(BITMAP), cold(JSON))] for _ in range(arguments.repeats + 2)][2:]
+        times = [[timed(work) for work in (fetch, cold(BITMAP), cold(JSON))] for _ in range(options.repeats + 2)][2:]
         fetched, as_bitmap, as_json = (statistics.median(column) for column in zip(*times, strict=True))
         tag = {**BITMAP, "If-None-Match": client.get(SELECTION, headers=BITMAP).headers["etag"]}
 
         def unchanged() -> None:
             assert client.get(SELECTION, headers=tag).status_code == 304
 
-        same, health = interleaved([unchanged, lambda: client.get("/health")], SMALL * arguments.repeats, warm=SMALL)
+        same, health = interleaved([unchanged, lambda: client.get("/health")], SMALL * options.repeats, warm=SMALL)
         forget()
         before = computed(client)
         answers = together(served.url)
         times_computed = computed(client) - before
         n_bytes = fetch()
-    rows = [
-        ("cold, as bitmap, over fetching its keys", as_bitmap, f"{as_bitmap / fetched:.1f} x", 6, as_bitmap / fetched),
-        ("cold, as JSON, over fetching its keys", as_json, f"{as_json / fetched:.1f} x", 8, as_json / fetched),
-        ("304, over `GET /health`", same, f"{same / health:.1f} x", 3, same / health),
-        (f"{N_CLIENTS} cold asks at once: computed", None, f"{times_computed} time", 1, times_computed),
+    claims = [
+        Claim("a cold set as bitmap, over fetching its bits", as_bitmap / fetched, "at most", 6, "{:.1f} x"),
+        Claim("a cold set as JSON, over fetching its bits", as_json / fetched, "at most", 8, "{:.1f} x"),
+        Claim("an unchanged set (304), over `GET /health`", same / health, "at most", 3, "{:.1f} x"),
+        Claim(f"computations for {N_CLIENTS} clients at once", times_computed, "at most", 1),
+        Claim("different answers to these clients", len(answers), "at most", 1),
     ]
-    lines = [
-        "# `GET /selection` of an ImageNet-sized run",
-        "",
-        f"`python -m benchmarks.latency --samples {arguments.samples} --epochs {arguments.epochs} --repeats "
-        f"{arguments.repeats}`, {machine('fastapi', 'uvicorn', 'redis', 'numpy')}; a service and an embedded store in "
-        f"processes of their own, on loopback. Fetching {n_bytes / 1e6:.0f} MB of keys took {fetched * 1e3:.0f} ms, "
-        f"`GET /health` {health * 1e3:.2f} ms (medians of {arguments.repeats} and {SMALL * arguments.repeats} "
-        "interleaved runs).",
-        "",
-        "| what | ms | measured | bar |",
-        "| --- | --- | --- | --- |",
-        *(
-            f"| {what} | {'' if took is None else f'{took * 1e3:.1f}'} | {shown} | at most {limit} |"
-            for what, took, shown, limit, _ in rows
-        ),
-        "",
-    ]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "latency.md").write_text("\n".join(lines))
-    print("\n".join(lines))
-    alike = len(answers) == 1
-    if not alike:
-        print(f"the {N_CLIENTS} clients got {len(answers)} different answers")
-    return 0 if alike and all(value <= limit for *_, limit, value in rows) else 1
+    about = (
+        f"A service and an embedded store in processes of their own, on loopback. Fetching {n_bytes / 1e6:.0f} MB of "
+        f"keys took {fetched * 1e3:.0f} ms, a cold set {as_bitmap * 1e3:.0f} ms as bitmap and {as_json * 1e3:.0f} ms "
+        f"as JSON, a 304 {same * 1e3:.2f} ms, `GET /health` {health * 1e3:.2f} ms (medians of {options.repeats} and "
+        f"{SMALL * options.repeats} interleaved runs)."
+    )
+    return Report("`GET /selection` of an ImageNet-sized run", claims, about)
 
 
-def together(url: str) -> set[bytes]:
-    """What clients get that ask at the same time, each over a connection of its own."""
-
-    def ask(_: int) -> bytes:
-        return httpx.get(f"{url}{SELECTION}", headers=BITMAP, timeout=60).raise_for_status().content
-
-    with ThreadPoolExecutor(N_CLIENTS) as pool:
-        return set(pool.map(ask, range(N_CLIENTS)))
+BENCHMARK = Benchmark(
+    "latency",
+    "docs/operations.md#sizing",
+    measure,
+    options={"samples": 1_281_167, "epochs": 200, "repeats": 9},
+    short={"repeats": 5},
+    packages=("fastapi", "uvicorn", "redis", "numpy"),
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.main())

@@ -1,36 +1,30 @@
 """Many trainings for minutes: whether the service keeps up its speed and its size, and what each request costs it.
 
-usage: python -m benchmarks.load [--jobs 200] [--samples 50000] [--minutes 10] [--period 20]
-
 A service that asks for a key, in a process of its own, on a real store that syncs every write; this process is the
 trainings (`benchmarks.jobs`), each writing an epoch every `--period` seconds: whole, in four shards, or as a log; and
 reading sets, fits and pages in between, while some of their events are followed. Afterwards, with the service to
-itself, what a request of each kind costs (`benchmarks.costs`). Writes ``results/load.md``, exits with 1 if a bar is
-missed.
+itself, what a request of each kind costs (`benchmarks.costs`).
 """
 
-import argparse
 import asyncio
 import gc
-import os
 import secrets
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import numpy as np
 
 from benchmarks import costs
+from benchmarks.claims import Benchmark, Claim, Report, claim_none, format_table
 from benchmarks.jobs import Epochs, Job, Load, Seen
 from benchmarks.proc import ALLOCATOR, cpu_seconds, growth, resident_kib
 from benchmarks.serving import Served, service, store
-from benchmarks.timing import machine
 
-RESULTS = Path(__file__).parent / "results"
 READINGS = 120
 """Looks at the service's memory."""
 BAR_GROWTH = 0.05
@@ -46,16 +40,14 @@ class Outcome:
     kib: Sequence[int]
     cores: float
 
-    @property
-    def tail(self) -> float:
-        """99th percentile of an epoch's PUT over its median."""
+    def claim(self) -> list[Claim]:
+        """What is claimed of it."""
         median, late = np.percentile(self.seen.seconds["PUT of an epoch"], [50, 99])
-        return float(late / median)
-
-    @property
-    def passed(self) -> bool:
-        """Whether all bars are met."""
-        return not self.seen.wrong and growth(self.kib) < BAR_GROWTH and self.tail <= BAR_TAIL
+        return [
+            claim_none("errors, and acknowledged epochs that are not there", self.seen.wrong),
+            Claim("growth of memory over the second half", growth(self.kib), "below", BAR_GROWTH, "{:.1%}"),
+            Claim("99th percentile of an epoch's PUT over its median", late / median, "at most", BAR_TAIL, "{:.1f} x"),
+        ]
 
 
 def environment(key: str) -> dict[str, str]:
@@ -91,63 +83,46 @@ async def burden(load: Load, served: Served, key: str) -> Outcome:
     return Outcome(seen, kib, cores)
 
 
-def report(load: Load, outcome: Outcome, command: str) -> list[str]:
-    """The tables."""
+def describe(load: Load, outcome: Outcome) -> tuple[str, list[str]]:
+    """What was asked, in a sentence, and a table of the times by kind of request."""
     seen = outcome.seen
     n_requests = sum(map(len, seen.seconds.values()))
     rate = n_requests / load.seconds
-    lines = [
-        "# Many trainings for minutes",
-        "",
-        f"`{command}`, {machine('fastapi', 'uvicorn', 'redis', 'httpx', 'numpy')}, {os.cpu_count()} shared cores, one "
-        f"service worker, one Valkey with appendfsync always, and the clients, all on one machine; its load average at "
-        f"the end was {os.getloadavg()[0]:.1f}.",
-        "",
+    about = (
+        "One service worker, one Valkey with appendfsync always, and the clients, all on one machine. "
         f"{load.n_jobs} jobs of {load.n_samples:,} samples for {load.seconds / 60:g} minutes, each an epoch every "
         f"{load.period:g} s (70% whole, 20% in 4 shards, 10% as Arrow logs), rounds of {load.round_epochs} epochs: "
-        f"{n_requests:,} requests, {rate:.0f} a second, {seen.n_events:,} events to {load.n_watched} watchers. Times "
-        "count from when a request was due, not from when it was sent.",
-        "",
-        "| what | measured | bar |",
-        "|---|---|---|",
-        f"| errors, and acknowledged epochs that are not there | {len(seen.wrong)} | 0 |",
-        f"| growth of memory over the second half ({outcome.kib[len(outcome.kib) // 2] / 1024:.0f} MiB) | "
-        f"{growth(outcome.kib):.1%} | below {BAR_GROWTH:.0%} |",
-        f"| 99th percentile of an epoch's PUT over its median | {outcome.tail:.1f} | at most {BAR_TAIL:g} |",
-        f"| share of one core that the service took | {outcome.cores:.0%} | |",
-        f"| processor time a request, all kinds together | {1000 * outcome.cores / rate:.2f} ms | |",
-        "",
-        "| milliseconds | requests | median | 90th | 99th | longest |",
-        "|---|---|---|---|---|---|",
-    ]
+        f"{n_requests:,} requests, {rate:.0f} a second, {seen.n_events:,} events to {load.n_watched} watchers; the "
+        f"service took {outcome.cores:.0%} of one core, {1000 * outcome.cores / rate:.2f} ms a request, and "
+        f"{outcome.kib[len(outcome.kib) // 2] / 1024:.0f} MiB half-way. Times count from when a request was due, not "
+        "from when it was sent."
+    )
+    rows = []
     for kind, seconds in sorted(seen.seconds.items(), key=lambda item: -len(item[1])):
-        figures = " | ".join(f"{1000 * figure:.1f}" for figure in np.percentile(seconds, [50, 90, 99, 100]))
-        lines.append(f"| {kind} | {len(seconds):,} | {figures} |")
-    return [*lines, ""]
+        figures = (f"{1000 * figure:.1f}" for figure in np.percentile(seconds, [50, 90, 99, 100]))
+        rows.append((kind, f"{len(seconds):,}", *figures))
+    return about, format_table(("milliseconds", "requests", "median", "90th", "99th", "longest"), rows)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=200)
-    parser.add_argument("--samples", type=int, default=50_000)
-    parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--period", type=float, default=20.0)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    given = parser.parse_args(argv)
-    load = Load(given.jobs, given.samples, 60 * given.minutes, given.period)
+def measure(options: Namespace) -> Report:
+    load = Load(options.jobs, options.samples, 60 * options.minutes, options.period)
     key = secrets.token_urlsafe(32)
     with store() as server, service(server.url, environment(key)) as served:
         outcome = asyncio.run(burden(load, served, key))
-        command = (
-            f"python -m benchmarks.load --jobs {load.n_jobs} --samples {load.n_samples} --minutes {given.minutes:g} "
-            f"--period {load.period:g}"
-        )
-        lines = report(load, outcome, command) + costs.report(served, key, load.n_samples)
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "load.md").write_text("\n".join(lines))
-    print("\n".join([*lines, *outcome.seen.wrong[:20]]))
-    return int(not outcome.passed)
+        about, times = describe(load, outcome)
+        text = [*times, "", *costs.report(served, key, load.n_samples, repeated=options.repeats)]
+    return Report("Many trainings for minutes", outcome.claim(), about, text, outcome.seen.wrong)
+
+
+BENCHMARK = Benchmark(
+    "load",
+    "docs/operations.md#sizing",
+    measure,
+    options={"jobs": 200, "samples": 50_000, "minutes": 10.0, "period": 20.0, "repeats": 200},
+    short={"minutes": 1.0, "period": 10.0, "jobs": 100, "repeats": 20},
+    packages=("fastapi", "uvicorn", "redis", "httpx", "numpy"),
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.main())

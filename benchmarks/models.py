@@ -1,38 +1,33 @@
 """How long the largest legal and illegal JSON bodies of every request model keep the event loop from its other tasks.
 
-usage: python -m benchmarks.models [--repeats 5]
-
 The application runs in this process on an embedded store, while a task on the same event loop notes the longest pause
 between two of its turns: in processor time of this process, which other work on the machine does not lengthen, and in
-seconds. The pause of a body is the median over the repeats. Writes ``results/models.md``, exits with 1 if one takes
-more than 50 ms of processor time.
+seconds. The pause of a body is the median over the repeats.
 """
 
-import argparse
 import asyncio
 import base64
 import gzip
 import statistics
 import sys
 import time
+from argparse import Namespace
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 import httpx
 import orjson
 
+from benchmarks.claims import Benchmark, Claim, Report, format_table
 from benchmarks.serving import store
-from benchmarks.timing import machine
 from mild_core.types import MAX_CLASS_NAME_LENGTH, MAX_CLASS_NAMES
 from mild_service.app import create_app
 from mild_service.config import Settings
 from mild_service.ops.process import tune_gc
 from mild_service.web.bodies import MAX_LISTED
 
-RESULTS = Path(__file__).parent / "results" / "models.md"
 BAR = 0.05
 SETTINGS = Settings.model_construct()
 N_BYTES = SETTINGS.max_json_bytes
@@ -139,7 +134,7 @@ def take_median(pauses: Sequence[Pause]) -> Pause:
     return statistics.median(processor), statistics.median(wall)
 
 
-async def measure(client: httpx.AsyncClient, case: Case, repeats: int) -> tuple[int, Pause]:
+async def measure_pause(client: httpx.AsyncClient, case: Case, repeats: int) -> tuple[int, Pause]:
     """Return the status of the answer, and the median of the longest pause."""
     method, path = case.route.split()
     headers = {"Content-Type": "application/json"}
@@ -173,44 +168,45 @@ async def run(store_url: str, repeats: int) -> list[tuple[Case, int, Pause]]:
                 (await client.put(f"/runs/{name}", json={"num_samples": n_samples})).raise_for_status()
             nothing = Case("(no request)", "0.2 s", b"")
             return [(nothing, 0, take_median(idle))] + [
-                (case, *await measure(client, case, repeats)) for case in list_cases()
+                (case, *await measure_pause(client, case, repeats)) for case in list_cases()
             ]
 
 
-def write_table(rows: Sequence[tuple[Case, int, Pause]], repeats: int) -> str:
-    """Return the page with the results."""
-    lines = [
-        "# Request models",
-        "",
-        f"`python -m benchmarks.models --repeats {repeats}` on {machine('pydantic', 'orjson', 'fastapi')}.",
-        "",
-        "The longest pause of a task on the service's event loop while a JSON body is received, counted, parsed,",
-        f"validated and answered; medians of {repeats}. Bar: 50 ms of processor time; other work ran beside.",
-        "",
-        "| request | body | bytes | status | processor time, ms | pause, ms |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| `{case.route}` | {case.kind} | {len(case.body):,} | {status or ''} "
-        f"| {1000 * processor:.1f} | {1000 * wall:.1f} |"
-        for case, status, (processor, wall) in rows
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write the table, and return 1 if a pause is longer than the bar."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args(arguments)
+def measure(options: Namespace) -> Report:
     tune_gc()  # as the service does
     with store() as server:
         rows = asyncio.run(run(server.url, options.repeats))
-    RESULTS.write_text(write_table(rows, options.repeats))
-    late = [(case.route, case.kind, pause) for case, _, pause in rows if pause[0] > BAR]
-    print(RESULTS.read_text(), *late, sep="\n")
-    return 1 if late else 0
+    worst, _, (longest, _) = max(rows, key=lambda row: row[2][0])
+    text = "the longest that a JSON body keeps the event loop from other requests, in processor time"
+    cells = [
+        (
+            f"`{case.route}`",
+            case.kind,
+            f"{len(case.body):,}",
+            status or "",
+            f"{1000 * processor:.1f}",
+            f"{1000 * wall:.1f}",
+        )
+        for case, status, (processor, wall) in rows
+    ]
+    about = (
+        "The longest pause of a task on the service's event loop while a body is received, counted, parsed, validated "
+        f"and answered; medians of {options.repeats}. Longest: `{worst.route}`, {worst.kind}."
+    )
+    heads = ("request", "body", "bytes", "status", "processor time, ms", "pause, ms")
+    claims = [Claim(text, 1000 * longest, "at most", 1000 * BAR, "{:.0f} ms")]
+    return Report("Request models", claims, about, format_table(heads, cells))
+
+
+BENCHMARK = Benchmark(
+    "models",
+    "docs/api.md#limits",
+    measure,
+    options={"repeats": 5},
+    short={"repeats": 1},
+    packages=("pydantic", "orjson", "fastapi"),
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.main())

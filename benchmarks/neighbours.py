@@ -1,14 +1,10 @@
 """Hostile but authorised tenants: what another key's small requests meet, and what the process takes.
 
-usage: python -m benchmarks.neighbours [--before FOLDER] [--seconds 6]
-
 A service with a process budget of 4 GiB on a real store, a process that sends small requests with one key, and twelve
 tenants with keys of their own, one at a time and then all at once. The memory of the service and its workers is read
-every 20 ms; beyond the budget the service is killed, as a container would be. `--before` names a checkout of an earlier
-commit, which meets the same. Writes ``results/neighbours.md``, exits with 1 if a bar is missed.
+every 20 ms; beyond the budget the service is killed, as a container would be.
 """
 
-import argparse
 import gzip
 import http.client
 import json
@@ -20,24 +16,22 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event, Semaphore
-from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
+from benchmarks.claims import Benchmark, Claim, Report, claim_none, format_table
 from benchmarks.proc import ALLOCATOR, resident_kib
 from benchmarks.serving import Served, service, store
-from benchmarks.timing import machine
 
-RESULTS = Path(__file__).parent / "results"
-ROOT = Path(__file__).parent.parent
 BUDGET = 4 * 2**30
 BAR_TAIL = 10.0
 """Of the 99th percentile alone, at most: the 99th percentile of small requests beside tenants."""
@@ -332,28 +326,13 @@ class Watch:
 
     def _run(self) -> None:
         while not self._is_over:
-            memory = sum(_resident(pid) for pid in _list_descendants(self._process.pid))
+            memory = resident_kib(self._process.pid) * 1024
             self.peak = max(self.peak, memory)
             if memory > BUDGET and not self.killed:
                 self.killed = True
                 self._process.send_signal(signal.SIGKILL)
             self.killed = self.killed or self._process.poll() is not None
             time.sleep(0.02)
-
-
-def _list_descendants(pid: int) -> list[int]:
-    pids = [pid]
-    for parent in pids:
-        with suppress(OSError):
-            for task in Path(f"/proc/{parent}/task").iterdir():
-                pids += map(int, (task / "children").read_text().split())
-    return pids
-
-
-def _resident(pid: int) -> int:
-    with suppress(OSError, RuntimeError):  # it has ended, which a generator reports as a RuntimeError
-        return resident_kib(pid) * 1024
-    return 0
 
 
 def prepare(caller: Caller) -> None:
@@ -422,107 +401,82 @@ def meet(served: Served, keys: dict[str, str], tenants: list[str], seconds: floa
 
 
 @contextmanager
-def serve(store_url: str, keys: dict[str, str], checkout: Path) -> Iterator[Served]:
-    """The service of a checkout, with a budget."""
+def serve(store_url: str, keys: dict[str, str]) -> Iterator[Served]:
+    """The service, with a budget."""
     words = [f"{secrets.token_hex(3)}:admin::{key}" for key in keys.values()]
     variables = {
         **ALLOCATOR,
         "MILD_API_KEYS": ",".join(words),
         "MILD_MEMORY": str(BUDGET),
         "MILD_LOG_LEVEL": "critical",
-        "PYTHONPATH": f"{checkout / 'service'}",
     }
     with service(store_url, variables) as served:
         yield served
         served.process.kill()  # its queue is not waited for
 
 
-def measure(checkout: Path, seconds: float) -> tuple[float, dict[str, Outcome]]:
-    """Meet each tenant by itself, and all at once, with a service that is started again for each; the tail alone."""
+def meet_all(names: Sequence[str], seconds: float) -> dict[str, Outcome]:
+    """Meet no tenant, each by itself, and all at once, with a service that is started again for each."""
     keys = {name: secrets.token_hex(32) for name in ("small", *TENANTS)}
     outcomes: dict[str, Outcome] = {}
     with store() as server:
-        with serve(server.url, keys, checkout) as served:
-            prepare(Caller(served.url, keys["small"]))
-            alone = meet(served, keys, [], seconds)
-            outcomes["none"] = alone
-        for name, tenants in [*((name, [name]) for name in TENANTS), ("all at once", list(TENANTS))]:
-            with serve(server.url, keys, checkout) as served:
+        for name in ("none", *names, "all at once"):
+            tenants = {"none": [], "all at once": list(TENANTS)}.get(name, [name])
+            with serve(server.url, keys) as served:
+                if name == "none":
+                    prepare(Caller(served.url, keys["small"]))
                 outcomes[name] = meet(served, keys, tenants, seconds)
-            print(f"{checkout.name}: {name}: {_describe(outcomes[name], alone.seen.tail)}", flush=True)
-    return alone.seen.tail, outcomes
+            print(f"{name}: {describe(outcomes[name], outcomes['none'])}", flush=True)
+    return outcomes
 
 
-def _describe(outcome: Outcome, alone: float) -> str:
+def describe(outcome: Outcome, alone: Outcome) -> tuple[str, ...]:
+    """Cells of a row of the table."""
     seen = outcome.seen
-    failed = sum(seen.failed.values())
-    ending = ", **killed**" if outcome.killed else ""
-    return (
-        f"{1000 * seen.tail:.0f} ms ({seen.tail / alone:.1f}x), {len(seen.seconds)} answered, {failed} failed, "
-        f"{outcome.peak / 2**30:.2f} GiB{ending}"
-    )
+    tail = f"{1000 * seen.tail:.0f} ms ({seen.tail / alone.seen.tail:.1f}x)"
+    failures = ", ".join(f"{what} {n}" for what, n in sorted(seen.failed.items()))
+    return tail, str(len(seen.seconds)), failures or "0", f"{outcome.peak / 2**30:.2f} GiB"
 
 
-def is_met(outcome: Outcome, alone: float) -> bool:
-    """Return whether the bars are met."""
-    return outcome.seen.tail <= BAR_TAIL * alone and outcome.peak <= BUDGET and not outcome.killed
-
-
-def main() -> int:
-    """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--before", type=Path, help="checkout of an earlier commit")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of small requests beside each tenant")
-    arguments = parser.parse_args()
-    checkouts = {"after": ROOT} | ({} if arguments.before is None else {"before": arguments.before})
-    results = {name: measure(checkout.resolve(), arguments.seconds) for name, checkout in checkouts.items()}
-    (RESULTS / "neighbours.md").write_text(_write_table(results, checkouts, arguments.seconds))
-    alone, outcomes = results["after"]
-    return 0 if all(is_met(outcome, alone) for outcome in outcomes.values()) else 1
-
-
-def _read_commit(checkout: Path) -> str:
-    words = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _write_table(
-    results: dict[str, tuple[float, dict[str, Outcome]]], checkouts: dict[str, Path], seconds: float
-) -> str:
-    names = [name for name in ("before", "after") if name in results]
-    commits = {name: _read_commit(checkouts[name]) for name in names}
-    rows = [
-        f"| {tenant} | " + " | ".join(_describe(results[name][1][tenant], results[name][0]) for name in names) + " |"
-        for tenant in results["after"][1]
+def measure(options: Namespace) -> Report:
+    names = [name for name in TENANTS if not options.tenants[0] or any(each in name for each in options.tenants)]
+    outcomes = meet_all(names, options.seconds)
+    alone = outcomes["none"]
+    ratio = max(outcome.seen.tail for outcome in outcomes.values()) / alone.seen.tail
+    peak = max(outcome.peak for outcome in outcomes.values()) / 2**30
+    killed = [name for name, outcome in outcomes.items() if outcome.killed]
+    claims = [
+        Claim(
+            "99th percentile of small requests beside hostile tenants, over that alone",
+            ratio,
+            "at most",
+            BAR_TAIL,
+            "{:.1f} x",
+        ),
+        Claim("most memory of the service and its workers", peak, "at most", BUDGET / 2**30, "{:.2f} GiB"),
+        claim_none("tenants that end the service", killed),
     ]
-    failures = [
-        f"- {name}, {tenant}: " + ", ".join(f"{what} {n}" for what, n in sorted(outcome.seen.failed.items()))
-        for name in names
-        for tenant, outcome in results[name][1].items()
-        if outcome.seen.failed
-    ]
-    head = " | ".join(f"{name} ({commits[name]})" for name in names)
-    return "\n".join(
-        [
-            "# Neighbours",
-            "",
-            f"`python -m benchmarks.neighbours --seconds {seconds:g}`, {machine('fastapi', 'redis', 'numpy')}, "
-            f"{os.cpu_count()} cores for the service, its store, the small requests and, at the least priority, the "
-            "tenants; one run. "
-            f"A process budget of {BUDGET / 2**30:g} GiB for the service and its workers, beyond which it is killed.",
-            "",
-            "Small requests of one key (an epoch of 10,000 samples, the run, its set, a log of 100 records, a sample, "
-            "an event stream), one after the other, beside tenants with keys of their own: 99th percentile and its "
-            f"ratio to that alone (a failed request counts {_FAILED:g} s), requests answered and failed, most memory.",
-            "",
-            f"| tenant | {head} |",
-            "|---|" + "---|" * len(names),
-            *rows,
-            "",
-            *(["Failed:", "", *failures, ""] if failures else []),
-        ]
+    about = (
+        "The service, its store, the small requests and, at the least priority, the tenants share the cores; one "
+        f"run. A process budget of {BUDGET / 2**30:g} GiB for the service and its workers, beyond which it is killed. "
+        "Small requests of one key (an epoch of 10,000 samples, the run, its set, a log of 100 records, a sample, an "
+        "event stream), one after the other, beside tenants with keys of their own; a failed request counts "
+        f"{_FAILED:g} s."
     )
+    rows = [(name, *describe(outcome, alone)) for name, outcome in outcomes.items()]
+    heads = ("tenant", "99th percentile (ratio to that alone)", "answered", "failed", "most memory")
+    return Report("Neighbours", claims, about, format_table(heads, rows), killed)
+
+
+BENCHMARK = Benchmark(
+    "neighbours",
+    "docs/operations.md#what-requests-may-take",
+    measure,
+    options={"seconds": 6.0, "tenants": ("",)},
+    short={"seconds": 3.0, "tenants": ("2^27", "gzip", "400 selections", "1,000 event")},
+    packages=("fastapi", "redis", "numpy"),
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.main())

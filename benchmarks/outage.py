@@ -1,31 +1,27 @@
 """What an outage costs: a service that is stopped for a whole training, and trainers that are killed on their way.
 
-usage: python -m benchmarks.outage [--repeats 3] [--kills 20] [--epochs 8] [--limit 800]
-
 First the same training (digits, 40% of the labels broken, two rounds) runs in turn with a service that is there, with
 one that is stopped, and with none wanted; then the service is brought back, on the same store, and ``mild sync`` sends
 what was kept. Then ``mild train --deterministic`` is killed with signal 9 at random moments, with a service and
-offline, goes on with ``--resume``, and has to end with the same sets and the same network, bit for bit. Writes
-``results/outage.md``, exits with 1 if anything is not the same or was not delivered.
+offline, goes on with ``--resume``, and has to end with the same sets and the same network, bit for bit.
 """
 
-import argparse
 import base64
 import logging
-import os
 import random
 import statistics
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks.claims import Benchmark, Report, claim_none, format_table
 from benchmarks.killing import Ended, trained
 from benchmarks.serving import service, store
-from benchmarks.timing import machine
 from mild_client import BackgroundBackend, MildClient
 from mild_client.backends.background import Mode
 from mild_client.backends.sync import sync_spools
@@ -35,7 +31,6 @@ from mild_trainer.training.history import EpochRecord
 from mild_trainer.training.loop import run_rounds
 from mild_trainer.training.progress import Reporter
 
-RESULTS = Path(__file__).parent / "results"
 WAYS = ("with a service", "service stopped", "no service wanted")
 
 
@@ -152,64 +147,52 @@ def _sets(client: MildClient, run_id: str, n_rounds: int) -> list[bytes]:
     return [client.selected(run_id, n_samples, number).tobytes() for number in range(n_rounds)]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("repeats", 5), ("kills", 20), ("epochs", 8), ("limit", 800)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    a = parser.parse_args()
+def measure(options: Namespace) -> Report:
     logging.disable(logging.WARNING)  # what is said of every outage is what this is about
     noise = "symmetric:0.4"
     settings = TrainSettings.for_dataset(
-        "digits", noise=noise, limit=a.limit, epochs=a.epochs, rounds=2, agree=1.0, deterministic=True, device="cpu"
-    )
-    flags = ["--noise", noise, "--limit", str(a.limit // 2), "--epochs", str(a.epochs // 2), "--rounds", "3"]
-    flags += ["--agree", "1", "--deterministic", "--device", "cpu"]
+        "digits", noise=noise, limit=options.limit, epochs=options.epochs, rounds=2, agree=1.0, deterministic=True,
+        device="cpu",
+    )  # fmt: skip
+    flags = ["--noise", noise, "--limit", str(options.limit // 2), "--epochs", str(options.epochs // 2)]
+    flags += ["--rounds", "3", "--agree", "1", "--deterministic", "--device", "cpu"]
     with TemporaryDirectory(prefix="mild-benchmark-") as folder:
-        found = outage(settings, a.repeats, Path(folder) / "outage")
-        n_trainings, n_sent, wrong = kills(flags, a.kills, Path(folder) / "kills")
-    lines = [
-        "# A service that is stopped, and trainers that are killed",
-        "",
-        f"`python -m benchmarks.outage --repeats {a.repeats} --kills {a.kills} --epochs {a.epochs} --limit {a.limit}`, "
-        f"{machine('torch', 'httpx')}, {os.cpu_count()} shared cores, load average {os.getloadavg()[0]:.1f}; "
-        "ResNet-8 on digits, 40% of the labels broken.",
-        "",
-        f"The same training of two rounds of {a.epochs} epochs, {a.repeats} times in turn: seconds from the end of one "
-        "epoch to the end of the next, median of each training; then the median, least and most over the repeats. "
-        "Ratios are taken within a repeat.",
-        "",
-        "| | milliseconds an epoch | ratio to the service being there |",
-        "|---|---|---|",
+        found = outage(settings, options.repeats, Path(folder) / "outage")
+        n_trainings, n_sent, wrong = kills(flags, options.kills, Path(folder) / "kills")
+    claims = [
+        claim_none("sets that an outage changes, or that `mild sync` does not deliver", found.wrong),
+        claim_none("sets or networks that `kill -9` and `--resume` change, in any bit", wrong),
     ]
+    about = (
+        f"ResNet-8 on digits, 40% of the labels broken. The same training of two rounds of {options.epochs} epochs, "
+        f"{options.repeats} times in turn: seconds from the end of one epoch to the end of the next, median of each "
+        "training; then the median, least and most over the repeats; ratios are taken within a repeat. `mild sync` "
+        f"sent {found.n_sent} records after the outages. Then {options.kills} times `kill -9` at random moments of "
+        f"{n_trainings} trainings, offline and with a service in turn; `mild sync` sent {n_sent} records after them."
+    )
+    rows = []
     for way, title in enumerate(WAYS):
-        times = [1000 * row[way] for row in found.seconds]
-        ratios = [row[way] / row[0] for row in found.seconds]
-        lines.append(f"| {title} | {_spread(times, 0)} | {_spread(ratios, 2)} |")
-    lines += [
-        "",
-        "| | |",
-        "|---|---|",
-        f"| records that `mild sync` sent after the outages | {found.n_sent} |",
-        f"| complaints: something left or refused, other sets than undisturbed, here or at the service "
-        f"| {len(found.wrong)} |",
-        f"| `kill -9` at random moments of {n_trainings} trainings with `--resume`, offline and with a service in turn "
-        f"| {a.kills} |",
-        f"| records that `mild sync` sent after them | {n_sent} |",
-        f"| complaints: other sets or another network, in any bit, than undisturbed, or other sets at the service "
-        f"| {len(wrong)} |",
-    ]
-    text = "\n".join(lines) + "\n"
-    print(text, *found.wrong, *wrong, sep="\n")
-    (RESULTS / "outage.md").write_text(text)
-    return int(bool(found.wrong or wrong))
+        times, ratios = ([1000 * row[way] for row in found.seconds], [row[way] / row[0] for row in found.seconds])
+        rows.append((title, _spread(times, 0), _spread(ratios, 2)))
+    text = format_table(("training", "milliseconds an epoch", "ratio to the service being there"), rows)
+    title = "A service that is stopped, and trainers that are killed"
+    return Report(title, claims, about, text, [*found.wrong, *wrong])
 
 
 def _spread(numbers: Sequence[float], digits: int) -> str:
-    middle, least, most = (
-        f"{number:.{digits}f}" for number in (statistics.median(numbers), min(numbers), max(numbers))
-    )
-    return f"{middle} ({least} to {most})"
+    middle, *ends = (f"{number:.{digits}f}" for number in (statistics.median(numbers), min(numbers), max(numbers)))
+    return f"{middle} ({' to '.join(ends)})"
+
+
+BENCHMARK = Benchmark(
+    "outage",
+    "docs/client.md#when-the-service-is-away",
+    measure,
+    options={"repeats": 5, "kills": 20, "epochs": 8, "limit": 800},
+    short={"repeats": 1, "kills": 4},
+    packages=("torch", "httpx"),
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.main())

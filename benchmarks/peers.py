@@ -1,18 +1,17 @@
 """The selection beside the peers, on the same trainings and at the same cost: ranking, and the clean set itself.
 
-usage: pip install -e ".[bench]" && python -m benchmarks.peers [--seeds 0 1 …] [--noise symmetric:0.4 …]
-       python -m benchmarks.peers --dataset cifar10 --data-dir data --limit 1500 --model resnet8 --epochs 20
-
 One training with the trainer's defaults is recorded: its bits are ours, its logits of the same pass are the peers'
 (`benchmarks/judges.py`). Peers that need trainings of their own get the same settings and the same number of passes,
 a backward pass counted as two; their choices (folds, schedule of AUM) were made on seeds 100 and 101, in their favour.
-Detection is of mislabelled samples, F1 of the set that is kept. Writes ``results/peers.md`` and ``results/peers.json``.
+Detection is of mislabelled samples, F1 of the set that is kept. Writes ``peers.json``, too; of another data set than
+digits ``peers-DATASET.md`` and ``.json``. Needs ``pip install -e ".[bench]"``.
 """
 
-import argparse
 import json
 import multiprocessing
 import statistics
+import sys
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,17 +21,18 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks import judges
+from benchmarks.claims import Benchmark, Claim, Report, format_table
 from benchmarks.judges import Judgement
 from benchmarks.logits import RecordingTrainer, held_out
-from benchmarks.timing import machine
 from benchmarks.truth import Mask, best_f1, f1
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training import preparation
 
-NOISES = ("symmetric:0.05", "symmetric:0.4", "symmetric:0.8", "pairflip:0.4")
-RESULTS = Path(__file__).parent / "results"
 OURS = "ours, one round"
 EVERYTHING = "keep everything"
+KNOWING = "mean loss, noise rate known"
+MARGIN = 0.01
+"""By how much our F1 may be behind."""
 N_FOLDS = 3
 
 
@@ -78,14 +78,10 @@ def judged(settings: TrainSettings) -> list[Figures]:
         "AUM, threshold samples": lambda: judges.area_under_margin_thresholded(settings, data),
         "AUM, same training, ranks only": lambda: judges.area_under_margin(recording.logits, labels),
         "mean loss, Gaussian mixture": lambda: by_loss,
-        "mean loss, noise rate known": lambda: judges.lowest(by_loss, int(clean.sum())),
+        KNOWING: lambda: judges.lowest(by_loss, int(clean.sum())),
     }
     found = [Figures(settings.noise, seed, EVERYTHING, None, None, f1(np.ones_like(clean), clean), None)]
     return found + [figures(settings.noise, seed, method, judge(), clean) for method, judge in methods.items()]
-
-
-def row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 def spread(values: Sequence[float | None]) -> str:
@@ -105,7 +101,7 @@ def table(found: Sequence[Figures]) -> list[str]:
         "F1 of the best cut",
         "seeds with a lower F1 than ours",
     )
-    lines = [row(heads), row(["---"] * len(heads))]
+    rows = []
     for noise in dict.fromkeys(f.noise for f in found):
         reference = {f.seed: f.f1 for f in found if (f.noise, f.method) == (noise, OURS)}
         for method in dict.fromkeys(f.method for f in found):
@@ -113,67 +109,66 @@ def table(found: Sequence[Figures]) -> list[str]:
             columns = [spread([getattr(f, name) for f in chosen]) for name in ("auroc", "auprc", "f1", "best_f1")]
             pairs = [(f.f1, reference[f.seed]) for f in chosen if f.f1 is not None and method != OURS]
             behind = sum(1 for theirs, own in pairs if own is not None and theirs < own)
-            lines.append(row((noise, method, *columns, f"{behind} of {len(pairs)}" if pairs else "")))
-    return lines
+            rows.append((noise, method, *columns, f"{behind} of {len(pairs)}" if pairs else ""))
+    return format_table(heads, rows)
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    parser.add_argument("--noise", nargs="+", default=list(NOISES))
-    parser.add_argument("--dataset", default="digits")
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--limit", type=int)
-    parser.add_argument("--model")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    return parser.parse_args(argv)
+def claim(found: Sequence[Figures]) -> list[Claim]:
+    """Our set beside that of the best method that knows no more, on each noise."""
+    claims = []
+    for noise in dict.fromkeys(f.noise for f in found):
+        medians = {
+            method: statistics.median(
+                f.f1 for f in found if (f.noise, f.method) == (noise, method) and f.f1 is not None
+            )
+            for method in dict.fromkeys(f.method for f in found if f.noise == noise and f.f1 is not None)
+        }
+        rivals = {method: f1 for method, f1 in medians.items() if not method.startswith("ours") and method != KNOWING}
+        best = max(rivals, key=lambda method: rivals[method])
+        text = f"{noise}: F1 of the set in one round less that of the best peer ({best})"
+        claims.append(Claim(text, medians[OURS] - rivals[best], "at least", -MARGIN, "{:.3f}"))
+    return claims
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    arguments = parse(argv)
-    given = {name: getattr(arguments, name) for name in ("data_dir", "limit", "model", "epochs")}
-    # Seed by seed, and written after every one: a run that is cut off leaves a table of fewer seeds.
+def measure(options: Namespace) -> Report:
+    given = {name: getattr(options, name) or None for name in ("limit", "model", "epochs")}
+    given["data_dir"] = Path(options.data_dir) if options.data_dir else None
     jobs = [
-        TrainSettings.for_dataset(arguments.dataset, noise=noise, seed=seed, device="cpu", threads=1, **given)
-        for seed in arguments.seeds
-        for noise in arguments.noise
+        TrainSettings.for_dataset(options.dataset, noise=noise, seed=seed, device="cpu", threads=1, **given)
+        for seed in options.seeds
+        for noise in options.noise
     ]
     found: list[Figures] = []
-    with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
+    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         for part in pool.imap(judged, jobs):
             found += part
             own = next(f for f in part if f.method == OURS)
             print(f"{own.noise} seed {own.seed}: F1 {own.f1:.3f}", flush=True)
-            if own.noise == arguments.noise[-1]:
-                write(found, arguments)
-    print("\n" + "\n".join(table(found)))
+    page = "peers" if options.dataset == "digits" else f"peers-{options.dataset}"
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / f"{page}.json").write_text(json.dumps([asdict(f) for f in found], indent=1) + "\n")
+    about = f"Median (least to greatest) over {len(options.seeds)} seeds."
+    return Report(f"Peers on {options.dataset}", claim(found), about, table(found), page=page)
 
 
-def write(found: Sequence[Figures], arguments: argparse.Namespace) -> None:
-    names = ("dataset", "limit", "model", "epochs")
-    shape = " ".join(f"--{name} {getattr(arguments, name)}" for name in names if getattr(arguments, name) is not None)
-    if arguments.data_dir is not None:
-        shape += " --data-dir data"
-    if arguments.noise != list(NOISES):
-        shape += f" --noise {' '.join(arguments.noise)}"
-    seeds = list(dict.fromkeys(f.seed for f in found))
-    lines = [
-        f"# Peers on {arguments.dataset}",
-        "",
-        f"`python -m benchmarks.peers {shape} --seeds {' '.join(map(str, seeds))}`, {multiprocessing.cpu_count()} CPU "
-        f"cores, {machine('torch', 'numpy', 'scikit-learn', 'cleanlab')}. Median (least to greatest) over "
-        f"{len(seeds)} seeds.",
-        "",
-        *table(found),
-        "",
-    ]
-    name = "peers" if arguments.dataset == "digits" else f"peers-{arguments.dataset}"
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / f"{name}.md").write_text("\n".join(lines))
-    (arguments.out / f"{name}.json").write_text(json.dumps([asdict(f) for f in found], indent=1) + "\n")
+BENCHMARK = Benchmark(
+    "peers",
+    "README.md#results",
+    measure,
+    options={
+        "dataset": "digits",
+        "data_dir": "",
+        "limit": 0,
+        "model": "",
+        "epochs": 0,
+        "noise": ("symmetric:0.05", "symmetric:0.4", "symmetric:0.8", "pairflip:0.4"),
+        "seeds": tuple(range(5)),
+        "processes": multiprocessing.cpu_count(),
+    },
+    short={"noise": ("symmetric:0.4", "symmetric:0.8"), "seeds": (0,)},
+    packages=("torch", "numpy", "scikit-learn", "cleanlab"),
+)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(BENCHMARK.main())

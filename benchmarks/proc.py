@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,29 +13,40 @@ ALLOCATOR = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576", "MALL
 
 
 def list_processes(pid: int) -> list[int]:
-    """A process and its children, such as a service and the processes that compute for it."""
-    return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+    """A process and those that it has started, such as a service and the processes that compute for it."""
+    pids = [pid]
+    for parent in pids:
+        with suppress(OSError):  # it has ended
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                pids += map(int, (task / "children").read_text().split())
+    return pids
 
 
 def resident_kib(pid: int) -> int:
-    """Resident memory of a process and its children."""
+    """Resident memory of a process and those that it has started."""
     return sum(_read_status(each, "VmRSS") for each in list_processes(pid))
 
 
-def peak_kib(pid: int) -> int:
-    """The most resident memory that a process and each of its children has had so far, added up."""
-    return sum(_read_status(each, "VmHWM") for each in list_processes(pid))
+def peak_kib(pid: int, alone: bool = False) -> int:
+    """The most resident memory that a process has had so far, and unless `alone` each of those that it has started."""
+    return sum(_read_status(each, "VmHWM") for each in ([pid] if alone else list_processes(pid)))
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time of a process and its children so far, in the program and in the kernel."""
-    stats = [Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split() for each in list_processes(pid)]
-    return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")
+    """Processor time of a process and those that it has started so far, in the program and in the kernel."""
+    ticks = 0
+    for each in list_processes(pid):
+        with suppress(OSError):
+            fields = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _read_status(pid: int, name: str) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+    with suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next((int(line.split()[1]) for line in lines if line.startswith(name)), 0)
+    return 0
 
 
 def growth(kib: Sequence[int]) -> float:

@@ -1,28 +1,25 @@
 """Simulated two-Weibull mixtures: whether a fit finds the parameters that drew the scores, and what it costs if not.
 
-usage: python -m benchmarks.recovery [--mixtures 200] [--samples 50000]
-
 Every mixture (`benchmarks/simulated.py`) is drawn both truncated and piled up. The first set has at most half of the
 noisy component beyond the last epoch: its parameters are to be found again. The second has more there, which leaves the
 noisy scale to guesswork: there the decisions count.
 
 *Regret* is the F1 of the best cut in hindsight minus that of the fit's own: the default rule's, or everyone where the
 verdict is `unimodal`. *Floor* is the true parameters' own cut by that rule, and the median error that the Fisher
-information allows. Writes ``results/recovery.md``, exits with 1 on a missed bar.
+information allows.
 """
 
-import argparse
 import sys
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
+from benchmarks.claims import Benchmark, Claim, Report, format_table
 from benchmarks.simulated import MATCHING, Truth, Way, attainable, drawn
-from benchmarks.timing import machine
 from mild_core import verdict
 from mild_core.forgetting import Forgetting
 from mild_core.mixture.mixture import Mixture, fit_mixture
@@ -30,7 +27,6 @@ from mild_core.mixture.weibull import FAMILIES, TINY, Floats
 from mild_core.threshold import find_f1_cut
 from mild_core.types import Fit, SelectionOptions
 
-RESULTS = Path(__file__).parent / "results"
 SETS: dict[str, tuple[float, float]] = {"at most half": (0.0, 0.5), "more than half": (0.5, 1.0)}
 SCALE_BAR, WEIGHT_BAR, REGRET_BAR = 0.03, 0.02, 0.01
 FLOOR = "floor"
@@ -125,11 +121,7 @@ def outcomes(truth: Truth, way: Way, n_samples: int, rng: np.random.Generator) -
     return found
 
 
-def row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def summary(title: Sequence[str], chosen: Sequence[Outcome]) -> str:
+def summary(title: Sequence[str], chosen: Sequence[Outcome]) -> list[str]:
     errors = np.median([o.errors for o in chosen], axis=0)
     regret = np.array([o.regret for o in chosen])
     cells = [f"{error:.3f}" for error in errors]
@@ -138,7 +130,7 @@ def summary(title: Sequence[str], chosen: Sequence[Outcome]) -> str:
     cells.append(f"{np.mean([o.regret_unjudged for o in chosen]):.4f}")
     causes = Counter(o.cause for o in chosen if o.cause not in ("", "found"))
     cells.append(", ".join(f"{n} {cause}" for cause, n in causes.most_common()))
-    return row([*title, *cells])
+    return [*title, *cells]
 
 
 Results = dict[tuple[str, Way], list[Outcome]]
@@ -156,19 +148,24 @@ def tables(results: Results) -> list[str]:
         "mean, whatever the verdict",
         "misses",
     )
-    lines = [row(("beyond the last epoch", "drawn", "fit", *heads)), row(["---"] * 12)]
-    for (name, way), found in results.items():
-        for fit in (FLOOR, *get_args(Fit)):
-            lines.append(summary((name, way, fit), [o for o in found if o.fit == fit]))
     fits = (FLOOR, *get_args(Fit))
-    lines += ["", row(("components apart", "drawn", "mixtures", *fits)), row(["---"] * (3 + len(fits)))]
+    summaries = [
+        summary((name, way, fit), [o for o in found if o.fit == fit])
+        for (name, way), found in results.items()
+        for fit in fits
+    ]
+    rows = []
     for low, high in APART:
         for way in MATCHING:
             both = [o for (_, w), found in results.items() if w == way for o in found if low <= o.apart < high]
             means = [np.mean([o.regret for o in both if o.fit == fit]) if both else np.nan for fit in fits]
             n = len(both) // len(fits)
-            lines.append(row((f"{low:g} to {high:g}", way, str(n), *(f"{mean:.4f}" for mean in means))))
-    return lines
+            rows.append((f"{low:g} to {high:g}", way, str(n), *(f"{mean:.4f}" for mean in means)))
+    return [
+        *format_table(("beyond the last epoch", "drawn", "fit", *heads), summaries),
+        "",
+        *format_table(("components apart", "drawn", "mixtures", *fits), rows),
+    ]
 
 
 def worst(results: Results, n: int = 10) -> list[str]:
@@ -177,69 +174,53 @@ def worst(results: Results, n: int = 10) -> list[str]:
     lost = [(o.regret - floors[o.truth, way], way, o) for (_, way), found in results.items() for o in found]
     chosen = sorted((item for item in lost if item[2].fit == DEFAULT), key=lambda item: -item[0])[:n]
     heads = ("drawn", "epochs", "weight", "scales, of E", "shapes", "beyond", "apart", "regret", "floor's")
-    lines = [row(heads), row(["---"] * len(heads))]
+    rows = []
     for excess, way, o in chosen:
         t = o.truth
         scales = " and ".join(f"{scale / t.n_epochs:.2f}" for scale in t.scales)
         numbers = (f"{t.beyond:.2f}", f"{o.apart:.1f}", f"{o.regret:.3f}", f"{o.regret - excess:.3f}")
         shapes = " and ".join(f"{shape:.1f}" for shape in t.shapes)
-        lines.append(row((way, str(t.n_epochs), f"{t.weight:.2f}", scales, shapes, *numbers)))
-    return lines
+        rows.append((way, str(t.n_epochs), f"{t.weight:.2f}", scales, shapes, *numbers))
+    return format_table(heads, rows)
 
 
-def bars(results: Results) -> list[tuple[str, bool]]:
+def claim(results: Results) -> list[Claim]:
     """Parameters are asked of the fit whose likelihood drew the scores, decisions of the default on both draws."""
-    reached = []
+    claims = []
     for way, matching in MATCHING.items():
         fit = DEFAULT if FAMILIES[DEFAULT].tops[0] == FAMILIES[matching].tops[0] else matching
-        errors = np.median([o.errors for o in results["at most half", way] if o.fit == fit], axis=0)
-        figures = ", ".join(f"{error:.3f}" for error in errors)
-        reached.append(
-            (f"{way}: {fit} finds scales within 3%, weight within 0.02 in the median ({figures})", within(errors))
-        )
+        clean, noisy, weight = np.median([o.errors for o in results["at most half", way] if o.fit == fit], axis=0)
+        text = f"drawn {way}, `{fit}` finds the {{}}, median error"
+        claims.append(Claim(text.format("scales"), max(clean, noisy), "at most", SCALE_BAR, "{:.1%}"))
+        claims.append(Claim(text.format("weight"), weight, "at most", WEIGHT_BAR, "{:.3f}"))
     for way in MATCHING:
         regret = [o.regret for o in results["more than half", way] if o.fit == DEFAULT]
         for name, value in (("median", np.median(regret)), ("mean", np.mean(regret))):
-            reached.append(
-                (f"{way}: {DEFAULT}'s {name} regret beyond that <= 0.01 ({value:.4f})", bool(value <= REGRET_BAR))
-            )
-    return reached
+            text = f"drawn {way}, more than half beyond the last epoch: {name} F1 that `{DEFAULT}` loses"
+            claims.append(Claim(text, float(value), "at most", REGRET_BAR, "{:.4f}"))
+    return claims
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mixtures", type=int, default=200, help="in each of the two sets")
-    parser.add_argument("--samples", type=int, default=50_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args(argv)
-    rng = np.random.default_rng(arguments.seed)
+def measure(options: Namespace) -> Report:
+    rng = np.random.default_rng(options.seed)
     results: Results = {}
     for name, beyond in SETS.items():
-        truths = [drawn(rng, beyond) for _ in range(arguments.mixtures)]
+        truths = [drawn(rng, beyond) for _ in range(options.mixtures)]
         for way in MATCHING:
-            results[name, way] = [o for truth in truths for o in outcomes(truth, way, arguments.samples, rng)]
-    reached = bars(results)
-    lines = [
-        "# Recovery",
-        "",
-        f"`python -m benchmarks.recovery --mixtures {arguments.mixtures} --samples {arguments.samples} "
-        f"--seed {arguments.seed}`, {machine('numpy', 'scipy')}. Errors are medians over the mixtures.",
-        "",
-        *tables(results),
-        "",
-        f"Where `{DEFAULT}` loses most beyond the floor:",
-        "",
-        *worst(results),
-        "",
-        *(f"- {what}: {'reached' if holds else 'MISSED'}" for what, holds in reached),
-        "",
-    ]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "recovery.md").write_text("\n".join(lines))
-    print("\n".join(lines))
-    return 0 if all(holds for _, holds in reached) else 1
+            results[name, way] = [o for truth in truths for o in outcomes(truth, way, options.samples, rng)]
+    text = [*tables(results), "", f"Where `{DEFAULT}` loses most beyond the floor:", "", *worst(results)]
+    return Report("Recovery", claim(results), "Errors are medians over the mixtures.", text)
+
+
+BENCHMARK = Benchmark(
+    "recovery",
+    "docs/method.md#fitted-the-mixture",
+    measure,
+    options={"mixtures": 200, "samples": 50_000, "seed": 0},
+    short={"mixtures": 30},
+    packages=("numpy", "scipy"),
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.main())

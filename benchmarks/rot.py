@@ -1,24 +1,19 @@
 """Bits flipped, cut and zeroed in values, in the store's files and in archives: never a wrong set, each damage named.
 
-usage: python -m benchmarks.rot [--damages 200] [--seed 0]
-
 A run of two rounds with labels lies in an embedded store. Each damage changes one thing, drawn at random: a value in
 the running store (two fifths: a bit, bytes zeroed or cut out, the value removed, or swapped with another one), a file
 of the stopped store (two fifths: a bit, bytes zeroed or cut out, in the append-only file or its base, half of them
 where there is text, as in records), or an archive (one fifth: a bit, bytes zeroed or cut out, or the end cut off). Then
 the sets of both rounds, the status of each epoch and what `doctor --bits` says are compared with the run as it was, and
-all that can be sent again is. Writes ``results/rot.md``, exits with 1 if a set is wrong, an answer is an unexpected
-error, a refusal is not named, or a damaged value is not restored.
+all that can be sent again is.
 """
 
-import argparse
 import json
 import logging
-import os
 import random
 import shutil
 import sys
-import time
+from argparse import Namespace
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -33,7 +28,8 @@ import httpx
 import numpy as np
 from redis import Redis
 
-from benchmarks.timing import machine, until
+from benchmarks.claims import Benchmark, Report, claim_none, format_table
+from benchmarks.timing import until
 from mild_core import bitmap
 from mild_service.app import create_app
 from mild_service.config import Settings
@@ -43,7 +39,6 @@ from mild_service.store import Store, open_store
 from mild_service.store.embedded import EmbeddedServer
 from mild_service.store.values import has_checksums
 
-RESULTS = Path(__file__).parent / "results"
 N_SAMPLES = 20_000
 N_EPOCHS = (10, 6)
 _OCTETS = {"content-type": "application/octet-stream"}
@@ -275,43 +270,32 @@ async def run(n_damages: int, seed: int) -> Outcome:
     return outcome
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--damages", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    a = parser.parse_args(argv)
+def measure(options: Namespace) -> Report:
     logging.getLogger("mild_service").setLevel(logging.CRITICAL)  # each damage is an error in its log
-    began = time.monotonic()
-    outcome = anyio.run(partial(run, a.damages, a.seed))
+    outcome = anyio.run(partial(run, options.damages, options.seed))
     columns = ["damages", "named", "without effect", "sets refused", "refused at the start", "refused at the import"]
     columns.append("restored by PUT")
     kinds = sorted({kind for kind, _ in outcome.counts})
-    lines = [
-        "# Damaged values, files and archives",
-        "",
-        f"`python -m benchmarks.rot --damages {a.damages} --seed {a.seed}`, {machine('redis', 'xxhash')}, "
-        f"{os.cpu_count()} shared cores, {time.monotonic() - began:.0f} s, load average {os.getloadavg()[0]:.1f}. A "
-        f"run of {N_SAMPLES} samples with labels, {N_EPOCHS[0]} epochs in a finished round, {N_EPOCHS[1]} in an open "
-        "one.",
-        "",
-        f"| what was damaged | {' | '.join(columns)} |",
-        f"| --- |{' --- |' * len(columns)}",
-        *(f"| {kind} | {' | '.join(str(outcome.counts[kind, column]) for column in columns)} |" for kind in kinds),
-        "",
-        "Without effect: the damage hit what nothing is computed from (times, events, tags), or bytes that were zero; "
-        "both sets, all epochs and the members are as before.",
-        "",
-        "| what | measured | bar |",
-        "| --- | --- | --- |",
-        f"| wrong sets, unexpected errors, refusals not named, values not restored | {len(outcome.wrong)} | 0 |",
-        "",
-    ]
-    a.out.mkdir(parents=True, exist_ok=True)
-    (a.out / "rot.md").write_text("\n".join(lines))
-    print("\n".join([*lines, *outcome.wrong[:50]]))
-    return int(bool(outcome.wrong))
+    about = (
+        f"A run of {N_SAMPLES} samples with labels, {N_EPOCHS[0]} epochs in a finished round, {N_EPOCHS[1]} in an "
+        "open one. Without effect: the damage hit what nothing is computed from (times, events, tags), or bytes that "
+        "were zero; both sets, all epochs and the members are as before."
+    )
+    rows = [(kind, *(outcome.counts[kind, column] for column in columns)) for kind in kinds]
+    text = format_table(("what was damaged", *columns), rows)
+    claims = [claim_none("wrong sets, unexpected errors, refusals not named, values not restored", outcome.wrong)]
+    return Report("Damaged values, files and archives", claims, about, text, outcome.wrong)
+
+
+BENCHMARK = Benchmark(
+    "rot",
+    "docs/operations.md#damaged-bits",
+    measure,
+    options={"damages": 200, "seed": 0},
+    short={"damages": 50},
+    packages=("redis", "xxhash"),
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.main())

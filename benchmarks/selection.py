@@ -1,27 +1,24 @@
 """Decisions on recorded sequences: what each way to choose makes of them, beside the best threshold in hindsight.
 
-usage: python -m benchmarks.selection [--half judging|choosing] [--out DIR]
-
 Every recording of `benchmarks.recordings`, each pass on its own: F1 of the kept set (planted samples left out, whose
 own label that round says nothing of) and its gap to the best threshold that someone who knows the truth would have
 taken on the same scores. Beside the default stand the project's other fits and other people's ways, all on the same
-counts of misclassified epochs. Writes ``results/selection.md`` and ``results/selection.json``; exits with 1 where a bar
-is missed. The default was chosen on the choosing half (seed 0) alone.
+counts of misclassified epochs. Writes ``selection.json``, too. The default was chosen on the choosing half (seed 0)
+alone; ``--half choosing --out FOLDER`` is of that.
 """
 
-import argparse
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.claims import Benchmark, Claim, Report, claim_none, format_table
 from benchmarks.other_mixtures import FAMILIES, best_cut
-from benchmarks.recordings import FOLDER, Recording, recordings
-from benchmarks.timing import machine
+from benchmarks.recordings import Recording, recordings
 from benchmarks.truth import best_f1, f1
 from mild_core import bitmap
 from mild_core.results import Selection
@@ -29,7 +26,6 @@ from mild_core.scores import score_samples
 from mild_core.selection import select
 from mild_core.types import Metric, RoundBits, SelectionOptions
 
-RESULTS = Path(__file__).parent / "results"
 MEAN_GAP_BAR, WORST_GAP_BAR = 0.0125, 0.1
 MIN_EPOCHS = 8
 """Fewer give no fit, by design: everyone is kept."""
@@ -190,84 +186,70 @@ def gaps(rows: Sequence[Row], way: str) -> NDArray[np.float64]:
     return np.array([row.hindsight - row.f1[way] for row in rows])
 
 
-def bars(rows: Sequence[Row]) -> list[tuple[str, str, bool]]:
-    """Bar, what was measured, and whether it holds."""
+def claim(rows: Sequence[Row]) -> list[Claim]:
     ours = gaps(rows, DEFAULT)
     rivals = [w for w in WAYS if w not in (DEFAULT, "default, planted noise ignored", "bayes cut", "anchored")]
-    ahead = [w for w in rivals if gaps(rows, w).mean() <= ours.mean()]
-    found = [
-        (f"mean gap at most {MEAN_GAP_BAR:g}", f"{ours.mean():.4f}", bool(ours.mean() <= MEAN_GAP_BAR)),
-        (
-            f"worst gap at most {WORST_GAP_BAR:g}",
-            f"{ours.max():.3f}, {int((ours > WORST_GAP_BAR).sum())} above",
-            bool(ours.max() <= WORST_GAP_BAR),
-        ),
-        ("ahead of every other way on the mean", ", ".join(ahead) or "of all", not ahead),
+    best = min(gaps(rows, way).mean() for way in rivals)
+    claims = [
+        Claim("F1 lost to the best cut in hindsight, mean", ours.mean(), "at most", MEAN_GAP_BAR, "{:.4f}"),
+        Claim("the same, most", ours.max(), "at most", WORST_GAP_BAR, "{:.3f}"),
+        Claim("the mean, of the best other way's", ours.mean() / best, "below", 1, "{:.2f} x"),
     ]
     for quantity in ("noise_rate", "precision", "recall"):
         covered, given = coverage(rows, quantity)
-        found.append((f"{quantity} covered in 90%", f"{covered} of {given}", covered >= 0.9 * given))
+        text = f"intervals of the fitted {quantity.replace('_', ' ')} that cover the truth"
+        claims.append(Claim(text, covered / max(given, 1), "at least", 0.9, "{:.0%}"))
     for what, noise in (("labels that are all random", "symmetric-1.0"), ("right labels", "none")):
         alike = [row for row in rows if row.name.split("_")[1] == noise]
         separated = [row.name for row in alike if row.verdict == "separable"]
-        found.append((f"{what} are never separable", ", ".join(separated) or f"{len(alike)} tried", not separated))
-    return found
+        claims.append(claim_none(f"{what} called `separable`, of {len(alike)}", separated))
+    return claims
 
 
-def report(rows: Sequence[Row], half: str) -> str:
-    abstained = sum(row.fitted["noise_rate"] is None for row in rows)
-    lines = [
-        f"# Decisions on recorded sequences: the {half} half",
-        "",
-        f"`python -m benchmarks.selection --half {half}`, {machine('numpy')}; {len(rows)} sequences.",
-        "The recordings were made by `python -m benchmarks.record` on 2 CPU cores with torch 2.13. Names say the data,",
-        "the noise, the epochs, the rounds, a long tail, hard labels (no smoothing), hardly any augmentation (plain),",
-        "planted noise; the half is the seed's. `/train` is the training pass, the others are an evaluation pass.",
-        "",
-        "| way to choose | mean gap in F1 | median | worst | gaps above 0.05 |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {way} | {gap.mean():.4f} | {np.median(gap):.4f} | {gap.max():.3f} | {int((gap > 0.05).sum())} |"
-            for way, gap in ((way, gaps(rows, way)) for way in WAYS)
-        ),
-        "",
-        *(f"- {bar}: {measured}: {'reached' if holds else 'MISSED'}" for bar, measured, holds in bars(rows)),
-        f"- the default gives no estimate of the noise rate in {abstained} of {len(rows)} sequences",
-        "",
-        "| sequence | noise | hindsight | default | gap | keep everything | verdict | noise rate estimated |",
-        "|---|---|---|---|---|---|---|---|",
-        *(_line(row) for row in rows),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _line(row: Row) -> str:
+def describe(row: Row) -> tuple[str, ...]:
     interval = row.fitted["noise_rate"]
     noise = "" if interval is None else f"{interval[0]:.3f} ({interval[1]:.3f} to {interval[2]:.3f})"
-    ours = row.f1[DEFAULT]
-    return (
-        f"| {row.name} | {row.noise:.3f} | {row.hindsight:.3f} | {ours:.3f} | {row.hindsight - ours:.3f} "
-        f"| {row.f1['keep everything']:.3f} | {row.verdict} | {noise} |"
+    ours, everything = row.f1[DEFAULT], row.f1["keep everything"]
+    figures = (row.noise, row.hindsight, ours, row.hindsight - ours, everything)
+    return (row.name, *(f"{figure:.3f}" for figure in figures), row.verdict, noise)
+
+
+def measure(options: Namespace) -> Report:
+    recorded = recordings(("choosing", "judging").index(options.half))
+    traces = [trace for trace in sequences(recorded) if trace.rounds[0].n_epochs >= MIN_EPOCHS]
+    rows = [judge(trace) for trace in traces[:: options.every]]
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "selection.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    abstained = sum(row.fitted["noise_rate"] is None for row in rows)
+    about = (
+        f"{len(rows)} sequences of the {options.half} half. The recordings were made by `python -m benchmarks.record` "
+        "on 2 CPU cores with torch 2.13. Names say the data, the noise, the epochs, the rounds, a long tail, hard "
+        "labels (no smoothing), hardly any augmentation (plain), planted noise; the half is the seed's. `/train` is "
+        "the training pass, the others are an evaluation pass. The default gives no estimate of the noise rate in "
+        f"{abstained}."
     )
+    ways = [
+        (way, f"{gap.mean():.4f}", f"{np.median(gap):.4f}", f"{gap.max():.3f}", int((gap > 0.05).sum()))
+        for way, gap in ((way, gaps(rows, way)) for way in WAYS)
+    ]
+    heads = ("sequence", "noise", "hindsight", "default", "gap", "keep everything", "verdict", "noise rate estimated")
+    text = [
+        *format_table(("way to choose", "mean gap in F1", "median", "worst", "gaps above 0.05"), ways),
+        "",
+        *format_table(heads, map(describe, rows)),
+    ]
+    return Report("Decisions on recorded sequences", claim(rows), about, text)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--half", choices=("judging", "choosing"), default="judging")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the recordings are")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args(argv)
-    half = ("choosing", "judging").index(arguments.half)
-    rows = [judge(s) for s in sequences(recordings(half, arguments.folder)) if s.rounds[0].n_epochs >= MIN_EPOCHS]
-    text = report(rows, arguments.half)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    name = "selection" if arguments.half == "judging" else "selection-choosing"
-    (arguments.out / f"{name}.md").write_text(text)
-    (arguments.out / f"{name}.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    print(text)
-    return 0 if all(holds for _, _, holds in bars(rows)) else 1
+BENCHMARK = Benchmark(
+    "selection",
+    "docs/method.md#the-cut",
+    measure,
+    options={"half": "judging", "every": 1},
+    short={"every": 3},
+    packages=("numpy",),
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.main())

@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import IO
 
 from mild_service.store.embedded import EmbeddedServer
 
@@ -44,10 +45,29 @@ def service(store_url: str, environment: Mapping[str, str] | None = None) -> Ite
 
 
 @contextmanager
-def command(words: list[str], variables: Mapping[str, str]) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """A server that prints where it listens; terminated at the end."""
+def command(
+    words: Sequence[str], variables: Mapping[str, str], log: IO[bytes] | None = None
+) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """A server that prints where it listens; terminated at the end.
+
+    Parameters
+    ----------
+    words
+        The command.
+    variables
+        More variables of the environment.
+    log
+        File for what it writes to stderr.
+    """
     settings = [f"{name}={value}" for name, value in variables.items()]
-    process = subprocess.Popen(["env", *settings, *words], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        ["env", *settings, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+        restore_signals=False,  # past a limit of a file's size, a write is then an error and no signal
+    )
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
@@ -56,5 +76,8 @@ def command(words: list[str], variables: Mapping[str, str]) -> Iterator[tuple[st
         yield line.split()[-1], process
     finally:
         process.terminate()
-        process.wait(timeout=30)
-        process.stdout.close()
+        try:
+            process.wait(timeout=60)
+        finally:
+            process.kill()
+            process.stdout.close()

@@ -1,29 +1,26 @@
 """What the tracker costs a training: a step, an epoch in each mode of observation, and beside AUM's calculator.
 
-usage: python -m benchmarks.tracker [--device cpu|cuda] [--out DIR]
-
 A step is forward, backward and the optimiser's on random images of CIFAR-10's shape: ResNet-8 at batch 128 on a
 processor, ResNet-34 at batch 512 in bf16 on CUDA. `update` is timed in turn with the step, whose logits it takes. AUM's
 (``pip install aum``) `update` is timed in turn with ours on the same batch of 512, and left out, aloud, where it is not
 installed. On CUDA a wait of the host for the device within `update` is an error. An epoch of the trainer on 2,560
-such images is timed with everyone, with non-members, and with nobody observed by a pass of its own. Writes
-``results/tracker-DEVICE.md``; exits with 1 where a bar is missed.
+such images is timed with everyone, with non-members, and with nobody observed by a pass of its own.
 """
 
-import argparse
 import contextlib
 import importlib.util
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from argparse import Namespace
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from benchmarks.timing import interleaved, machine
+from benchmarks.claims import Benchmark, Claim, Report, format_table
+from benchmarks.timing import interleaved
 from mild_client import CorrectnessTracker
 from mild_core import bitmap
 from mild_trainer.data import Dataset
@@ -31,7 +28,6 @@ from mild_trainer.settings import TrainSettings
 from mild_trainer.training import resnet
 from mild_trainer.training.trainer import Trainer
 
-RESULTS = Path(__file__).parent / "results"
 N_SAMPLES = 50_000
 N_EPOCH = 2_560
 BARS = {"cpu": 0.02, "cuda": 0.01}
@@ -136,61 +132,47 @@ def epochs(device: str, n_samples: int) -> dict[str, Callable[[], object]]:
     return works
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--repeats", type=int, default=40)
-    parser.add_argument("--samples", type=int, default=N_EPOCH, help="of an epoch")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args(argv)
+def measure(options: Namespace) -> Report:
     torch.set_num_threads(1)
-    step = Step(options.device)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    step = Step(device)
     times = interleaved([step.train, step.update], options.repeats)
-    peer = beside_aum(options.device, options.repeats)
+    peer = beside_aum(device, options.repeats)
     step.train()
     with no_waiting(step.cuda):
         step.tracker.update(step.indices, step.logits, step.labels)
-    modes = epochs(options.device, options.samples)
+    modes = epochs(device, options.samples)
     of_epoch = dict(zip(modes, interleaved(list(modes.values()), max(options.repeats // 10, 1), warm=1), strict=True))
-
-    share, bar = times[1] / times[0], BARS[options.device]
-    rows = [("update / step", f"{share:.2%}", f"at most {bar:.0%}", share <= bar)]
-    if peer is not None:
-        ratio = peer[1] / peer[0]
-        rows.append(
-            (f"AUM's update / ours, batch {PEER_BATCH}", f"{ratio:.0f}x", f"at least {AUM_BAR}x", ratio >= AUM_BAR)
-        )
-    waits = "none (an error otherwise)" if step.cuda else "not measured: no CUDA device"
-    lines = [
-        f"# What the tracker costs on {options.device}",
-        "",
-        f"`python -m benchmarks.tracker --device {options.device}`; {machine('torch')}, one thread; "
-        f"{'ResNet-34' if step.cuda else 'ResNet-8'}, batch {step.n_batch}, medians of {options.repeats} in turn.",
-        "",
-        f"A step takes {times[0] * 1e3:.2f} ms, `update` {times[1] * 1e6:.0f} us"
-        + (
-            "; aum is not installed."
-            if peer is None
-            else f". On a batch of {PEER_BATCH}: {peer[0] * 1e6:.0f} us, AUM's {peer[1] * 1e3:.2f} ms."
-        ),
-        f"Waits of the host for the device within `update`: {waits}.",
-        "",
-        "| what | measured | bar | |",
-        "|---|---|---|---|",
-        *(f"| {what} | {got} | {wanted} | {'reached' if ok else 'MISSED'} |" for what, got, wanted, ok in rows),
-        "",
-        f"An epoch of ResNet-8 on {options.samples} images, three fifths of them members:",
-        "",
-        "| `--observe` | against `members` |",
-        "|---|---|",
-        *(f"| `{name}` | {seconds / of_epoch['members']:.2f}x |" for name, seconds in of_epoch.items()),
+    claims = [
+        Claim("the tracker's `update`, of a training step", times[1] / times[0], "at most", BARS[device], "{:.2%}")
     ]
-    options.out.mkdir(parents=True, exist_ok=True)
-    report = "\n".join(lines) + "\n"
-    (options.out / f"tracker-{options.device}.md").write_text(report)
-    print(report)
-    return 0 if all(ok for *_, ok in rows) else 1
+    if peer is not None:
+        text = f"AUM's `update` over the tracker's, batch {PEER_BATCH}"
+        claims.append(Claim(text, peer[1] / peer[0], "at least", AUM_BAR, "{:.0f} x"))
+    about = (
+        f"On {device}, one thread; {'ResNet-34' if step.cuda else 'ResNet-8'}, batch {step.n_batch}, medians of "
+        f"{options.repeats} in turn. A step takes {times[0] * 1e3:.2f} ms, `update` {times[1] * 1e6:.0f} us"
+    )
+    about += (
+        "; aum is not installed."
+        if peer is None
+        else f". On a batch of {PEER_BATCH}: {peer[0] * 1e6:.0f} us, AUM's {peer[1] * 1e3:.2f} ms."
+    )
+    about += f" Waits of the host within `update`: {'none' if step.cuda else 'not measured, there is no CUDA device'}."
+    rows = [(f"`{name}`", f"{seconds / of_epoch['members']:.2f}x") for name, seconds in of_epoch.items()]
+    heads = (f"`--observe`, an epoch of ResNet-8 on {options.samples} images", "against `members`")
+    return Report("What the tracker costs", claims, about, format_table(heads, rows), page=f"tracker-{device}")
+
+
+BENCHMARK = Benchmark(
+    "tracker",
+    "docs/client.md#from-a-models-outputs-to-bits",
+    measure,
+    options={"device": "", "repeats": 40, "samples": N_EPOCH},
+    short={"repeats": 10, "samples": 640},
+    packages=("torch",),
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(BENCHMARK.main())

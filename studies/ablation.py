@@ -1,32 +1,28 @@
 """Every number that decides a selection: removed, halved and doubled, on the choosing half of the recordings.
 
-usage: python -m studies.ablation [--only TEXT] [--out DIR]
-
 Replaces one constant of `mild_core` at a time and selects from every sequence of the choosing half with the default
 options. Trainings that are still learning count in the last column alone. A number that can be removed without a loss
-has not earned its place. Writes ``results/ablation.md``.
+has not earned its place. ``--only`` limits the table to constants whose name contains a text.
 """
 
-import argparse
 import importlib
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import Pool
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.claims import Benchmark, Report, format_table
 from benchmarks.recordings import FOLDER, recordings
 from benchmarks.selection import MIN_EPOCHS, Trace, sequences
-from benchmarks.timing import machine
 from mild_core import bitmap, selection
 from mild_core.mixture import tails, weibull
 from mild_core.selection import select
 
-RESULTS = Path(__file__).parent / "results"
 _MODULES = ("forgetting", "learning", "proportions", "selection", "threshold", "verdict", "mixture.mixture")
 
 
@@ -191,41 +187,29 @@ def _vary(value: float) -> tuple[float, float]:
     return (value // 2 if isinstance(value, int) else value / 2), value * 2
 
 
-def report(only: str) -> list[str]:
-    """Format the table: a row per constant."""
-    constants = [constant for constant in list_constants() if only in constant.name]
+def measure(options: Namespace) -> Report:
+    constants = [constant for constant in list_constants() if options.only in constant.name]
     changes: list[tuple[str, float] | None] = [None]
     for constant in constants:
         values = _vary(constant.value)
         changes += [(constant.name, value) for value in [constant.neutral, *values] if value is not None]
     with Pool(2) as pool:
         outcomes = dict(zip(changes, pool.imap(_decide_with, changes), strict=True))
-    lines = [
-        f"As it is: {outcomes[None]}. Figures: mean and worst gap in F1 to the best cut in hindsight, share dropped "
-        "where nothing is wrong, number of sequences that are `separable` where that is wrong.",
-        "",
-        "| number | value | removed | halved | doubled |",
-        "|---|---|---|---|---|",
-    ]
+    rows = []
     for constant in constants:
         tried = (constant.neutral, *_vary(constant.value))
         cells = ["" if value is None else str(outcomes[constant.name, value]) for value in tried]
-        lines.append(f"| {constant.name} | {constant.value:g} | " + " | ".join(cells) + " |")
-    return lines
+        rows.append((constant.name, f"{constant.value:g}", *cells))
+    about = (
+        f"As it is: {outcomes[None]}. Figures: mean and worst gap in F1 to the best cut in hindsight, share dropped "
+        "where nothing is wrong, number of sequences that are `separable` where that is wrong."
+    )
+    text = format_table(("number", "value", "removed", "halved", "doubled"), rows)
+    return Report("Every number that decides", [], about, text)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="constants whose name contains this text")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    lines = ["# Every number that decides", "", f"`python -m studies.ablation`, {machine('numpy')}.", ""]
-    lines += [*report(arguments.only), ""]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "ablation.md").write_text("\n".join(lines))
-    print("\n".join(lines))
-    return 0
+STUDY = Benchmark("ablation", "docs/method.md#constants", measure, options={"only": ""}, packages=("numpy",))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(STUDY.main())

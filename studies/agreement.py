@@ -1,23 +1,19 @@
 """Held-out agreement on digits: that labels are all random is to be told, and only then.
 
-usage: python -m studies.agreement [--seeds 0 1 …] [--noise symmetric:1.0 …] [--processes 2]
-
 Every run does what ``mild train --verify`` does before its rounds, with the trainer's defaults for digits.
-Writes ``results/agreement.md`` and exits with 1 if a bar is missed.
 """
 
-import argparse
 import multiprocessing
-import platform
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.claims import Benchmark, Report, claim_none, format_table
 from mild_core.agreement import HeldOutAgreement
 from mild_trainer import data as datasets
 from mild_trainer.settings import TrainSettings
@@ -33,7 +29,6 @@ EXPECTED: dict[str, bool | None] = {
     "none": True,
 }
 """Whether labels with this noise carry signal; None: so little that it is only reported."""
-RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +41,7 @@ class Outcome:
     seconds: float
 
 
-def measure(job: tuple[str, int]) -> Outcome:
+def verify(job: tuple[str, int]) -> Outcome:
     noise, seed = job
     torch.set_num_threads(1)
     settings = TrainSettings.for_dataset("digits", noise=noise, seed=seed, device="cpu")
@@ -56,78 +51,43 @@ def measure(job: tuple[str, int]) -> Outcome:
     return Outcome(noise, seed, found, time.perf_counter() - started)
 
 
-def row(noise: str, outcomes: Sequence[Outcome]) -> str:
+def row(noise: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     found = [o.found for o in outcomes if o.noise == noise]
     agreement, z = [f.agreement for f in found], [f.z for f in found]
-    n_signal, expected = sum(f.carries_signal for f in found), EXPECTED.get(noise)
-    bar = {None: "reported only", True: f"signal in {len(found)}", False: "signal in 0"}[expected]
-    cells = (
+    return (
         noise,
         f"{np.median(agreement):.3f} ({min(agreement):.3f} to {max(agreement):.3f})",
         f"{np.median([f.chance for f in found]):.3f}",
         f"{np.median([f.standard_error for f in found]):.4f}",
         f"{np.median(z):.1f} ({min(z):.1f} to {max(z):.1f})",
-        f"{n_signal} of {len(found)}",
-        bar,
-    )
-    return "| " + " | ".join(cells) + " |"
-
-
-def holds(outcome: Outcome) -> bool:
-    return EXPECTED.get(outcome.noise) in (None, outcome.found.carries_signal)
-
-
-def provenance(arguments: argparse.Namespace) -> str:
-    machine = f"virtual {platform.machine()} machine, {multiprocessing.cpu_count()} CPU cores"
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}"
-    return f"`python -m studies.agreement --seeds {' '.join(map(str, arguments.seeds))}`, {machine}, {versions}"
-
-
-def report(arguments: argparse.Namespace, outcomes: Sequence[Outcome]) -> str:
-    reached = "reached" if all(map(holds, outcomes)) else "MISSED"
-    return "\n".join(
-        (
-            "# Held-out agreement",
-            "",
-            f"{provenance(arguments)}. Digits, ResNet-8, two folds; median (least to greatest) over "
-            f"{len(arguments.seeds)} seeds.",
-            "",
-            "| noise | agreement | chance | standard error | z | signal found | bar |",
-            "|---|---|---|---|---|---|---|",
-            *(row(noise, outcomes) for noise in arguments.noise),
-            "",
-            f"Signal wherever there is some, and none in labels that are all random: {reached}.",
-            "",
-        )
+        f"{sum(f.carries_signal for f in found)} of {len(found)}",
     )
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    parser.add_argument("--noise", nargs="+", default=list(EXPECTED))
-    parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse(argv)
-    jobs = [(noise, seed) for seed in arguments.seeds for noise in arguments.noise]
+def measure(options: Namespace) -> Report:
+    jobs = [(noise, seed) for seed in options.seeds for noise in options.noise]
     outcomes = []
-    with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
-        for outcome in pool.imap_unordered(measure, jobs):
-            print(
-                f"{outcome.noise} seed {outcome.seed}: {outcome.found.summary_text} ({outcome.seconds:.0f} s)",
-                flush=True,
-            )
+    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+        for outcome in pool.imap_unordered(verify, jobs):
+            text = f"{outcome.noise} seed {outcome.seed}: {outcome.found.summary_text} ({outcome.seconds:.0f} s)"
+            print(text, flush=True)
             outcomes.append(outcome)
-    text = report(arguments, outcomes)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "agreement.md").write_text(text)
-    print("\n" + text)
-    return 0 if all(map(holds, outcomes)) else 1
+    wrong = [o for o in outcomes if EXPECTED.get(o.noise) not in (None, o.found.carries_signal)]
+    claims = [claim_none("labels with signal in which none is found, or random ones in which some is", wrong)]
+    about = f"Digits, ResNet-8, two folds; median (least to greatest) over {len(options.seeds)} seeds."
+    heads = ("noise", "agreement", "chance", "standard error", "z", "signal found")
+    rows = [row(noise, outcomes) for noise in options.noise]
+    return Report("Held-out agreement", claims, about, format_table(heads, rows))
+
+
+STUDY = Benchmark(
+    "agreement",
+    "docs/trainer.md#do-the-labels-carry-signal-at-all",
+    measure,
+    options={"seeds": tuple(range(5)), "noise": tuple(EXPECTED), "processes": multiprocessing.cpu_count()},
+    packages=("torch", "numpy"),
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(STUDY.main())

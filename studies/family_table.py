@@ -1,31 +1,28 @@
 """Decisions on families of trainings that no default was chosen on, each family apart.
 
-usage: python -m studies.family_table [--half judging|choosing] [--out DIR]
-
 A family is the first part of a recording's name (`benchmarks.record_families`). Beside the gap to the best cut stand
 the share of samples that is dropped where nothing is wrong, and how often a fit is called ``separable`` where that
-cannot be right: without noise, and in trainings that are still learning. Writes ``results/families.md``.
+cannot be right: without noise, and in trainings that are still learning.
 """
 
-import argparse
+import sys
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
-from pathlib import Path
 
 import numpy as np
 
+from benchmarks.claims import Benchmark, Report
 from benchmarks.record_families import FAMILIES
 from benchmarks.recordings import recordings
 from benchmarks.selection import MEAN_GAP_BAR, WORST_GAP_BAR, Trace, sequences
-from benchmarks.timing import machine
 from mild_core import bitmap
 from mild_core.scores import score_samples
 from mild_core.selection import select
 from mild_core.types import Fit, SelectionOptions
 
-RESULTS = Path(__file__).parent / "results"
 LEARNING = "learning"
 """The family of the trainings that are still learning; all other families are finished."""
 FITS: tuple[Fit, ...] = ("anchored", "tailed", "grouped")
@@ -218,28 +215,18 @@ def _compare_with_default(rows: Sequence[FamilyRow]) -> list[str]:
     return lines
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--half", choices=("judging", "choosing"), default="judging")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args(argv)
-    traces = sequences(recordings(("choosing", "judging").index(arguments.half), FAMILIES))
+def measure(options: Namespace) -> Report:
+    traces = sequences(recordings(("choosing", "judging").index(options.half), FAMILIES))
     rows = judge_families(traces)
     own = [row for row in rows if row.fit == SelectionOptions().fit]
-    lines = [
-        f"# Families of trainings: the {arguments.half} half",
-        "",
-        f"`python -m studies.family_table --half {arguments.half}`, {machine('numpy')}.",
-        "",
-        *report_families(rows),
-        "",
-        *report_twins(own, find_twins(traces)),
-        "",
-    ]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "families.md").write_text("\n".join(lines))
-    print("\n".join(lines))
+    text = [*report_families(rows), "", *report_twins(own, find_twins(traces))]
+    return Report(f"Families of trainings: the {options.half} half", [], text=text, page="families")
+
+
+STUDY = Benchmark(
+    "family_table", "docs/method.md#verdicts-what-was-done", measure, options={"half": "judging"}, packages=("numpy",)
+)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(STUDY.main())

@@ -1,15 +1,14 @@
 """How often the bound of the noise rate from planted samples holds, by noise, way of planting and number of samples.
 
-usage: python -m studies.planted --features FILE --human FILE [--seeds 5]
-
 Trains heads on flat features (`benchmarks.record_families`) with 240 labels broken on purpose, and computes
 `mild_core.verdict.bound_noise_rate` from all of them and from `REPEATS` random subsets of 30, 60 and 120. The bound
 holds where it is at least the noise rate of the other samples. Of two bounds that hold the smaller one says more:
-beside the share that holds stands the mean of bound minus noise rate. Writes ``results/planted.md``.
+beside the share that holds stands the mean of bound minus noise rate. ``--features`` and ``--human`` are files of
+features of CIFAR-10 and of the labels of CIFAR-10N.
 """
 
-import argparse
 import sys
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -20,8 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.claims import Benchmark, Report, format_table
 from benchmarks.record_families import Case, Data, Floats, Head, Labels, draw_labels, load_features
-from benchmarks.timing import machine
 from mild_core import bitmap
 from mild_core.scores import score_samples
 from mild_core.types import RoundBits
@@ -29,7 +28,6 @@ from mild_core.verdict import bound_noise_rate
 from mild_trainer import planting
 
 Way = Literal["uniform", "confused", "half and half"]
-RESULTS = Path(__file__).parent / "results"
 SIZES = (30, 60, 120, 240)
 REPEATS = 20
 NOISES = ("symmetric:0.2", "symmetric:0.4", "asymmetric:0.4", "pairflip:0.4", "human:worse")
@@ -106,10 +104,7 @@ def bound(case: Case, way: Way, features: Path, human: Path) -> Iterator[Bound]:
 
 def report(bounds: Sequence[Bound]) -> list[str]:
     """Format the table: a row per noise and way of planting, a column per number of planted samples."""
-    lines = [
-        "| noise | planting | " + " | ".join(f"{size} planted" for size in SIZES) + " |",
-        "|" + "---|" * (2 + len(SIZES)),
-    ]
+    rows = []
     for noise, way in product((*NOISES, "all"), get_args(Way)):
         cells = []
         for size in SIZES:
@@ -117,38 +112,31 @@ def report(bounds: Sequence[Bound]) -> list[str]:
                 [b.excess for b in bounds if b.way == way and b.n_planted == size and noise in (b.noise, "all")]
             )
             cells.append(f"{np.mean(excess >= 0):.0%} ({excess.mean():+.3f})")
-        lines.append(f"| {noise} | {way} | " + " | ".join(cells) + " |")
-    return lines
+        rows.append((noise, way, *cells))
+    return format_table(("noise", "planting", *(f"{size} planted" for size in SIZES)), rows)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--features", type=Path, required=True, help="features and labels of CIFAR-10, an .npz")
-    parser.add_argument("--human", type=Path, required=True, help="labels of CIFAR-10N, an .npz")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
+def measure(options: Namespace) -> Report:
     torch.set_num_threads(1)
     bounds: list[Bound] = []
-    for seed in range(arguments.seeds):
+    for seed in range(options.seeds):
         for case, way in product(list_cases(seed), get_args(Way)):
-            bounds += bound(replace(case, seed=seed), way, arguments.features, arguments.human)
-    lines = [
-        "# The bound from planted samples",
-        "",
-        f"`python -m studies.planted --features FILE --human FILE --seeds {arguments.seeds}`, {machine('numpy')}, "
-        f"torch {torch.__version__}.",
-        "Share of the bounds (`planted_bound_if_alike`) that are at least the noise rate, and in brackets the mean of "
-        "bound minus noise rate. The bound assumes that wrong labels are learnt like planted ones.",
-        "",
-        *report(bounds),
-        "",
-    ]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "planted.md").write_text("\n".join(lines))
-    print("\n".join(lines))
-    return 0
+            bounds += bound(replace(case, seed=seed), way, Path(options.features), Path(options.human))
+    about = (
+        "Share of the bounds (`planted_bound_if_alike`) that are at least the noise rate, and in brackets the mean "
+        "of bound minus noise rate. The bound assumes that wrong labels are learnt like planted ones."
+    )
+    return Report("The bound from planted samples", [], about, report(bounds))
+
+
+STUDY = Benchmark(
+    "planted",
+    "docs/method.md#planted-samples",
+    measure,
+    options={"features": "lite2.npz", "human": "cifar-n-labels.npz", "seeds": 5},
+    packages=("numpy", "torch"),
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(STUDY.main())

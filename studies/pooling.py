@@ -1,32 +1,27 @@
 """Evidence of several rounds: what adding up counts loses, as members and non-members are different populations.
 
-usage: python -m studies.pooling [--half judging|choosing] [--out DIR]
-
 From round 1 on a network is trained on some of the samples, its members, and has never learnt the others: a clean
 sample that was dropped is misclassified more often than one that was kept, a mislabelled one that was kept is learnt by
 heart. Every recording of several rounds with everyone observed, after each round from 1 on: AUC, F1 of the best cut in
 hindsight and F1 of the default cut, for the default (counts add up, whoever was a member) and for the other
 `studies.pooling_ways`. The last of those knows the truth: it is what telling the populations apart could give at
-most. All take the members as they were, chosen by the default. Writes ``results/pooling.md``.
+most. All take the members as they were, chosen by the default.
 """
 
-import argparse
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
+from benchmarks.claims import Benchmark, Report, format_table
 from benchmarks.recordings import FOLDER, ROUNDS, Recording, recordings
-from benchmarks.timing import machine
 from benchmarks.truth import Mask, auc, best_f1, f1
 from mild_core import bitmap
 from mild_core.results import Selection
 from mild_core.selection import select
 from studies.pooling_ways import DEFAULT, WAYS, Trace
-
-RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +83,15 @@ def table(rows: Sequence[Row], data: str) -> list[str]:
     """A line a way: means over trainings and rounds, and its F1 beside the default's."""
     own = [row for row in rows if row.name.startswith(data)]
     usual = {(row.name, row.number): row.f1 for row in own if row.way == DEFAULT}
-    lines = [
-        "| way | AUC | F1, best cut | F1, own cut | against the default | worst | better | worse |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    rows_of_ways = []
     for way in WAYS:
         found = [row for row in own if row.way == way]
         means = (np.mean([getattr(row, name) for row in found]) for name in ("auc", "hindsight", "f1"))
         gains = np.array([row.f1 - usual[row.name, row.number] for row in found])
-        cells = " | ".join(f"{value:.4f}" for value in means)
-        better, worse = int((gains > 0).sum()), int((gains < 0).sum())
-        lines.append(f"| {way} | {cells} | {gains.mean():+.4f} | {gains.min():+.3f} | {better} | {worse} |")
-    return lines
+        cells = [*(f"{value:.4f}" for value in means), f"{gains.mean():+.4f}", f"{gains.min():+.3f}"]
+        rows_of_ways.append((way, *cells, int((gains > 0).sum()), int((gains < 0).sum())))
+    heads = ("way", "AUC", "F1, best cut", "F1, own cut", "against the default", "worst", "better", "worse")
+    return format_table(heads, rows_of_ways)
 
 
 def apart(traces: Sequence[Trace], data: str) -> str:
@@ -117,50 +109,35 @@ def apart(traces: Sequence[Trace], data: str) -> str:
     return f"Share of round 1's epochs in which samples are misclassified: {', '.join(told)}."
 
 
-def report(traces: Sequence[Trace], rows: Sequence[Row], overlaps: Sequence[Repeated], half: str) -> str:
-    trainings = {name: len({row.name for row in rows if row.name.startswith(name)}) for name in ("digits", "cifar16")}
-    lines = [
-        f"# Evidence of several rounds: the {half} half",
-        "",
-        f"`python -m studies.pooling --half {half}`, {machine('numpy')}. Trainings of three or four rounds in",
-        "which everyone is observed, judged after each round from 1 on: means over trainings and rounds. Names as in",
-        "[selection.md](../../benchmarks/results/selection.md).",
-    ]
-    for data, n_trainings in trainings.items():
-        lines += ["", f"## {data}, {n_trainings} trainings", "", apart(traces, data), "", *table(rows, data)]
-    lines += [
-        "",
-        "## How far sets repeat their members",
-        "",
-        "| training | round | agreement | by chance | verdict | AUC | AUC one round before | F1 |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in overlaps:
-        lines.append(
-            f"| {row.name} | {row.number} | {row.agreement:.3f} | {row.by_chance:.3f} | {row.verdict} "
-            f"| {row.auc:.3f} | {row.before:.3f} | {row.f1:.3f} |"
-        )
-    return "\n".join([*lines, ""])
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--half", choices=("judging", "choosing"), default="judging")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args(argv)
-    half = ("choosing", "judging").index(arguments.half)
+def measure(options: Namespace) -> Report:
+    half = ("choosing", "judging").index(options.half)
     several = [r for folder in (FOLDER, ROUNDS) for r in recordings(half, folder) if len(r.rounds) > 1]
     several = [recording for recording in several if not recording.is_clean.all()]  # without noise nothing is ranked
     traces = [Trace.of(recording, n) for recording in several for n in range(2, len(recording.rounds) + 1)]
     rows = [measured(trace, way) for trace in traces for way in WAYS]
-    overlaps = [row for recording in several for row in repeated(recording)]
-    text = report(traces, rows, overlaps, arguments.half)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    name = "pooling" if arguments.half == "judging" else "pooling-choosing"
-    (arguments.out / f"{name}.md").write_text(text)
-    print(text)
-    return 0
+    text = []
+    for data in ("digits", "cifar16"):
+        n_trainings = len({row.name for row in rows if row.name.startswith(data)})
+        text += [f"## {data}, {n_trainings} trainings", "", apart(traces, data), "", *table(rows, data), ""]
+    heads = ("training", "round", "agreement", "by chance", "verdict", "AUC", "AUC one round before", "F1")
+    overlaps = [
+        (row.name, row.number, f"{row.agreement:.3f}", f"{row.by_chance:.3f}", row.verdict, f"{row.auc:.3f}",
+         f"{row.before:.3f}", f"{row.f1:.3f}")
+        for recording in several
+        for row in repeated(recording)
+    ]  # fmt: skip
+    about = (
+        f"The {options.half} half. Trainings of three or four rounds in which everyone is observed, judged after each "
+        "round from 1 on: means over trainings and rounds. Names as in "
+        "[selection.md](../../benchmarks/results/selection.md)."
+    )
+    text += ["## How far sets repeat their members", "", *format_table(heads, overlaps)]
+    page = "pooling" if half else "pooling-choosing"
+    return Report("Evidence of several rounds", [], about, text, page=page)
+
+
+STUDY = Benchmark("pooling", "docs/method.md#rounds", measure, options={"half": "judging"}, packages=("numpy",))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(STUDY.main())

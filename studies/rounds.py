@@ -1,28 +1,25 @@
 """Which round a training should end with, by the accuracy on given labels that were held out, against the truth.
 
-usage: python -m studies.rounds [--seeds 0 1 …] [--noise symmetric:0.4 …] [--rounds 6] [--processes 2]
-
 Every run trains up to ``--rounds`` rounds on digits, a tenth of the samples held out (``--validation 0.1``), and ends
 before only where two sets are the same. Then it is looked up where the plateau would have ended it, and what
-``round=best`` would have given. Writes ``results/rounds.md``.
+``round=best`` would have given.
 """
 
-import argparse
 import multiprocessing
-import platform
 import statistics
+import sys
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
+from benchmarks.claims import Benchmark, Report, format_table
 from mild_core.alarms import PATIENCE, find_plateau
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.loop import run_rounds
 
 NOISES = ("symmetric:0.4", "symmetric:0.8", "pairflip:0.4", "instance:0.4")
-RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,68 +64,51 @@ def choices(course: Course) -> Mapping[str, int]:
     }
 
 
-def table(courses: Sequence[Course]) -> str:
-    lines = ["| noise | ends with | round, mean | F1, mean (least) | test accuracy, mean |", "|---|---|---|---|---|"]
+def table(courses: Sequence[Course]) -> list[str]:
+    rows = []
     for noise in dict.fromkeys(course.noise for course in courses):
         chosen = [(course, choices(course)) for course in courses if course.noise == noise]
         for way in chosen[0][1]:
             f1 = [course.f1[rounds[way]] for course, rounds in chosen]
             accuracy = [course.test_accuracy[rounds[way]] for course, rounds in chosen]
             number = statistics.mean(rounds[way] for _, rounds in chosen)
-            means = f"{statistics.mean(f1):.3f} ({min(f1):.3f}) | {statistics.mean(accuracy):.3f}"
-            lines.append(f"| {noise} | {way} | {number:.1f} | {means} |")
-    return "\n".join(lines)
+            means = (f"{statistics.mean(f1):.3f} ({min(f1):.3f})", f"{statistics.mean(accuracy):.3f}")
+            rows.append((noise, way, f"{number:.1f}", *means))
+    return format_table(("noise", "ends with", "round, mean", "F1, mean (least)", "test accuracy, mean"), rows)
 
 
-def report(arguments: argparse.Namespace, courses: Sequence[Course]) -> str:
-    seeds = " ".join(map(str, arguments.seeds))
-    machine = f"{multiprocessing.cpu_count()} shared cores, Python {platform.python_version()}"
-    command = f"`python -m studies.rounds --seeds {seeds} --rounds {arguments.rounds}`"
-    return "\n".join(
-        (
-            "# Which round to end with",
-            "",
-            f"{command}, {machine}, torch {torch.__version__}. Digits, ResNet-8, a tenth of the samples held out with",
-            f"their given labels; the plateau is {PATIENCE} rounds without a rise. F1 is that of the set against the",
-            "truth, among the samples not held out. Accuracy on those held out, round by round, below the table.",
-            "",
-            table(courses),
-            "",
-            *(
-                f"- {course.noise}, seed {course.seed}: {_listed(course.validation_accuracy)}; F1 {_listed(course.f1)}"
-                for course in courses
-            ),
-            "",
-        )
+def measure(options: Namespace) -> Report:
+    jobs = [(noise, seed, options.rounds) for seed in options.seeds for noise in options.noise]
+    courses = []
+    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+        for course in pool.imap_unordered(train, jobs):
+            print(course, flush=True)
+            courses.append(course)
+    courses.sort(key=lambda course: (options.noise.index(course.noise), course.seed))
+    about = (
+        "Digits, ResNet-8, a tenth of the samples held out with their given labels; the plateau is "
+        f"{PATIENCE} rounds without a rise. F1 is that of the set against the truth, among the samples not held out. "
+        "Accuracy on those held out, round by round, below the table."
     )
+    lines = [
+        f"- {course.noise}, seed {course.seed}: {_listed(course.validation_accuracy)}; F1 {_listed(course.f1)}"
+        for course in courses
+    ]
+    return Report("Which round to end with", [], about, [*table(courses), "", *lines])
 
 
 def _listed(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.3f}" for value in values)
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--noise", nargs="+", default=list(NOISES))
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    arguments = parse(argv)
-    jobs = [(noise, seed, arguments.rounds) for seed in arguments.seeds for noise in arguments.noise]
-    courses = []
-    with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
-        for course in pool.imap_unordered(train, jobs):
-            print(course, flush=True)
-            courses.append(course)
-    courses.sort(key=lambda course: (arguments.noise.index(course.noise), course.seed))
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "rounds.md").write_text(report(arguments, courses))
+STUDY = Benchmark(
+    "rounds",
+    "docs/method.md#rounds",
+    measure,
+    options={"seeds": (0, 1, 2), "noise": NOISES, "rounds": 6, "processes": multiprocessing.cpu_count()},
+    packages=("torch",),
+)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(STUDY.main())

@@ -21,17 +21,17 @@ def outcome(noise: str, seed: int, f1: list[float], loop: str = "ours") -> Outco
     )
 
 
-def test_bars_are_reached_by_good_runs_and_missed_by_one_that_falls() -> None:
+def test_claims_hold_of_good_runs_and_not_of_one_that_falls() -> None:
     good = [outcome("symmetric:0.8", seed, [0.85, 0.9]) for seed in range(3)]
-    assert all(holds for _, _, holds in digits.verdicts(good))
+    assert all(claim.holds for claim in digits.claim("symmetric:0.8", good))
     falling = [*good, outcome("symmetric:0.8", 3, [0.95, 0.92])]
-    missed = [what for _, what, holds in digits.verdicts(falling) if not holds]
-    assert missed == ["no seed ends more than 0.02 below its round 1"]
+    missed = [claim.text for claim in digits.claim("symmetric:0.8", falling) if not claim.holds]
+    assert missed == ["digits, symmetric:0.8: F1 of the last round less that of round 1, least"]
 
 
 def test_the_table_has_a_row_for_each_loop_and_for_keeping_everything() -> None:
     runs = [outcome("pairflip:0.4", 0, [0.8, 0.9]), outcome("pairflip:0.4", 0, [0.7], loop="published")]
-    rows = digits.table(runs).splitlines()
+    rows = digits.table(runs)
     assert [row.split(" | ")[1] for row in rows[2:]] == ["ours", "published", "keep everything"]
     assert "0.900 (0.900 to 0.900)" in rows[2]
     assert "0.780 (0.780 to 0.780)" in rows[4]

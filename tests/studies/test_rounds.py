@@ -16,6 +16,6 @@ def test_every_way_to_choose_ends_with_its_round() -> None:
 
 
 def test_the_table_shows_what_each_choice_is_worth() -> None:
-    rows = table([COURSE]).splitlines()
+    rows = table([COURSE])
     assert rows[4] == "| pairflip:0.4 | the last before the plateau's stop | 3.0 | 0.830 (0.830) | 0.600 |"
     assert rows[5] == "| pairflip:0.4 | `round=best` at the plateau's stop | 1.0 | 0.850 (0.850) | 0.600 |"
