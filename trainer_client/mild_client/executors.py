@@ -1,24 +1,27 @@
-"""Executors, which run calls and do all I/O of the client, blocking or asynchronous."""
+"""Executors, which run calls and do all I/O of the client, and the methods that both clients make of calls."""
 
 import contextlib
 import functools
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 import anyio.to_thread
 import httpx
 
-from mild_client.errors import ClientError
 from mild_client.events import Event, EventStream
-from mild_client.requests import Call, CallSteps, FileSlice, Request
-from mild_client.transport import Transport
+from mild_client.requests import Call, FileSlice, Request
+from mild_client.transport import Outcome, Pause, Steps, Transport
 
 P = ParamSpec("P")
 T = TypeVar("T")
 C = TypeVar("C")
 H = TypeVar("H")
+R = TypeVar("R")
 C_co = TypeVar("C_co", covariant=True)
+C_contra = TypeVar("C_contra", contravariant=True)
+BlockingT = TypeVar("BlockingT", covariant=True)
+AsyncT = TypeVar("AsyncT", covariant=True)
 
 
 class OwnHttp(Generic[H]):
@@ -55,50 +58,49 @@ class Executor:
 
     def run(self, call: Call[T], deadline: float | None = None) -> T:
         """Send the requests of `call` and return its result; `deadline` in seconds overrides that of `Retry`."""
-        steps = CallSteps(call)
-        while (request := steps.next_request()) is not None:
-            try:
-                steps.set_response(self._send(request, deadline))
-            except ClientError as error:
-                steps.set_error(error)
-        return steps.result
+        return self._take_steps(self._transport.run_call(call, deadline))
 
     def iter_events(self, stream: EventStream) -> Iterator[Event]:
         """Iterate over the events of a stream, and reconnect after a lost connection."""
         while not stream.has_ended:
-            response = self._send(stream.build_connect_request(), stream=True)
+            response = self._take_steps(self._transport.try_request(stream.build_connect_request()), stream=True)
             with contextlib.closing(response), contextlib.suppress(httpx.RequestError):
                 for chunk in response.iter_raw():
                     yield from stream.feed(chunk)
             if not stream.has_ended:
                 self._transport.retry.sleep(self._transport.draw_reconnect_delay(stream.retry_seconds))
 
-    def _send(self, request: Request, deadline: float | None = None, stream: bool = False) -> httpx.Response:
-        """Send a request until it succeeds or must not be repeated; with `stream`, leave the response body unread."""
-        retry_state = self._transport.create_retry_state(request, deadline)
-        while True:
-            outcome: httpx.Response | httpx.RequestError
-            try:
-                outcome = self._http.get().send(self._build_request(request), stream=stream)
-                if not outcome.is_success:
-                    outcome.read()  # the body of a problem document, of a stream too
-            except httpx.RequestError as error:
-                outcome = error
-            delay = retry_state.next_delay(outcome)
-            if delay is None:
-                assert isinstance(outcome, httpx.Response)
-                return outcome
-            if isinstance(outcome, httpx.Response):
-                outcome.close()
-            self._transport.retry.sleep(delay)
+    def _take_steps(self, steps: Steps[T], stream: bool = False) -> T:
+        """Send the requests and make the pauses of `steps`, and return their result.
 
-    def _build_request(self, request: Request) -> httpx.Request:
-        content = request.content
-        if isinstance(content, FileSlice):
-            return _build_request(
-                self._http.get(), self._transport, request, content.iter_chunks(), content.build_headers()
-            )
-        return _build_request(self._http.get(), self._transport, request, content, {})
+        With `stream`, leave the bodies of successful responses unread.
+        """
+        outcome: Outcome | None = None
+        while True:
+            try:
+                step = steps.send(outcome)
+            except StopIteration as stop:
+                return cast("T", stop.value)
+            if isinstance(step, Pause):
+                if isinstance(step.outcome, httpx.Response):
+                    step.outcome.close()
+                self._transport.retry.sleep(step.seconds)
+            else:
+                outcome = self._send(step, stream)
+
+    def _send(self, request: Request, stream: bool) -> Outcome:
+        http, body = self._http.get(), request.content
+        try:
+            if isinstance(body, FileSlice):
+                built = self._transport.build_request(http, request, body.iter_chunks(), body.build_headers())
+            else:
+                built = self._transport.build_request(http, request, body)
+            response = http.send(built, stream=stream)
+            if not response.is_success:
+                response.read()  # the body of a problem document, of a stream too
+        except httpx.RequestError as error:
+            return error
+        return response
 
 
 class AsyncExecutor:
@@ -110,18 +112,12 @@ class AsyncExecutor:
 
     async def run(self, call: Call[T], deadline: float | None = None) -> T:
         """Send the requests of `call` and return its result; `deadline` in seconds overrides that of `Retry`."""
-        steps = CallSteps(call)
-        while (request := steps.next_request()) is not None:
-            try:
-                steps.set_response(await self._send(request, deadline))
-            except ClientError as error:
-                steps.set_error(error)
-        return steps.result
+        return await self._take_steps(self._transport.run_call(call, deadline))
 
     async def iter_events(self, stream: EventStream) -> AsyncIterator[Event]:
         """Iterate over the events of a stream, and reconnect after a lost connection."""
         while not stream.has_ended:
-            response = await self._send(stream.build_connect_request(), stream=True)
+            response = await self._take_steps(self._transport.try_request(stream.build_connect_request()), stream=True)
             async with contextlib.aclosing(response):
                 with contextlib.suppress(httpx.RequestError):
                     async for chunk in response.aiter_raw():
@@ -130,51 +126,35 @@ class AsyncExecutor:
             if not stream.has_ended:
                 await self._transport.retry.async_sleep(self._transport.draw_reconnect_delay(stream.retry_seconds))
 
-    async def _send(self, request: Request, deadline: float | None = None, stream: bool = False) -> httpx.Response:
-        """Send a request until it succeeds or must not be repeated; with `stream`, leave the response body unread."""
-        retry_state = self._transport.create_retry_state(request, deadline)
+    async def _take_steps(self, steps: Steps[T], stream: bool = False) -> T:
+        """Send the requests and make the pauses of `steps`, as `Executor` does."""
+        outcome: Outcome | None = None
         while True:
-            outcome: httpx.Response | httpx.RequestError
             try:
-                outcome = await self._http.get().send(await self._build_request(request), stream=stream)
-                if not outcome.is_success:
-                    await outcome.aread()  # the body of a problem document, of a stream too
-            except httpx.RequestError as error:
-                outcome = error
-            delay = retry_state.next_delay(outcome)
-            if delay is None:
-                assert isinstance(outcome, httpx.Response)
-                return outcome
-            if isinstance(outcome, httpx.Response):
-                await outcome.aclose()
-            await self._transport.retry.async_sleep(delay)
+                step = steps.send(outcome)
+            except StopIteration as stop:
+                return cast("T", stop.value)
+            if isinstance(step, Pause):
+                if isinstance(step.outcome, httpx.Response):
+                    await step.outcome.aclose()
+                await self._transport.retry.async_sleep(step.seconds)
+            else:
+                outcome = await self._send(step, stream)
 
-    async def _build_request(self, request: Request) -> httpx.Request:
-        content = request.content
-        if isinstance(content, FileSlice):
-            headers = await anyio.to_thread.run_sync(content.build_headers)
-            return _build_request(self._http.get(), self._transport, request, content.aiter_chunks(), headers)
-        return _build_request(self._http.get(), self._transport, request, content, {})
-
-
-def _build_request(
-    http: httpx.Client | httpx.AsyncClient,
-    transport: Transport,
-    request: Request,
-    content: bytes | Iterator[bytes] | AsyncIterator[bytes] | None,
-    headers: Mapping[str, str],
-) -> httpx.Request:
-    timeout = httpx.Timeout(http.timeout)
-    if request.read_timeout is not None:
-        timeout.read = request.read_timeout
-    return http.build_request(
-        request.method,
-        transport.url + request.path,
-        params=dict(request.params) or None,
-        headers={**transport.build_headers(request), **headers},
-        content=content,
-        timeout=timeout,
-    )
+    async def _send(self, request: Request, stream: bool) -> Outcome:
+        http, body = self._http.get(), request.content
+        try:
+            if isinstance(body, FileSlice):
+                headers = await anyio.to_thread.run_sync(body.build_headers)
+                built = self._transport.build_request(http, request, body.aiter_chunks(), headers)
+            else:
+                built = self._transport.build_request(http, request, body)
+            response = await http.send(built, stream=stream)
+            if not response.is_success:
+                await response.aread()  # the body of a problem document, of a stream too
+        except httpx.RequestError as error:
+            return error
+        return response
 
 
 class BlockingCaller(Generic[C_co]):
@@ -191,49 +171,42 @@ class AsyncCaller(Generic[C_co]):
     _calls: C_co
 
 
-def make_blocking_method(
-    function: Callable[Concatenate[C, P], Call[T]],
-) -> Callable[Concatenate[BlockingCaller[C], P], T]:
+class Method(Protocol[C_contra, P, BlockingT, AsyncT]):
+    """Type of a method that stands once for both kinds of callers, whose results differ."""
+
+    @overload
+    def __get__(self, caller: BlockingCaller[C_contra], owner: object, /) -> Callable[P, BlockingT]: ...
+    @overload
+    def __get__(self, caller: AsyncCaller[C_contra], owner: object, /) -> Callable[P, AsyncT]: ...
+    @overload
+    def __get__(self, caller: None, owner: object, /) -> Callable[Concatenate[Any, P], Any]: ...
+
+
+def make_method(function: Callable[Concatenate[C, P], Call[T]]) -> Method[C, P, T, Coroutine[Any, Any, T]]:
     """Make a method with the parameters and docstring of `function` that runs the call and returns its result."""
-
-    @functools.wraps(function)
-    def method(self: BlockingCaller[C], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self._executor.run(function(self._calls, *args, **kwargs))
-
-    return method
+    return wrap_calls(function, lambda caller, call: caller._executor.run(call))
 
 
-def make_async_method(
-    function: Callable[Concatenate[C, P], Call[T]],
-) -> Callable[Concatenate[AsyncCaller[C], P], Coroutine[Any, Any, T]]:
-    """Make a coroutine method with the parameters and docstring of `function` that runs the call."""
-
-    @functools.wraps(function)
-    async def method(self: AsyncCaller[C], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._executor.run(function(self._calls, *args, **kwargs))
-
-    return method
-
-
-def make_blocking_event_method(
+def make_event_method(
     function: Callable[Concatenate[C, P], EventStream],
-) -> Callable[Concatenate[BlockingCaller[C], P], Iterator[Event]]:
+) -> Method[C, P, Iterator[Event], AsyncIterator[Event]]:
     """Make a method with the parameters and docstring of `function` that iterates over its events."""
+    return wrap_calls(function, lambda caller, stream: caller._executor.iter_events(stream))
+
+
+def wrap_calls(function: Callable[Concatenate[C, P], R], act: Callable[[Any, R], Any]) -> Method[C, P, Any, Any]:
+    """Make a method with the parameters and docstring of `function`, a method of the caller's `_calls`.
+
+    Parameters
+    ----------
+    function
+        Returns a call, or whatever else `act` takes.
+    act
+        Takes the caller and the result of `function`, and returns the result of the method.
+    """
 
     @functools.wraps(function)
-    def method(self: BlockingCaller[C], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[Event]:
-        return self._executor.iter_events(function(self._calls, *args, **kwargs))
+    def method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        return act(self, function(self._calls, *args, **kwargs))
 
-    return method
-
-
-def make_async_event_method(
-    function: Callable[Concatenate[C, P], EventStream],
-) -> Callable[Concatenate[AsyncCaller[C], P], AsyncIterator[Event]]:
-    """Make a method with the parameters and docstring of `function` that iterates asynchronously over its events."""
-
-    @functools.wraps(function)
-    def method(self: AsyncCaller[C], /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[Event]:
-        return self._executor.iter_events(function(self._calls, *args, **kwargs))
-
-    return method
+    return cast("Method[C, P, Any, Any]", method)

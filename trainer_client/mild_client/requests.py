@@ -5,13 +5,12 @@ its authentication in the same way.
 """
 
 import base64
-import functools
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import anyio.to_thread
@@ -125,38 +124,6 @@ Call: TypeAlias = Generator[Request, httpx.Response, T]
 
 JsonObject: TypeAlias = dict[str, Any]
 """A JSON object with the names of the HTTP API."""
-
-
-class CallSteps(Generic[T]):
-    """Steps through a call, one request at a time.
-
-    Attributes
-    ----------
-    result
-        Return value of the call; set once `next_request` has returned None.
-    """
-
-    result: T
-
-    def __init__(self, call: Call[T]) -> None:
-        self._call = call
-        self._advance: Callable[[], Request] = functools.partial(next, call)
-
-    def next_request(self) -> Request | None:
-        """Run the call up to its next request and return the request; None once the call has ended."""
-        try:
-            return self._advance()
-        except StopIteration as stop:
-            self.result = stop.value
-            return None
-
-    def set_response(self, response: httpx.Response) -> None:
-        """Set the successful response of the last request, with which the call continues."""
-        self._advance = functools.partial(self._call.send, response)
-
-    def set_error(self, error: Exception) -> None:
-        """Set the error of the last request, which is raised in the call."""
-        self._advance = functools.partial(self._call.throw, error)
 
 
 def format_digest(sha256: bytes) -> str:

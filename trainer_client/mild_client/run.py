@@ -1,7 +1,6 @@
 """`Run` and `AsyncRun`, which write to one run and keep count of its round, epoch and attempt."""
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -24,14 +23,7 @@ from mild_client.errors import (
     StaleAttempt,
     Unavailable,
 )
-from mild_client.executors import (
-    AsyncCaller,
-    AsyncExecutor,
-    BlockingCaller,
-    Executor,
-    make_async_method,
-    make_blocking_method,
-)
+from mild_client.executors import AsyncCaller, BlockingCaller, Method, make_method, wrap_calls
 from mild_client.logs import SamplesBy
 from mild_client.requests import Call, JsonObject
 from mild_core import bitmap
@@ -312,10 +304,12 @@ _CLOSE_DEADLINE = 5.0
 """Deadline for setting the run's status at the end of a ``with`` block."""
 
 
-class _RunProperties:
-    """Read-only properties of `Run` and `AsyncRun`: the id and the position of the run."""
+class _RunMethods:
+    """Properties and methods of `Run` and `AsyncRun`: the id and the position of the run, and its calls."""
 
-    _calls: RunCalls
+    def __init__(self, executor: Any, calls: RunCalls) -> None:
+        self._executor = executor
+        self._calls = calls
 
     @property
     def run_id(self) -> str:
@@ -337,13 +331,18 @@ class _RunProperties:
         """Number of this writer, which its requests carry; None before the run is open."""
         return self._calls.attempt
 
+    put_epoch = make_method(RunCalls.put_epoch)
+    log_predictions = make_method(RunCalls.log_predictions)
+    put_metrics = make_method(RunCalls.put_metrics)
+    put_planted = make_method(RunCalls.put_planted)
+    put_members = make_method(RunCalls.put_members)
+    finish = make_method(RunCalls.finish)
+    selection = make_method(RunCalls.selection)
+    selected = make_method(RunCalls.selected)
 
-class Run(_RunProperties, BlockingCaller[RunCalls]):
+
+class Run(_RunMethods, BlockingCaller[RunCalls]):
     """Writer of a run that is open within a ``with`` block; created by `MildClient.run`."""
-
-    def __init__(self, executor: Executor, calls: RunCalls) -> None:
-        self._executor = executor
-        self._calls = calls
 
     def __enter__(self) -> Self:
         self._executor.run(self._calls.open())
@@ -354,22 +353,9 @@ class Run(_RunProperties, BlockingCaller[RunCalls]):
     ) -> None:
         self._executor.run(self._calls.close(error), _CLOSE_DEADLINE)
 
-    put_epoch = make_blocking_method(RunCalls.put_epoch)
-    log_predictions = make_blocking_method(RunCalls.log_predictions)
-    put_metrics = make_blocking_method(RunCalls.put_metrics)
-    put_planted = make_blocking_method(RunCalls.put_planted)
-    put_members = make_blocking_method(RunCalls.put_members)
-    finish = make_blocking_method(RunCalls.finish)
-    selection = make_blocking_method(RunCalls.selection)
-    selected = make_blocking_method(RunCalls.selected)
 
-
-class AsyncRun(_RunProperties, AsyncCaller[RunCalls]):
+class AsyncRun(_RunMethods, AsyncCaller[RunCalls]):
     """Writer of a run that is open within an ``async with`` block; created by `AsyncMildClient.run`."""
-
-    def __init__(self, executor: AsyncExecutor, calls: RunCalls) -> None:
-        self._executor = executor
-        self._calls = calls
 
     async def __aenter__(self) -> Self:
         await self._executor.run(self._calls.open())
@@ -381,35 +367,10 @@ class AsyncRun(_RunProperties, AsyncCaller[RunCalls]):
         with anyio.move_on_after(2 * _CLOSE_DEADLINE, shield=True):  # also in a cancelled task
             await self._executor.run(self._calls.close(error), _CLOSE_DEADLINE)
 
-    put_epoch = make_async_method(RunCalls.put_epoch)
-    log_predictions = make_async_method(RunCalls.log_predictions)
-    put_metrics = make_async_method(RunCalls.put_metrics)
-    put_planted = make_async_method(RunCalls.put_planted)
-    put_members = make_async_method(RunCalls.put_members)
-    finish = make_async_method(RunCalls.finish)
-    selection = make_async_method(RunCalls.selection)
-    selected = make_async_method(RunCalls.selected)
 
-
-def make_blocking_run_method(
-    create_calls: Callable[Concatenate[Calls, P], RunCalls],
-) -> Callable[Concatenate[BlockingCaller[Calls], P], Run]:
-    """Make a method with the parameters and docstring of `create_calls` that wraps its result in a `Run`."""
-
-    @functools.wraps(create_calls)
-    def method(self: BlockingCaller[Calls], /, *args: P.args, **kwargs: P.kwargs) -> Run:
-        return Run(self._executor, create_calls(self._calls, *args, **kwargs))
-
-    return method
-
-
-def make_async_run_method(
-    create_calls: Callable[Concatenate[Calls, P], RunCalls],
-) -> Callable[Concatenate[AsyncCaller[Calls], P], AsyncRun]:
-    """Make a method with the parameters and docstring of `create_calls` that wraps its result in an `AsyncRun`."""
-
-    @functools.wraps(create_calls)
-    def method(self: AsyncCaller[Calls], /, *args: P.args, **kwargs: P.kwargs) -> AsyncRun:
-        return AsyncRun(self._executor, create_calls(self._calls, *args, **kwargs))
-
-    return method
+def make_run_method(create_calls: Callable[Concatenate[Calls, P], RunCalls]) -> Method[Calls, P, Run, AsyncRun]:
+    """Make a method with the parameters and docstring of `create_calls` that returns a `Run` or an `AsyncRun`."""
+    return wrap_calls(
+        create_calls,
+        lambda caller, calls: (Run if isinstance(caller, BlockingCaller) else AsyncRun)(caller._executor, calls),
+    )

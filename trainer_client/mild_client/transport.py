@@ -1,6 +1,7 @@
 """The parts that both executors share: address and headers of the service, retries, and errors of responses."""
 
 import contextlib
+import functools
 import ipaddress
 import logging
 import math
@@ -8,19 +9,19 @@ import os
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias, TypeVar, cast
 
 import anyio
 import httpx
 
 from mild_client import errors
 from mild_client.compatibility import VERSION
-from mild_client.errors import IntermediaryError, ServiceError, ServiceUnreachable
-from mild_client.requests import Request
+from mild_client.errors import ClientError, IntermediaryError, ServiceError, ServiceUnreachable
+from mild_client.requests import Call, Request
 from mild_core.errors import ParameterError, get_reason
 
 logger = logging.getLogger(__name__)
@@ -33,14 +34,7 @@ _PROBLEM = "application/problem+json"
 _LONGEST_RETRY_AFTER = 60.0
 """Seconds that are waited at most because of ``Retry-After``: a training waits, and the header may name years."""
 
-_ERROR_CLASSES: Mapping[int, type[ServiceError]] = MappingProxyType(
-    {
-        401: errors.NotAllowed,
-        403: errors.NotAllowed,
-        404: errors.NotFound,
-        409: errors.Conflict,
-    }
-)
+_ERROR_CLASSES = {401: errors.NotAllowed, 403: errors.NotAllowed, 404: errors.NotFound, 409: errors.Conflict}
 _CLIENT_VARIABLES = (
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
@@ -84,6 +78,24 @@ class Retry:
         return retry_after + longest * self.jitter()
 
 
+Outcome: TypeAlias = httpx.Response | httpx.RequestError
+"""What came of an attempt to send a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A pause after a failed attempt: its seconds, and the outcome, of which a response is to be closed before."""
+
+    seconds: float
+    outcome: Outcome
+
+
+T = TypeVar("T")
+
+Steps: TypeAlias = Generator[Request | Pause, Outcome | None, T]
+"""Generator that yields the requests to send and the pauses to make, and receives the outcome of each request."""
+
+
 class Transport:
     """Address of the service, headers of every request, and the settings of retries.
 
@@ -103,16 +115,76 @@ class Transport:
         self.has_answered = False
         self._headers = {**_HEADERS, **build_authorization_header(api_key)}
 
-    def build_headers(self, request: Request) -> dict[str, str]:
-        """Return the headers of the client and of `request`, without those that httpx adds."""
-        return {**self._headers, **request.headers}
+    def build_request(
+        self,
+        http: httpx.Client | httpx.AsyncClient,
+        request: Request,
+        content: bytes | Iterator[bytes] | AsyncIterator[bytes] | None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> httpx.Request:
+        """Return a request of `http` with the headers of this client, those of `request`, and `headers`."""
+        timeout = httpx.Timeout(http.timeout)
+        if request.read_timeout is not None:
+            timeout.read = request.read_timeout
+        return http.build_request(
+            request.method,
+            self.url + request.path,
+            params=dict(request.params) or None,
+            headers={**self._headers, **request.headers, **headers},
+            content=content,
+            timeout=timeout,
+        )
 
-    def create_retry_state(self, request: Request, deadline: float | None = None) -> "RetryState":
-        """Create the retry state of a request before its first attempt.
+    def run_call(self, call: Call[T], deadline: float | None = None) -> Steps[T]:
+        """Return the steps of a call; `deadline` in seconds overrides that of `Retry` for each of its requests."""
+        advance: Callable[[], Request] = functools.partial(next, call)
+        while True:
+            try:
+                request = advance()
+            except StopIteration as stop:
+                return cast("T", stop.value)
+            try:
+                advance = functools.partial(call.send, (yield from self.try_request(request, deadline)))
+            except ClientError as error:
+                advance = functools.partial(call.throw, error)
 
-        `deadline` in seconds overrides that of `Retry`.
+    def try_request(self, request: Request, deadline: float | None = None) -> Steps[httpx.Response]:
+        """Return the steps of one request: its attempts and the pauses in between, until it succeeds.
+
+        They end with an error of the client if the request must not be repeated, or the deadline has passed.
         """
-        return RetryState(self, f"{request.method} {self.url}{request.path}", deadline)
+        retry, started, n_attempts = self.retry, self.retry.clock(), 0
+        while True:
+            outcome = yield request
+            assert outcome is not None, "only a pause has no outcome"
+            n_attempts += 1
+            failure: ServiceError | ServiceUnreachable | None = None
+            if isinstance(outcome, httpx.Response):
+                failure = find_failure(outcome)
+                if not isinstance(failure, IntermediaryError):
+                    self.has_answered = True
+                if failure is None:
+                    return outcome
+                if isinstance(failure, ServiceError) and failure.status not in RETRIED_STATUSES:
+                    raise failure
+                reason, retry_after = str(failure), parse_retry_after(outcome)
+            else:
+                reason, retry_after = _describe_error(outcome), 0.0
+            limit = deadline
+            if limit is None:
+                limit = retry.deadline if self.has_answered else retry.first_deadline
+            seconds = retry.draw_pause(n_attempts, retry_after)
+            if retry.clock() - started + seconds > limit:
+                raise failure or ServiceUnreachable(
+                    f"{request.method} {self.url}{request.path} got no answer in {n_attempts} tries over "
+                    f"{retry.clock() - started:.0f} s ({reason}), the deadline is {limit:g} s; "
+                    "check that the service runs and that the address is right"
+                )
+            if n_attempts == 1:
+                problem = "does not answer" if failure is None else "cannot serve now"
+                until = "until it does" if limit == math.inf else f"for {limit:g} s"
+                logger.warning("%s %s (%s); trying %s", self.url, problem, reason, until)
+            yield Pause(seconds, outcome)
 
     def draw_reconnect_delay(self, retry_seconds: float) -> float:
         """Draw the seconds to wait before reconnecting, between `retry_seconds` and twice that.
@@ -120,57 +192,6 @@ class Transport:
         The random part spreads the reconnects of several clients.
         """
         return retry_seconds * (1 + self.retry.jitter())
-
-
-class RetryState:
-    """Counts the attempts of one request, and decides whether and when to repeat it."""
-
-    def __init__(self, transport: Transport, request_line: str, deadline: float | None) -> None:
-        self._transport = transport
-        self._request_line = request_line
-        self._own_deadline = deadline
-        self._started = transport.retry.clock()
-        self._n_attempts = 0
-
-    def next_delay(self, outcome: httpx.Response | httpx.RequestError) -> float | None:
-        """Count an attempt, and return the seconds to wait before the next one; None after a successful response."""
-        transport, retry = self._transport, self._transport.retry
-        self._n_attempts += 1
-        failure: ServiceError | ServiceUnreachable | None
-        retry_after = 0.0
-        if isinstance(outcome, httpx.Response):
-            failure = find_failure(outcome)
-            if not isinstance(failure, IntermediaryError):
-                transport.has_answered = True
-            if failure is None:
-                return None
-            if isinstance(failure, ServiceError) and outcome.status_code not in RETRIED_STATUSES:
-                raise failure
-            problem = f"cannot serve now ({failure})"
-            retry_after = parse_retry_after(outcome)
-        else:
-            reason = _describe_error(outcome)
-            failure = ServiceUnreachable(
-                f"{self._request_line} got no answer in {self._n_attempts} tries over "
-                f"{retry.clock() - self._started:.0f} s ({reason}), the deadline is {self._deadline:g} s; "
-                "check that the service runs and that the address is right"
-            )
-            problem = f"does not answer ({reason})"
-        delay = retry.draw_pause(self._n_attempts, retry_after)
-        if retry.clock() - self._started + delay > self._deadline:
-            raise failure
-        if self._n_attempts == 1:
-            until = "until it does" if self._deadline == math.inf else f"for {self._deadline:g} s"
-            logger.warning("%s %s; trying %s", transport.url, problem, until)
-        return delay
-
-    @property
-    def _deadline(self) -> float:
-        """Seconds after the first attempt, after which no further attempt begins."""
-        if self._own_deadline is not None:
-            return self._own_deadline
-        retry = self._transport.retry
-        return retry.deadline if self._transport.has_answered else retry.first_deadline
 
 
 def build_http_options(url: str, timeout: float) -> dict[str, Any]:
