@@ -16,6 +16,7 @@ Every error has a stable `code` (the service's ``/problems/<code>``) and a messa
 received and the remedy. This module does not depend on HTTP.
 """
 
+import re
 from typing import ClassVar
 
 
@@ -25,7 +26,8 @@ class MildError(Exception):
     Attributes
     ----------
     code
-        Stable name of the error, as in the service's ``/problems/<code>``.
+        Stable name of the error, as in the service's ``/problems/<code>``: by default the name of the class in lower
+        case with hyphens, without "Error".
     title
         The error in a few words, the same for all errors of a class.
     retryable
@@ -39,53 +41,51 @@ class MildError(Exception):
     retryable: bool = False
     line: int | None = None
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "code" not in vars(cls):
+            cls.code = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", cls.__name__.removesuffix("Error")).lower()
+
 
 class EmptySetError(MildError):
     """No sample can be kept, so there is no set to store; further epochs or other marks may change that."""
 
-    code = "empty-set"
     title = "No sample can be kept"
 
 
 class InvalidInput(MildError, ValueError):
     """The caller's data or parameters are invalid; the same request fails again."""
 
-    code = "invalid-input"
     title = "Invalid input"
 
 
 class BitmapLengthError(InvalidInput):
     """A bitmap or an epoch body has the wrong number of bytes for its samples."""
 
-    code = "bitmap-length"
     title = "Bitmap has the wrong length"
 
 
 class TrailingBitsError(InvalidInput):
     """Padding bits after the last sample are not zero."""
 
-    code = "trailing-bits"
     title = "Bits are set behind the last sample"
 
 
 class CorrectNotObservedError(InvalidInput):
     """A sample is correct in an epoch in which it was not observed."""
 
-    code = "correct-not-observed"
     title = "Correct bit without its observed bit"
 
 
 class SampleIndexError(InvalidInput):
     """A sample index lies outside the run."""
 
-    code = "sample-index"
     title = "Sample index out of range"
 
 
 class SampleIdError(InvalidInput):
     """An external sample id is malformed, too long or a duplicate; `line` is the line of the id."""
 
-    code = "sample-id"
     title = "Sample id cannot be used"
 
 

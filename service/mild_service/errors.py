@@ -74,14 +74,12 @@ MissingField: TypeAlias = Literal["field", "label"]
 class InvalidRequest(InvalidInput):
     """A field, path or query value does not validate."""
 
-    code = "invalid-request"
     title = "Request does not validate"
 
 
 class LimitExceeded(InvalidInput):
     """A number exceeds one of the service's limits."""
 
-    code = "limit-exceeded"
     title = "Past a limit of this service"
 
 
@@ -96,7 +94,6 @@ class BadRecord(InvalidInput):
         End of the message.
     """
 
-    code = "bad-record"
     title = "Record cannot be used"
     remedy: ClassVar[str] = "; correct it and send the whole log again, nothing of it was stored"
     missing: MissingField | None = None
@@ -105,28 +102,24 @@ class BadRecord(InvalidInput):
 class DigestMismatch(InvalidInput):
     """The body does not have the digest in its header Content-Digest."""
 
-    code = "digest-mismatch"
     title = "Body does not match its digest"
 
 
 class MalformedBody(MildError):
     """The body cannot be parsed."""
 
-    code = "malformed-body"
     title = "Body cannot be parsed"
 
 
 class BodyTooLarge(MildError):
     """The body is longer than the limit."""
 
-    code = "body-too-large"
     title = "Body is too large"
 
 
 class SlowBody(MildError):
     """The body arrived too slowly, or stopped arriving."""
 
-    code = "slow-body"
     title = "Body came too slowly"
     retryable = True
 
@@ -134,70 +127,58 @@ class SlowBody(MildError):
 class ClientTooOld(MildError):
     """The request comes from a version of the project's client that is too old to be supported."""
 
-    code = "client-too-old"
     title = "Client is too old"
 
 
 class UnsupportedMediaType(MildError):
     """The route does not accept this content type or content encoding."""
 
-    code = "unsupported-media-type"
     title = "Content type is not supported"
 
 
 class NotAcceptable(MildError):
     """The route has no representation that the client accepts."""
 
-    code = "not-acceptable"
     title = "No acceptable representation"
 
 
 class RunNotFound(MildError):
     """The run does not exist, or has expired."""
 
-    code = "run-not-found"
     title = "Run not found"
 
 
 class SampleNotFound(MildError):
     """No sample of the run has this external id."""
 
-    code = "sample-not-found"
     title = "Sample not found"
 
 
 class AccessError(MildError):
     """The caller has no access."""
 
-    code = "access"
-    title = "No access"
-
 
 class Unauthenticated(AccessError):
     """The request carries no API key, or one that is unknown, revoked or expired."""
 
-    code = "unauthenticated"
     title = "A key is needed"
 
 
 class Forbidden(AccessError):
     """The key's scope or its prefix of run ids does not permit the request."""
 
-    code = "forbidden"
     title = "The key does not allow this"
 
 
 class CrossSite(AccessError):
     """A page of another site sent the request, with a session cookie or where no key is needed."""
 
-    code = "cross-site"
     title = "Request comes from another site"
 
 
 class RateLimited(AccessError):
     """The key has sent more requests than its rate permits; a new request is accepted after `retry_after` seconds."""
 
-    code = "rate-limited"
     title = "Too many requests"
     retryable = True
 
@@ -209,14 +190,12 @@ class RateLimited(AccessError):
 class PreconditionFailed(MildError):
     """The stored content does not meet If-Match or If-None-Match."""
 
-    code = "precondition-failed"
     title = "Precondition failed"
 
 
 class Overloaded(MildError):
     """What the request takes (memory, a working slot, an event stream) is not free now; try again."""
 
-    code = "overloaded"
     title = "Service is busy"
     retryable = True
 
@@ -224,7 +203,6 @@ class Overloaded(MildError):
 class WorkersUnavailable(MildError):
     """The processes or machines that compute selections have ended, cannot be reached, or have another version."""
 
-    code = "workers-unavailable"
     title = "Workers are unavailable"
     retryable = True
 
@@ -232,14 +210,12 @@ class WorkersUnavailable(MildError):
 class MemoryExceeded(MildError):
     """The request takes more memory than the service ever grants to one; ask for less at once."""
 
-    code = "memory-exceeded"
     title = "Request takes too much memory"
 
 
 class DeadlineExceeded(MildError):
     """The request took longer than its time limit; a write may have taken effect."""
 
-    code = "deadline-exceeded"
     title = "Request took too long"
     retryable = True
 
@@ -247,7 +223,6 @@ class DeadlineExceeded(MildError):
 class ShuttingDown(MildError):
     """The process is shutting down; try another process, or try again later."""
 
-    code = "shutting-down"
     title = "Service is shutting down"
     retryable = True
 
@@ -255,14 +230,10 @@ class ShuttingDown(MildError):
 class StoreError(MildError):
     """The store failed."""
 
-    code = "store-error"
-    title = "Store error"
-
 
 class StoreUnavailable(StoreError):
     """The store is unreachable or busy."""
 
-    code = "store-unavailable"
     title = "Store is unavailable"
     retryable = True
 
@@ -270,77 +241,64 @@ class StoreUnavailable(StoreError):
 class StoreUnreplicated(StoreUnavailable):
     """Too few replicas confirmed the write, which may have taken effect but is not acknowledged."""
 
-    code = "store-unreplicated"
     title = "Store has too few replicas"
 
 
 class StoreFull(StoreError):
     """The store is out of memory, or would be with this run."""
 
-    code = "store-full"
     title = "Store is full"
 
 
 class StoreDamaged(StoreError):
     """Committed data is missing or damaged in the store."""
 
-    code = "store-damaged"
     title = "Store has lost or damaged what was committed"
 
 
 class StoreNewer(StoreError):
     """The store was written by a newer version of the service, whose schema this version cannot read."""
 
-    code = "store-newer"
     title = "Store is of a later version"
 
 
 class Conflict(MildError):
     """The run's state does not allow the request."""
 
-    code = "conflict"
-    title = "Conflict with the run's state"
-
 
 class RunConflict(Conflict):
     """The run was opened with a different value of an immutable field."""
 
-    code = "run-conflict"
     title = "Run exists with other properties"
 
 
 class StaleAttempt(Conflict):
     """A newer attempt of the run has taken over."""
 
-    code = "stale-attempt"
     title = "A newer attempt has taken over"
 
 
 class RoundNotOpen(Conflict):
     """The round has not started."""
 
-    code = "round-not-open"
     title = "Round has not begun"
 
 
 class RoundFinished(Conflict):
     """The round is frozen."""
 
-    code = "round-finished"
     title = "Round is finished"
 
 
 class RoundOpen(Conflict):
     """The round is not finished yet."""
 
-    code = "round-open"
     title = "Round is open"
 
 
 class EpochConflict(Conflict):
     """The epoch was committed with different content."""
 
-    code = "epoch-conflict"
     title = "Epoch holds other content"
 
 
@@ -354,91 +312,78 @@ class EpochKindConflict(Conflict):
 class MetricsConflict(Conflict):
     """The epoch's metrics were stored with different values."""
 
-    code = "metrics-conflict"
     title = "Metrics hold other values"
 
 
 class MembersFrozen(Conflict):
     """The round has epochs, so its members are fixed."""
 
-    code = "members-frozen"
     title = "Members are frozen"
 
 
 class PlantedFrozen(Conflict):
     """Round 0 has epochs, so the samples that were mislabelled on purpose in it are fixed."""
 
-    code = "planted-frozen"
     title = "Planted samples are frozen"
 
 
 class LabelsConflict(Conflict):
     """The given labels in prediction logs differ from those of the run, or of its other logs."""
 
-    code = "labels-conflict"
     title = "Labels contradict each other"
 
 
 class LabelsFrozen(Conflict):
     """The run has epochs, so its given labels are fixed."""
 
-    code = "labels-frozen"
     title = "Labels are frozen"
 
 
 class SampleIdsFrozen(Conflict):
     """The run has epochs, so its external sample ids are fixed."""
 
-    code = "sample-ids-frozen"
     title = "Sample ids are frozen"
 
 
 class NoSampleIds(Conflict):
     """The run has no external sample ids."""
 
-    code = "no-sample-ids"
     title = "Run has no sample ids"
 
 
 class NoAudit(Conflict):
     """The run has no audit by which a selection could be evaluated."""
 
-    code = "no-audit"
     title = "Run has no audit"
 
 
 class DrawAnswered(Conflict):
     """Samples of the audit's draw are marked, or were, so the draw is fixed."""
 
-    code = "draw-answered"
     title = "Draw is being answered"
 
 
 class RoundsNotComparable(Conflict):
     """The run has neither an audit nor validation metrics to compare its rounds by."""
 
-    code = "rounds-not-comparable"
     title = "Rounds cannot be compared"
 
 
 class NoEpochs(Conflict):
     """The round has no epoch from which a selection could be computed."""
 
-    code = "no-epochs"
     title = "Round has no epochs"
 
 
 class RunLimit(Conflict):
     """The key has reached its maximum number of runs; delete one to open another."""
 
-    code = "run-limit"
     title = "Too many runs"
 
 
 class EpochGap(Conflict):
     """Epochs or shards of the round are missing."""
 
-    code = "epoch-gap"
     title = "Epochs are missing"
 
 
@@ -449,26 +394,14 @@ class CommandError(MildError):
 class ArchiveDamaged(CommandError):
     """The file is not a complete archive written by `mild-service export`."""
 
-    code = "archive-damaged"
-    title = "File cannot be used"
-
 
 class RunExists(CommandError):
     """A run with the id of the imported run exists."""
-
-    code = "run-is-there"
-    title = "Run is there"
 
 
 class RunChanging(CommandError):
     """The run was modified during its export."""
 
-    code = "run-changing"
-    title = "Run is being written to"
-
 
 class ConfigurationError(MildError):
     """The service cannot start with these settings or this data folder."""
-
-    code = "configuration"
-    title = "Configuration error"

@@ -33,25 +33,17 @@ class ClientError(MildError):
 class LocalStateError(ClientError):
     """The state of a local run does not allow the call."""
 
-    code = "local-state"
-
 
 class SpoolError(ClientError):
     """A spool on disk cannot be used."""
-
-    code = "spool"
 
 
 class SpoolInUse(SpoolError):
     """Another process writes to this spool, or sends from it."""
 
-    code = "spool-in-use"
-
 
 class SpoolFull(SpoolError):
     """The spool stores nothing more: its limit is reached, or the disk is full."""
-
-    code = "spool-full"
 
 
 class RunExists(ClientError):
@@ -63,8 +55,6 @@ class RunExists(ClientError):
         The existing run and its position, in words.
     """
 
-    code = "run-exists"
-
     def __init__(self, existing_run: str) -> None:
         super().__init__(f"{existing_run}; choose another run id, or go on where it is (resume)")
         self.existing_run = existing_run
@@ -73,19 +63,13 @@ class RunExists(ClientError):
 class RunMissing(ClientError):
     """The run to resume does not exist: it was never opened, was deleted, or has expired."""
 
-    code = "run-missing"
-
 
 class TooLarge(ClientError):
     """A body is larger than the service accepts, and cannot be split; nothing was sent."""
 
-    code = "too-large"
-
 
 class ResumeError(ClientError):
     """A run cannot be resumed at the requested position, as earlier epochs are missing."""
-
-    code = "resume"
 
 
 class ServiceUnreachable(ClientError):
@@ -103,8 +87,6 @@ class IntermediaryError(ServiceUnreachable):
     status
         HTTP status of the last answer, which says nothing about the request.
     """
-
-    code = "intermediary"
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)

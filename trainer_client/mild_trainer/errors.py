@@ -20,22 +20,14 @@ class TrainerError(MildError):
 class DataError(TrainerError):
     """A data set is absent, damaged or of the wrong shape."""
 
-    code = "data"
-
 
 class CheckpointError(TrainerError):
     """There is no checkpoint to resume from, or it has other settings or data."""
-
-    code = "checkpoint"
 
 
 class ServiceStartError(TrainerError):
     """The embedded service did not start."""
 
-    code = "service-start"
-
 
 class ReviewError(TrainerError):
     """A run cannot be reviewed, or a list of samples to check cannot be written or read."""
-
-    code = "review"

@@ -74,6 +74,8 @@ _ALLOWED_WHEN_FULL = ("mark_deleted", "delete_record", "resume_run", "prune_fiel
 class CommandForbidden(StoreUnavailable):
     """The ACL user of the service may not run a command."""
 
+    code = StoreUnavailable.code
+
 
 class translate_errors(phase):  # noqa: N801  # as its parent
     """Context manager that times its block as the phase ``store`` and translates Redis errors to `StoreError`.

@@ -66,7 +66,6 @@ class RouteNotFound(MildError):
 class MethodNotAllowed(MildError):
     """The route does not take this method."""
 
-    code = "method-not-allowed"
     title = "Method not allowed"
 
 
