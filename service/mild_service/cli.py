@@ -28,7 +28,6 @@ from mild_service.app import create_app
 from mild_service.auth import check_network_exposure
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, InvalidRequest
-from mild_service.models import Run
 from mild_service.ops import archive, doctor, process
 from mild_service.ops.process import Drain, make_protocol
 from mild_service.store import Store, open_store
@@ -121,14 +120,9 @@ def create(
 ) -> None:
     """Make a key and print it. It is printed only once, since only its digest is stored."""
     secret, now = generate_secret(), time.time()
-
-    async def create_key(store: Store) -> ApiKey:
-        key = generate_key(name, scope, prefix, now, None if days is None else now + days * 86_400)
-        await store.credentials.add(hash_secret(secret), key)
-        return key
-
     with report_errors():
-        key = run_in_store(create_key, embedded, data_dir)
+        key = generate_key(name, scope, prefix, now, None if days is None else now + days * 86_400)
+        run_in_store(lambda store: store.credentials.add(hash_secret(secret), key), embedded, data_dir)
         api_keys.log_audit_event("key-created", key)
         print(f"key {key.key_id} ({_describe_key(key, now)}); it is shown only now:", file=sys.stderr)
         print(secret)
@@ -137,12 +131,8 @@ def create(
 @keys_cli.command("list")
 def list_keys(embedded: Embedded = False, data_dir: DataDir = None) -> None:
     """List all keys, revoked and expired ones too, without their secrets."""
-
-    async def read_keys(store: Store) -> list[ApiKey]:
-        return await store.credentials.list_keys()
-
     with report_errors():
-        keys, now = run_in_store(read_keys, embedded, data_dir), time.time()
+        keys, now = run_in_store(lambda store: store.credentials.list_keys(), embedded, data_dir), time.time()
         for key in keys:
             used = "never used" if key.used_at is None else f"last used {_format_time(key.used_at)}"
             created = _format_time(key.created_at)
@@ -156,15 +146,10 @@ def revoke(
     data_dir: DataDir = None,
 ) -> None:
     """Revoke a key. Within five seconds it is refused, and its logins end."""
-
-    async def revoke_key(store: Store) -> ApiKey:
-        key = await store.credentials.revoke(key_id)
+    with report_errors():
+        key = run_in_store(lambda store: store.credentials.revoke(key_id), embedded, data_dir)
         if key is None:
             raise InvalidRequest(f"there is no key {key_id!r}; see mild-service keys list")
-        return key
-
-    with report_errors():
-        key = run_in_store(revoke_key, embedded, data_dir)
         api_keys.log_audit_event("key-revoked", key)
         print(f"key {key.key_id} ({key.name}) is revoked")
 
@@ -187,13 +172,10 @@ def export_run(
     data_dir: DataDir = None,
 ) -> None:
     """Write a run, with all its rounds, to one file."""
-
-    async def write_file(store: Store) -> int:
-        return await archive.export_run(store, run, file)
-
     with report_errors():
         validate_run_id(run)
-        print(f"{file}: run {run}, {run_in_store(write_file, embedded, data_dir)} bytes")
+        n_bytes = run_in_store(lambda store: archive.export_run(store, run, file), embedded, data_dir)
+        print(f"{file}: run {run}, {n_bytes} bytes")
 
 
 def import_run(
@@ -203,13 +185,9 @@ def import_run(
     data_dir: DataDir = None,
 ) -> None:
     """Write a file's run to the store; nothing is written if any of the file is damaged."""
-
-    async def read_file(store: Store) -> Run:
-        return await archive.import_run(store, file, run_id)
-
     with report_errors():
         run_id = validate_run_id(archive.check_archive(file)["run_id"] if name is None else name)
-        run = run_in_store(read_file, embedded, data_dir)
+        run = run_in_store(lambda store: archive.import_run(store, file, run_id), embedded, data_dir)
         print(f"run {run.run_id}: {run.spec.num_samples} samples, round {run.round} is open")
 
 
@@ -228,12 +206,9 @@ def examine(
     data_dir: DataDir = None,
 ) -> None:
     """Check the store and the settings. Exits with 0 if all is well, with 1 if something needs attention."""
-
-    async def run_checks(store: Store) -> doctor.Report:
-        return await doctor.examine(store, read_settings(data_dir=data_dir), repair, bits)
-
     with report_errors():
-        report = run_in_store(run_checks, embedded, data_dir)
+        settings = read_settings(data_dir=data_dir)
+        report = run_in_store(lambda store: doctor.examine(store, settings, repair, bits), embedded, data_dir)
     if as_json:
         print(json.dumps(report.as_dict(), indent=2))
     else:
@@ -299,9 +274,7 @@ def serve(
     embedded: Annotated[bool, typer.Option("--embedded", help="Run a private store in the data folder.")] = False,
     host: Annotated[str | None, typer.Option(help="Address to listen on (MILD_HOST, 127.0.0.1).")] = None,
     port: Annotated[int | None, typer.Option(help="Port, 0 for a free one (MILD_PORT, 8000).")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the embedded store (MILD_DATA_DIR, mild-data).")
-    ] = None,
+    data_dir: DataDir = None,
     allow_anonymous: Annotated[
         bool, typer.Option("--allow-anonymous", help="Listen beyond this machine although no key is required.")
     ] = False,

@@ -267,12 +267,8 @@ class Run:
 
     def annotation_ref(self, name: AnnotationName) -> AnnotationRef | None:
         """Return the reference to an annotation; None if the run has none."""
-        refs: dict[AnnotationName, AnnotationRef | None] = {
-            "labels": self.labels,
-            "audit": self.audit,
-            "logged_labels": self.logged_labels,
-        }
-        return refs[name]
+        ref: AnnotationRef | None = getattr(self, name)
+        return ref
 
 
 @dataclass(frozen=True, slots=True)

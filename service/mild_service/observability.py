@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -20,46 +21,29 @@ class Telemetry:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "mild_http_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
+        counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self.requests = counter("mild_http_requests", "Requests answered.", ["method", "route", "status"])
+        self.seconds = histogram("mild_http_request_seconds", "Time to answer a request.", ["method", "route"])
+        self.received_bytes = counter("mild_http_received_bytes", "Bytes of requests' bodies.", ["route"])
+        self.sent_bytes = counter("mild_http_sent_bytes", "Bytes of answers' bodies.", ["route"])
+        self.phase_seconds = histogram(
+            "mild_phase_seconds", "Time of the parts of requests; `store` is one exchange with the store.", ["phase"]
         )
-        self.seconds = Histogram(
-            "mild_http_request_seconds", "Time to answer a request.", ["method", "route"], registry=self.registry
-        )
-        self.received_bytes = Counter(
-            "mild_http_received_bytes", "Bytes of requests' bodies.", ["route"], registry=self.registry
-        )
-        self.sent_bytes = Counter(
-            "mild_http_sent_bytes", "Bytes of answers' bodies.", ["route"], registry=self.registry
-        )
-        self.phase_seconds = Histogram(
-            "mild_phase_seconds",
-            "Time of the parts of requests; `store` is one exchange with the store.",
-            ["phase"],
-            registry=self.registry,
-        )
-        self.problems = Counter("mild_problems", "Requests refused, by problem code.", ["code"], registry=self.registry)
-        self.epochs = Counter("mild_epochs", "Epochs put, by outcome.", ["outcome"], registry=self.registry)
-        self.shards = Counter("mild_shards", "Shards of epochs put, by outcome.", ["outcome"], registry=self.registry)
-        self.epoch_bytes = Counter("mild_epoch_bytes", "Bytes of epoch bodies taken.", registry=self.registry)
-        self.log_records = Counter("mild_log_records", "Records of prediction logs taken.", registry=self.registry)
-        self.selections = Counter(
-            "mild_selections", "Selections asked for, by where they came from.", ["source"], registry=self.registry
-        )
-        self.annotations = Counter(
-            "mild_truths", "Labels and audits put, by kind and outcome.", ["kind", "outcome"], registry=self.registry
-        )
-        self.compute_seconds = Histogram("mild_compute_seconds", "Time to compute a selection.", registry=self.registry)
-        self.waiting = Gauge("mild_waiting", "Work that waits for its turn, by kind.", ["kind"], registry=self.registry)
-        self.store_used = Gauge("mild_store_used_bytes", "Memory that the store uses.", registry=self.registry)
-        self.store_limit = Gauge(
-            "mild_store_limit_bytes",
-            "Memory that the store may use; 0 where nothing limits it.",
-            registry=self.registry,
-        )
-        self.streams = Gauge("mild_event_streams", "Event streams that are open.", registry=self.registry)
+        self.problems = counter("mild_problems", "Requests refused, by problem code.", ["code"])
+        self.epochs = counter("mild_epochs", "Epochs put, by outcome.", ["outcome"])
+        self.shards = counter("mild_shards", "Shards of epochs put, by outcome.", ["outcome"])
+        self.epoch_bytes = counter("mild_epoch_bytes", "Bytes of epoch bodies taken.")
+        self.log_records = counter("mild_log_records", "Records of prediction logs taken.")
+        self.selections = counter("mild_selections", "Selections asked for, by where they came from.", ["source"])
+        self.annotations = counter("mild_truths", "Labels and audits put, by kind and outcome.", ["kind", "outcome"])
+        self.compute_seconds = histogram("mild_compute_seconds", "Time to compute a selection.")
+        self.waiting = gauge("mild_waiting", "Work that waits for its turn, by kind.", ["kind"])
+        self.store_used = gauge("mild_store_used_bytes", "Memory that the store uses.")
+        self.store_limit = gauge("mild_store_limit_bytes", "Memory that the store may use; 0 where nothing limits it.")
+        self.streams = gauge("mild_event_streams", "Event streams that are open.")
+        self.expired_runs = counter("mild_runs_swept", "Runs deleted because they had expired.")
         self._request_metrics: dict[tuple[str, str, int], tuple[Counter, Histogram, Counter, Counter]] = {}
-        self.expired_runs = Counter("mild_runs_swept", "Runs deleted because they had expired.", registry=self.registry)
 
     def count_request(
         self, method: str, route: str, status: int, seconds: float, received_bytes: int, sent_bytes: int
@@ -167,12 +151,7 @@ class phase:  # noqa: N801  # used like a function: with phase("store")
 LogFormat: TypeAlias = Literal["text", "json", "logfmt"]
 
 _UNQUOTED = re.compile(r"[^\s\"=\\]+")
-_STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {
-    "message",
-    "asctime",
-    "request_id",
-    "color_message",
-}
+_STANDARD_ATTRIBUTES = {*vars(logging.makeLogRecord({})), "message", "asctime", "request_id", "color_message"}
 """Attributes that every log record has; all other attributes were passed as ``extra``."""
 
 
