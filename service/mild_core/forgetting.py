@@ -7,7 +7,7 @@ separate them from clean ones (docs/method.md).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -112,12 +112,7 @@ def count_late_memorisation(rounds: Sequence[RoundBits], samples: Bitmap) -> tup
 
 def take_first_quarter(rounds: Sequence[RoundBits]) -> list[RoundBits]:
     """Return every round with only the first quarter of its epochs (`shorten_round`)."""
-    quarters = []
-    for bits in rounds:
-        n_epochs = shorten_round(bits.n_epochs)
-        observed = None if bits.observed is None else bits.observed[:n_epochs]
-        quarters.append(replace(bits, correct=bits.correct[:n_epochs], observed=observed))
-    return quarters
+    return [bits.take_epochs(slice(shorten_round(bits.n_epochs))) for bits in rounds]
 
 
 def shorten_round(n_epochs: int) -> int:

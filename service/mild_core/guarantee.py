@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
 
 from mild_core.mixture.weibull import Floats
+from mild_core.partial_observation import compute_hypergeometric_pmf
 
 Counts = NDArray[np.int64]
 
@@ -194,14 +194,5 @@ def _lower_tail(size: Counts, n_wrong: Counts, drawn: Counts, wrong: Counts) -> 
     """
     n_terms = int(min(wrong.max(), 10 + 5 * np.sqrt(drawn.max()))) + 1
     x = wrong[..., None] - np.arange(n_terms)
-    clean = drawn[..., None] - x
-    size, n_wrong, drawn = size[..., None], n_wrong[..., None], drawn[..., None]
-    is_possible = (x >= 0) & (x <= n_wrong) & (clean <= size - n_wrong)
-    x, clean = np.where(is_possible, x, 0), np.where(is_possible, clean, 0)
-    log_p = _log_binomial(n_wrong, x) + _log_binomial(size - n_wrong, clean) - _log_binomial(size, drawn)
-    tail: Floats = np.where(is_possible, np.exp(log_p), 0.0).sum(axis=-1)
+    tail: Floats = compute_hypergeometric_pmf(x, size[..., None], n_wrong[..., None], drawn[..., None]).sum(axis=-1)
     return tail
-
-
-def _log_binomial(n: Counts, r: Counts) -> Floats:
-    return np.asarray(gammaln(n + 1.0) - gammaln(r + 1.0) - gammaln(n - r + 1.0))

@@ -72,9 +72,9 @@ class PartialObservation:
 
 
 def compute_hypergeometric_pmf(
-    y: NDArray[np.int64], n_epochs: int, z: NDArray[np.int64], k: NDArray[np.int64]
+    y: NDArray[np.int64], n_epochs: NDArray[np.int64] | int, z: NDArray[np.int64], k: NDArray[np.int64]
 ) -> Floats:
-    """Compute the hypergeometric probability ``P(y | z, k)``, with the broadcast shape of `y`, `z` and `k`.
+    """Compute the hypergeometric probability ``P(y | z, k)``, with the broadcast shape of the arrays.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def compute_hypergeometric_pmf(
     k
         Number of observed epochs.
     """
-    is_possible = (y <= z) & (k - y <= n_epochs - z)
+    is_possible = (y >= 0) & (y <= z) & (k - y <= n_epochs - z)
     y, z = np.where(is_possible, y, 0), np.where(is_possible, z, 0)
     k = np.broadcast_to(k, y.shape)
     log_p = (

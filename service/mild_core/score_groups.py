@@ -115,7 +115,7 @@ def group_scores(
             misclassified = dynamics[0].misclassified
             for counts in dynamics[1:]:
                 misclassified = misclassified + counts.misclassified
-            groups = _tabulate_complete_groups(n_epochs)
+            groups = _tabulate_groups(n_epochs, complete=True)
             return GroupedScores(groups, misclassified, None, 0, 0, misclassified[:0], None)
         if len(rounds) == 1 and 0 < n_epochs < MAX_BINS:
             return _group_round(rounds[0], dynamics[0])
@@ -142,7 +142,7 @@ def _group_round(bits: RoundBits, counts: LateDynamics) -> GroupedScores:
         is_observed = (counts.observed > 0) & (is_frequent | ~is_expected)
     else:
         n_unobserved, is_observed = int((~is_frequent).sum()), is_frequent
-    groups = _tabulate_groups(n_epochs)
+    groups = _tabulate_groups(n_epochs, complete=False)
     scored, n_planted, planted_bins = is_observed, 0, groups.bins[:0]
     if bits.planted is not None:
         planted = bitmap.unpack(bits.planted, n_samples)
@@ -151,34 +151,33 @@ def _group_round(bits: RoundBits, counts: LateDynamics) -> GroupedScores:
     return GroupedScores(groups, indices[scored], scored, n_unobserved, n_planted, planted_bins, None)
 
 
-@lru_cache(maxsize=8)
-def _tabulate_groups(n_epochs: int) -> ScoreGroups:
-    """Tabulate the groups of one round: group ``observed * (n_epochs + 1) + misclassified``."""
-    observed, misclassified = (axis.ravel() for axis in np.indices((n_epochs + 1, n_epochs + 1)))
+@lru_cache(maxsize=16)
+def _tabulate_groups(n_epochs: int, *, complete: bool) -> ScoreGroups:
+    """Tabulate the groups of one round: group ``observed * (n_epochs + 1) + misclassified``.
+
+    With `complete`, all samples were observed in every epoch, and their group is ``misclassified``.
+    """
+    if complete:
+        observed, misclassified = np.full(n_epochs + 1, n_epochs), np.arange(n_epochs + 1)
+    else:
+        observed, misclassified = (axis.ravel() for axis in np.indices((n_epochs + 1, n_epochs + 1)))
+        observed = np.maximum(observed, 1)
     grid = Grid.for_metric("mild-simple", n_epochs)
     # In the order of `score_samples`, so that rounding is the same. Groups that cannot occur have any value.
-    values = (2.0 * misclassified - observed) / np.maximum(observed, 1) * n_epochs
+    values = (2.0 * misclassified - observed) / observed * n_epochs
+    k = np.rint(observed / n_epochs * (grid.n_bins - 1)).astype(np.int64)
     return ScoreGroups(
         bins=grid.assign_bins(values).astype(np.uint16),
-        cells=encode_cells(np.maximum(observed, 1), misclassified, grid.n_bins),
+        cells=_encode_cells(values, k, n_epochs, grid.n_bins),
         complete=observed == n_epochs,
         values=values,
     )
 
 
-@lru_cache(maxsize=8)
-def _tabulate_complete_groups(n_epochs: int) -> ScoreGroups:
-    """Tabulate the groups of samples that were observed in every epoch: group ``misclassified``."""
-    grid = Grid.for_metric("mild-simple", n_epochs)
-    misclassified = np.arange(n_epochs + 1)
-    values = (2.0 * misclassified - n_epochs) / n_epochs * n_epochs
-    top = grid.n_bins - 1
-    return ScoreGroups(
-        bins=grid.assign_bins(values).astype(np.uint16),
-        cells=encode_cells(np.array(top), np.rint((values / n_epochs + 1) / 2 * top).astype(np.int64), grid.n_bins),
-        complete=np.ones(n_epochs + 1, dtype=np.bool_),
-        values=values,
-    )
+def _encode_cells(values: Floats, k: NDArray[np.int64], n_epochs: int, n_bins: int) -> NDArray[np.int64]:
+    """Encode the cells of scores by ``mild-simple`` of samples that were observed in `k` epochs of the grid."""
+    rate = (values / n_epochs + 1) / 2
+    return encode_cells(k, np.rint(rate * k).astype(np.int64), n_bins)
 
 
 def group_samples(scores: Scores, metric: Metric, levels: NDArray[np.int64] | None = None) -> GroupedScores:
@@ -193,8 +192,7 @@ def group_samples(scores: Scores, metric: Metric, levels: NDArray[np.int64] | No
     else:
         coverage = scores.coverage[scores.scored]
         k = round_to_levels(np.maximum(np.rint(coverage * (n_bins - 1)), 1).astype(np.int64), levels)
-        rate = (scores.values[scores.scored] / max(scores.n_epochs, 1) + 1) / 2
-        cells = encode_cells(k, np.rint(rate * k).astype(np.int64), n_bins)
+        cells = _encode_cells(scores.values[scores.scored], k, max(scores.n_epochs, 1), n_bins)
         is_complete = coverage > 1 - EPSILON
         codes, indices = np.unique((cells * n_bins + bins) * 2 + is_complete, return_inverse=True)
         groups = ScoreGroups((codes // 2 % n_bins).astype(np.uint16), codes // (2 * n_bins), codes % 2 == 1, None)

@@ -168,7 +168,7 @@ class RoundBits:
         is_recorded = self.observed.any(axis=1)
         return self if is_recorded.all() else self.take_epochs(np.flatnonzero(is_recorded))
 
-    def take_epochs(self, epochs: NDArray[np.integer]) -> Self:
+    def take_epochs(self, epochs: NDArray[np.integer] | slice) -> Self:
         """Return the round with some of its epochs, by their positions."""
         observed = None if self.observed is None else self.observed[epochs]
         return replace(self, correct=self.correct[epochs], observed=observed)
