@@ -10,7 +10,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from mild_service.errors import ConfigurationError, InvalidRequest
 
@@ -18,7 +18,7 @@ audit_logger = logging.getLogger("mild_service.audit")
 
 Scope: TypeAlias = Literal["read", "write", "admin"]
 
-SCOPES: tuple[Scope, ...] = ("read", "write", "admin")
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 """All scopes, in ascending order: each includes those before it."""
 SECRET_PREFIX = "mild_"
 """Prefix of every generated secret, by which scanners for leaked secrets recognise it."""

@@ -12,8 +12,8 @@ import anyio
 
 from mild_service.api_keys import ApiKey, hash_secret, parse_static_keys
 from mild_service.config import Settings
-from mild_service.errors import ConfigurationError, RunNotFound, StoreError
-from mild_service.store import Store, open_store, run_not_found_error
+from mild_service.errors import ConfigurationError, StoreError
+from mild_service.store import Store, open_store
 
 _MAX_CACHED_KEYS = 4096
 """Maximum number of verified keys in memory."""
@@ -108,11 +108,6 @@ class Authenticator:
         self._cached_keys[digest] = (self._monotonic() + self._cache_seconds, replace(key, used_at=used_at))
         if len(self._cached_keys) > _MAX_CACHED_KEYS:
             self._cached_keys.popitem(last=False)
-
-
-def hidden_run_error(run_id: str) -> RunNotFound:
-    """Build the error for a run outside the key's prefix, which equals that for a run that does not exist."""
-    return run_not_found_error(run_id)
 
 
 def check_network_exposure(settings: Settings) -> None:

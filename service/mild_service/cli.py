@@ -186,8 +186,7 @@ def import_run(
 ) -> None:
     """Write a file's run to the store; nothing is written if any of the file is damaged."""
     with report_errors():
-        run_id = validate_run_id(archive.check_archive(file)["run_id"] if name is None else name)
-        run = run_in_store(lambda store: archive.import_run(store, file, run_id), embedded, data_dir)
+        run = run_in_store(lambda store: archive.import_run(store, file, name), embedded, data_dir)
         print(f"run {run.run_id}: {run.spec.num_samples} samples, round {run.round} is open")
 
 

@@ -212,23 +212,18 @@ class Settings(BaseSettings):
         return values
 
     @model_validator(mode="after")
-    def _check_request_timeout(self) -> Self:
-        """Check that a request may take longer than the longest wait."""
-        if self.request_seconds <= self.max_wait_seconds:
-            raise ValueError(
-                f"request_seconds is {self.request_seconds:g} and would cut off long-polls of max_wait_seconds, "
-                f"{self.max_wait_seconds:g}; raise the one or lower the other"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_store_timeout(self) -> Self:
-        """Check that a command may take longer than the wait for replicas."""
-        if self.store_timeout <= self.store_replica_seconds:
-            raise ValueError(
-                f"store_timeout is {self.store_timeout:g} and would cut off writes that wait for replicas for "
-                f"store_replica_seconds, {self.store_replica_seconds:g}; raise the one or lower the other"
-            )
+    def _check_timeouts(self) -> Self:
+        """Check that a request may take longer than the longest wait, and a command longer than that for replicas."""
+        for name, work, wait_name in (
+            ("request_seconds", "long-polls of", "max_wait_seconds"),
+            ("store_timeout", "writes that wait for replicas for", "store_replica_seconds"),
+        ):
+            limit, wait = getattr(self, name), getattr(self, wait_name)
+            if limit <= wait:
+                raise ValueError(
+                    f"{name} is {limit:g} and would cut off {work} {wait_name}, {wait:g}; raise the one or lower the "
+                    "other"
+                )
         return self
 
     def limits(self) -> dict[str, int | float]:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from mild_core.bitmap import Bitmap
 from mild_core.draw import DrawChoice
 from mild_core.types import RunSpec
-from mild_service.errors import PreconditionFailed
+from mild_service.errors import PreconditionFailed, RunNotFound
 
 RunStatus: TypeAlias = Literal["running", "finished", "failed"]
 CommitOutcome: TypeAlias = Literal["committed", "same", "replaced"]
@@ -348,6 +348,14 @@ class Precondition:
 
 NO_PRECONDITION = Precondition()
 """Precondition that every stored content meets."""
+
+
+def run_not_found_error(run_id: str) -> RunNotFound:
+    """Build the error for a run that does not exist, or that the caller may not access."""
+    return RunNotFound(
+        f"there is no run {run_id!r} (or it has expired); open it first with "
+        f'PUT /runs/{run_id} and a body such as {{"num_samples": 50000}}'
+    )
 
 
 def precondition_error(resource: str, precondition: Precondition, stored_digest: str | None) -> PreconditionFailed:

@@ -18,11 +18,11 @@ from mild_core.inspect.histograms import (
 )
 from mild_core.inspect.sample_table import SampleTable
 from mild_core.types import RUN_ID_PATTERN
-from mild_service.auth import hidden_run_error
 from mild_service.dashboard import charts
 from mild_service.dashboard.rendering import render
 from mild_service.dashboard.run_page import PageDep, load_page_state
 from mild_service.dashboard.sample_pages import allow_images, build_rows
+from mild_service.models import run_not_found_error
 from mild_service.selecting.label_suggestions import LabelSuggestions
 from mild_service.web.dependencies import CallerDep, RunsDep, SampleIdsDep, SelectionsDep
 
@@ -151,7 +151,7 @@ async def show_comparison(
 ) -> HTMLResponse:
     """Show a comparison of the round's selection with another one, by default that of the round before."""
     if other and not caller.covers(other):
-        raise hidden_run_error(other)
+        raise run_not_found_error(other)
     context: dict[str, Any] = {
         **page.template_context(),
         "other": other,

@@ -9,11 +9,13 @@ import hashlib
 import struct
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 import orjson
 
+from mild_core.types import validate_run_id
 from mild_service import __version__
 from mild_service.errors import ArchiveDamaged
 from mild_service.models import Run
@@ -88,20 +90,19 @@ async def import_run(store: Store, path: Path, run_id: str | None = None) -> Run
         _read_header(file, path)
         fields = _read_fields(file, path)
         record: dict[bytes, bytes] = {}
-        rest: list[RunField] = []
+        rest: Iterator[RunField] = iter(())
         for part in fields:
             if part.key != _RECORD:
-                rest.append(part)
+                rest = chain([part], fields)
                 break
             record[part.field] = part.value
 
-        async def remaining_parts() -> AsyncIterator[RunField]:
+        async def iterate_rest() -> AsyncIterator[RunField]:
             for part in rest:
                 yield part
-            for part in fields:
-                yield part
 
-        return await store.transfer.import_run(run_id or header["run_id"], record, remaining_parts())
+        new_id = validate_run_id(header["run_id"] if run_id is None else run_id)
+        return await store.transfer.import_run(new_id, record, iterate_rest())
 
 
 def check_archive(path: Path) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
 """Checks of the store and of the settings, for ``mild-service doctor``."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from mild_service.auth import Authenticator, is_loopback
@@ -57,8 +57,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as a dict of JSON's types."""
-        findings = [{name: getattr(f, name) for name in ("level", "where", "what", "remedy")} for f in self.findings]
-        return {"well": self.is_well, "repaired": self.repaired, "findings": findings}
+        return {"well": self.is_well, "repaired": self.repaired, "findings": [asdict(each) for each in self.findings]}
 
 
 async def examine(store: Store, settings: Settings, repair: bool = False, bits: bool = False) -> Report:

@@ -14,7 +14,6 @@ from mild_service.store.cluster import Cluster
 from mild_service.store.connection import connect
 from mild_service.store.context import (
     StoreContext,
-    run_not_found_error,
     stale_attempt_error,
     translate_errors,
     wrong_round_error,
@@ -46,7 +45,6 @@ __all__ = [
     "StoredRound",
     "StoredSamples",
     "open_store",
-    "run_not_found_error",
     "stale_attempt_error",
     "wrong_round_error",
 ]

@@ -9,9 +9,9 @@ from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import MildError
 from mild_service.concurrency import LruCache
-from mild_service.models import Epoch, Round, Run, SetRef
+from mild_service.models import Epoch, Round, Run, SetRef, run_not_found_error
 from mild_service.store import codec
-from mild_service.store.context import StoreContext, refusal_error, run_not_found_error
+from mild_service.store.context import StoreContext, refusal_error
 from mild_service.store.keys import epoch_field, set_field
 from mild_service.store.values import delete_unnamed, read_values
 

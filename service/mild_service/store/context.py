@@ -25,14 +25,13 @@ from mild_core.errors import MildError
 from mild_service.errors import (
     RoundFinished,
     RoundNotOpen,
-    RunNotFound,
     StaleAttempt,
     StoreError,
     StoreFull,
     StoreUnavailable,
     StoreUnreplicated,
 )
-from mild_service.models import Run
+from mild_service.models import Run, run_not_found_error
 from mild_service.observability import phase
 from mild_service.store.cluster import Cluster, CommandUnit
 from mild_service.store.connection import Client
@@ -385,14 +384,6 @@ def refusal_error(answer: list[str], run_id: str, round_: int, attempt: int | No
             return wrong_round_error(run_id, round_, int(values[0]))
         case _:
             return run_not_found_error(run_id)
-
-
-def run_not_found_error(run_id: str) -> RunNotFound:
-    """Build the error for a run that does not exist."""
-    return RunNotFound(
-        f"there is no run {run_id!r} (or it has expired); open it first with "
-        f'PUT /runs/{run_id} and a body such as {{"num_samples": 50000}}'
-    )
 
 
 def stale_attempt_error(run_id: str, current_attempt: int, received_attempt: int | None) -> StaleAttempt:

@@ -10,9 +10,9 @@ import orjson
 
 from mild_core.types import RunSpec
 from mild_service.errors import RunNotFound
-from mild_service.models import Run, RunStatus
+from mild_service.models import Run, RunStatus, run_not_found_error
 from mild_service.store import codec
-from mild_service.store.context import Argument, StoreContext, refusal_error, run_not_found_error, to_texts
+from mild_service.store.context import Argument, StoreContext, refusal_error, to_texts
 
 logger = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterable, Sequence
 from xxhash import xxh3_64_digest, xxh3_64_intdigest
 
 from mild_service.errors import StoreDamaged
-from mild_service.models import Run
+from mild_service.models import Run, run_not_found_error
 from mild_service.store import codec
-from mild_service.store.context import Argument, StoreContext, run_not_found_error, to_texts
+from mild_service.store.context import Argument, StoreContext, to_texts
 from mild_service.store.keys import describe_value, find_remedy, name_in_run
 
 logger = logging.getLogger(__name__)

@@ -15,8 +15,9 @@ from starlette.types import Scope as Connection
 from mild_core.errors import MildError
 from mild_service import api_keys
 from mild_service.api_keys import ANONYMOUS, ApiKey, Scope
-from mild_service.auth import Authenticator, hidden_run_error
+from mild_service.auth import Authenticator
 from mild_service.errors import AccessError, Forbidden, RateLimited, Unauthenticated
+from mild_service.models import run_not_found_error
 from mild_service.web import problems
 from mild_service.web.client_versions import check_client_version
 from mild_service.web.csrf import check_dns_rebinding, check_same_site
@@ -296,7 +297,7 @@ def _check_access(key: ApiKey, rule: Rule, run_id: str | None) -> None:
             f"the key {key.name!r} reaches runs whose ids start with {key.prefix!r}, got {run_id[:64]!r}; "
             "choose such an id"
         )
-    raise hidden_run_error(run_id[:64])
+    raise run_not_found_error(run_id[:64])  # as for a run that does not exist
 
 
 def _error_headers(error: MildError) -> dict[str, str]:
