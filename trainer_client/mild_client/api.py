@@ -254,11 +254,11 @@ class Calls(LogCalls, ResultCalls):
         ``next_cursor`` of the last page is None.
         """
         params: dict[str, str | int] = {"limit": limit} if cursor is None else {"limit": limit, "cursor": cursor}
-        return parse_json_object((yield Request("GET", "/runs", params)))
+        return (yield from self._get_json("/runs", params))
 
     def get_run(self, run_id: str) -> Call[JsonObject]:
         """Return the state of a run and of its rounds, as in the HTTP API."""
-        return parse_json_object((yield Request("GET", build_run_path(run_id))))
+        return (yield from self._get_json(build_run_path(run_id), {}))
 
     def patch_run(
         self,
@@ -318,14 +318,7 @@ class Calls(LogCalls, ResultCalls):
         Conflict
             If the run has no external ids (``no-sample-ids``).
         """
-        ids: list[str] = []
-        while True:
-            params = {"offset": len(ids), "limit": _IDS_PER_PAGE}
-            response = yield Request("GET", build_run_path(run_id, "sample-ids"), params)
-            page = parse_json_object(response, "sample_ids")["sample_ids"]
-            ids += page
-            if len(page) < _IDS_PER_PAGE:
-                return ids
+        return (yield from self._get_pages(build_run_path(run_id, "sample-ids"), {}, "sample_ids", _IDS_PER_PAGE))
 
     def put_audit(self, run_id: str, indices: ArrayLike, clean: ArrayLike) -> Call[JsonObject]:
         """Store for the samples at `indices` whether the given label is right (`clean`), and return the changes.
@@ -334,13 +327,12 @@ class Calls(LogCalls, ResultCalls):
         """
         samples = to_indices(indices, "indices")
         body = {"indices": samples.tolist(), "clean": to_mask(clean, "clean", samples.size).tolist()}
-        return parse_json_object(
-            (yield from self.upload(Request.with_json("PUT", build_run_path(run_id, "audit"), body)))
-        )
+        request = Request.with_json("PUT", build_run_path(run_id, "audit"), body)
+        return parse_json_object((yield from self.upload(request)))
 
     def audit(self, run_id: str, n_samples: int) -> Call[Audit]:
         """Return the audit of a run: whether each checked label is right, and which samples were drawn."""
-        answer = parse_json_object((yield Request("GET", build_run_path(run_id, "audit"))), "indices", "clean")
+        answer = yield from self._get_json(build_run_path(run_id, "audit"), {}, "indices", "clean")
         audit = Audit.from_marks(answer["indices"], answer["clean"], n_samples)
         draw = answer.get("draw")  # absent from services of earlier versions
         if draw is not None:
@@ -375,7 +367,7 @@ class Calls(LogCalls, ResultCalls):
 
     def get_draw(self, run_id: str) -> Call[JsonObject | None]:
         """Return the random draw of a run's audit, as in the HTTP API; None without one."""
-        draw: JsonObject | None = parse_json_object((yield Request("GET", build_run_path(run_id, "audit")))).get("draw")
+        draw: JsonObject | None = (yield from self._get_json(build_run_path(run_id, "audit"), {})).get("draw")
         return draw
 
     def put_planted(self, run_id: str, planted: SampleSet, attempt: int | None = None) -> Call[None]:
@@ -447,13 +439,12 @@ class Calls(LogCalls, ResultCalls):
 
     def get_round(self, run_id: str, round: int) -> Call[JsonObject]:
         """Return the state of a round and its epochs, as in the HTTP API."""
-        return parse_json_object((yield Request("GET", build_round_path(run_id, round))))
+        return (yield from self._get_json(build_round_path(run_id, round), {}))
 
     def get_epoch(self, run_id: str, round: int, epoch: int) -> Call[JsonObject]:
         """Return the state of an epoch and the samples that it lacks, as in the HTTP API."""
-        return parse_json_object(
-            (yield Request("GET", build_round_path(run_id, round, "epochs", to_integer(epoch, "epoch"))))
-        )
+        path = build_round_path(run_id, round, "epochs", to_integer(epoch, "epoch"))
+        return (yield from self._get_json(path, {}))
 
     def put_metrics(
         self, run_id: str, round: int, epoch: int, metrics: Mapping[str, SupportsFloat], attempt: int | None = None
@@ -499,7 +490,7 @@ class Calls(LogCalls, ResultCalls):
     def _put_set(self, run_id: str, path: str, samples: SampleSet, name: str, attempt: int | None) -> Call[None]:
         """Store a set of samples as a bitmap; the run is asked for its size where masks or indices need it."""
         if needs_n_samples(samples):
-            state = parse_json_object((yield Request("GET", build_run_path(run_id))), "num_samples")
+            state = yield from self._get_json(build_run_path(run_id), {}, "num_samples")
             samples = to_bitmap(samples, name, state["num_samples"])
         body = samples if isinstance(samples, bytes) else to_array(samples, name).tobytes()
         yield from self.upload(Request.with_body("PUT", path, body, BITMAP, attempt))

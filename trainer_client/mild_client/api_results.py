@@ -37,7 +37,7 @@ class ServiceCalls:
 
     def version(self) -> Call[JsonObject]:
         """Return the versions and the limits of the service, as in the HTTP API."""
-        versions = parse_json_object((yield Request("GET", "/version")))
+        versions = yield from self._get_json("/version", {})
         if self._limits is None:
             warn_if_outdated(versions)
         self._limits = versions.get("limits", {})  # without published limits the service refuses what is too large
@@ -48,6 +48,19 @@ class ServiceCalls:
         if self._limits is None:
             yield from self.version()
         return self._limits or {}
+
+    def _get_json(self, path: str, params: Mapping[str, Any], *names: str) -> Call[JsonObject]:
+        """Return the JSON object of a resource, which has the fields `names`."""
+        return parse_json_object((yield Request("GET", path, params)), *names)
+
+    def _get_pages(self, path: str, params: Mapping[str, Any], name: str, limit: int) -> Call[list[Any]]:
+        """Return the entries of the list `name` of a resource, of all of its pages of `limit` entries."""
+        entries: list[Any] = []
+        while True:
+            page = yield from self._get_json(path, {**params, "offset": len(entries), "limit": limit}, name)
+            entries += page[name]
+            if len(page[name]) < limit:
+                return entries
 
     def upload(self, request: Request) -> Call[httpx.Response]:
         """Send a request with a body that cannot be split, and return the response.
@@ -137,9 +150,8 @@ class ResultCalls(ServiceCalls):
         if ids:
             params["ids"] = "true"
         read_timeout = wait + _WAIT_MARGIN if wait else None
-        return parse_json_object(
-            (yield Request("GET", _build_selection_path(run_id), params, read_timeout=read_timeout))
-        )
+        request = Request("GET", _build_selection_path(run_id), params, read_timeout=read_timeout)
+        return parse_json_object((yield request))
 
     def selected(
         self,
@@ -161,10 +173,8 @@ class ResultCalls(ServiceCalls):
 
         See `selection` for the parameters.
         """
-        params = _build_params(until_epoch, changes)
-        answer = parse_json_object(
-            (yield Request("GET", build_round_path(run_id, round, "fit"), params)), "histogram", "densities"
-        )
+        path, params = build_round_path(run_id, round, "fit"), _build_params(until_epoch, changes)
+        answer = yield from self._get_json(path, params, "histogram", "densities")
         histogram = answer["histogram"]
         if histogram is None:
             return None
@@ -182,8 +192,8 @@ class ResultCalls(ServiceCalls):
 
         See `selection` for the parameters.
         """
-        params = _build_params(until_epoch, changes)
-        return parse_json_object((yield Request("GET", build_round_path(run_id, round, "sweep"), params)))
+        path = build_round_path(run_id, round, "sweep")
+        return (yield from self._get_json(path, _build_params(until_epoch, changes)))
 
     def evaluation(
         self, run_id: str, round: int, until_epoch: int | None = None, changes: OptionChanges | None = None
@@ -197,8 +207,8 @@ class ResultCalls(ServiceCalls):
         Conflict
             If the run has no audit (``no-audit``).
         """
-        params = _build_params(until_epoch, changes)
-        return parse_json_object((yield Request("GET", build_round_path(run_id, round, "evaluation"), params)))
+        path = build_round_path(run_id, round, "evaluation")
+        return (yield from self._get_json(path, _build_params(until_epoch, changes)))
 
     def scores(
         self,
@@ -235,9 +245,8 @@ class ResultCalls(ServiceCalls):
 
         See `selection` for the parameters.
         """
-        params = _build_params(until_epoch, changes, round=round)
         path = build_run_path(run_id, "samples", to_integer(index, "index"))
-        return parse_json_object((yield Request("GET", path, params)))
+        return (yield from self._get_json(path, _build_params(until_epoch, changes, round=round)))
 
     def suggestions(
         self,
@@ -250,16 +259,8 @@ class ResultCalls(ServiceCalls):
 
         See `selection` for the parameters.
         """
-        suggestions: list[JsonObject] = []
-        while True:
-            params = _build_params(
-                until_epoch, changes, round=round, offset=len(suggestions), limit=_SUGGESTIONS_PER_PAGE
-            )
-            response = yield Request("GET", build_run_path(run_id, "suggestions"), params)
-            page = parse_json_object(response, "suggestions")["suggestions"]
-            suggestions += page
-            if len(page) < _SUGGESTIONS_PER_PAGE:
-                return suggestions
+        path, params = build_run_path(run_id, "suggestions"), _build_params(until_epoch, changes, round=round)
+        return (yield from self._get_pages(path, params, "suggestions", _SUGGESTIONS_PER_PAGE))
 
     def select(
         self,

@@ -60,8 +60,6 @@ _PART_BYTES = 8 * 1024 * 1024
 """Largest size of a part built in memory, before compression."""
 _MIN_GZIP_BYTES = 1024
 """Shorter parts are sent uncompressed."""
-_MAX_DIGITS = 20
-"""Largest number of characters of a 64-bit integer."""
 _SEARCH_BYTES = 1024 * 1024
 """Bytes read at once to find the end of a line."""
 
@@ -127,17 +125,12 @@ def split_arrays(
                 f"{name} has shape {array.shape} and type {array.dtype}; give integers (samples: or external ids) of "
                 "shape (n_records,), as many as there are samples"
             )
-    names = [json.dumps(name) for name in samples.tolist()] if samples.dtype.kind == "U" else samples.tolist()
-    line = f'{{"round":{epoch_key[0]},"epoch":{epoch_key[1]},"sample":%s,"predicted":%d,"label":%d}}\n'
-    max_line_bytes = (
-        len(line) + 2 * _MAX_DIGITS + (max(map(len, names), default=0) if samples.dtype.kind == "U" else _MAX_DIGITS)
-    )
-    max_bytes, max_lines = _read_limits(limits)
-    n_rows = max(1, min(max_bytes // max_line_bytes, max_lines))
-    for first in range(0, samples.size, n_rows):
-        rows = slice(first, first + n_rows)
-        lines = [line % row for row in zip(names[rows], predicted[rows].tolist(), labels[rows].tolist(), strict=True)]
-        yield _make_part("".join(lines).encode(), lines[0].encode())
+    is_text = samples.dtype.kind == "U"
+    names = [json.dumps(name).encode() for name in samples.tolist()] if is_text else samples.tolist()
+    template = b'{"round":%d,"epoch":%d,"sample":%%%b,"predicted":%%d,"label":%%d}\n'
+    line = template % (*epoch_key, b"b" if is_text else b"d")
+    rows = zip(names, predicted.tolist(), labels.tolist(), strict=True)
+    return _group_lines(((epoch_key, line % row) for row in rows), limits)
 
 
 def split_records(records: Iterable[Mapping[str, Any]], limits: Mapping[str, float]) -> Iterator[LogPart]:
