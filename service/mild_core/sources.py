@@ -59,15 +59,12 @@ class SamplePart(Protocol):
     @property
     def extent(self) -> slice:
         """Slice of the bitmaps' bytes."""
-        ...
 
     def read(self) -> SampleBlock:
         """Read the samples."""
-        ...
 
     def read_labels(self) -> NDArray[np.integer]:
         """Read the given labels of the samples; the annotations of the source say whether there are any."""
-        ...
 
 
 class SampleSource(Protocol):
@@ -76,36 +73,29 @@ class SampleSource(Protocol):
     @property
     def is_shared(self) -> bool:
         """Whether other processes can read the parts: what is sent to them does not contain the bits."""
-        ...
 
     @property
     def n_samples(self) -> int:
         """Number of samples."""
-        ...
 
     @property
     def round_lengths(self) -> Sequence[int]:
         """Number of epochs of every round, oldest first; without epochs in which no sample was observed."""
-        ...
 
     @property
     def planted_round(self) -> int | None:
         """Index of the first round with planted samples; None without any."""
-        ...
 
     @property
     def members(self) -> Bitmap | None:
         """Members of the last round, shape (n_bytes,); None for all samples."""
-        ...
 
     @property
     def annotations(self) -> Annotations:
         """Labels and audit, as far as the selection uses them."""
-        ...
 
     def split(self) -> Sequence[SamplePart]:
         """Return the parts that are read one at a time, in the order of the samples."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

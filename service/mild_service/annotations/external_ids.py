@@ -14,7 +14,7 @@ from mild_core.errors import InvalidInput, SampleIdError
 from mild_core.sample_ids import IdIndex, find_id_error, hash_ids, is_number
 from mild_service.admission import Admission, SharedWork, take_memory, take_memory_now
 from mild_service.concurrency import LruCache
-from mild_service.errors import NoSampleIds, SampleIdsFrozen, SampleNotFound, StoreDamaged, StoreError, StoreUnavailable
+from mild_service.errors import NoSampleIds, SampleIdsFrozen, SampleNotFound, StoreError
 from mild_service.models import NO_PRECONDITION, Precondition, Run, SampleIdsRef
 from mild_service.store import PIECE_SAMPLES, Store
 
@@ -22,7 +22,6 @@ T = TypeVar("T")
 Unit: TypeAlias = Literal["line", "row"]
 """Unit in which error messages number the ids of a body."""
 
-_ATTEMPTS = 20
 _INDEX_BYTES = 52
 """Most memory for the id of one sample while an index is built: 16 bytes of hash, twice, and 20 of the index."""
 
@@ -156,7 +155,7 @@ class ExternalIds:
                 with suppress(StoreError):
                     await self._store.sample_ids.delete(run, run.ids.upload)
                 return "replaced", True
-            run = await self._refresh(run)
+            run = await self._store.runs.refresh(run)
 
     async def _load_index(self, run: Run, ref: SampleIdsRef) -> IdIndex:
         """Return the index of an upload from the cache, or build it from the stored ids."""
@@ -178,24 +177,10 @@ class ExternalIds:
 
     async def _read_current(self, run: Run, read: Callable[[Run, SampleIdsRef], Awaitable[T]]) -> T:
         """Call `read` with the ids to which the run refers; repeat if they were replaced in the meantime."""
-        for _ in range(_ATTEMPTS):
-            if run.ids is None:
-                raise no_sample_ids_error(run)
-            try:
-                return await read(run, run.ids)
-            except StoreDamaged:
-                fresh = await self._refresh(run)
-                if fresh.ids == run.ids:
-                    raise
-                run = fresh
-        raise StoreUnavailable(
-            f"the sample ids of run {run.run_id!r} were replaced while they were read, {_ATTEMPTS} times; ask again"
-        )
-
-    async def _refresh(self, run: Run) -> Run:
-        """Return the current record of a run, or `run` if the run was deleted and created again."""
-        fresh = await self._store.runs.get(run.run_id)
-        return fresh if fresh.uid == run.uid else run
+        _, value = await self._store.runs.read_current(run, "ids", read)
+        if value is None:
+            raise no_sample_ids_error(run)
+        return value
 
 
 def no_sample_ids_error(run: Run) -> NoSampleIds:

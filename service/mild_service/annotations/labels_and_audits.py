@@ -1,8 +1,7 @@
 """Given labels and audits of runs: checking, merging, storing and reading them, also under concurrent writes."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Literal
 
 import anyio.to_thread
 import numpy as np
@@ -12,14 +11,11 @@ from mild_core import bitmap
 from mild_core.audit import MAX_LABEL, Audit, AuditChange
 from mild_core.errors import InvalidInput
 from mild_core.wrong_predictions import describe_unknown_classes
-from mild_service.errors import LabelsConflict, LabelsFrozen, StoreDamaged, StoreUnavailable
-from mild_service.models import NO_PRECONDITION, AnnotationName, AnnotationRef, Precondition, Run
+from mild_service.errors import LabelsConflict, LabelsFrozen
+from mild_service.models import NO_PRECONDITION, Precondition, Run
 from mild_service.observability import Telemetry
 from mild_service.store import Store
 
-T = TypeVar("T")
-
-_ATTEMPTS = 20
 _SHIFTED_SHARE = 0.9
 """Share of equal labels above which a shift of the samples explains a difference."""
 
@@ -82,7 +78,7 @@ class LabelsAndAudits:
                     result = "replaced"
                 self._telemetry.annotations.labels("labels", result).inc()
                 return result, digest
-            run = await self.refresh(run)
+            run = await self._store.runs.refresh(run)
 
     async def record_logged_labels(self, run: Run, logged: NDArray[np.int64]) -> Run:
         """Compare the labels in a log with those of the run, or of its other logs, which are kept for that.
@@ -121,7 +117,7 @@ class LabelsAndAudits:
             outcome, _ = await self._store.annotations.put_labels(run, logged + 1, "logged_labels")
             if outcome != "moved":
                 return run
-            run = await self.refresh(run)
+            run = await self._store.runs.refresh(run)
 
     async def put_audit(self, run: Run, change: AuditChange) -> AuditUpdate:
         """Add marks to the audit of a run, or remove marks. A new mark of a sample replaces the stored one.
@@ -146,7 +142,7 @@ class LabelsAndAudits:
                 added = merged.n_known - remaining_audit.n_known
                 removed = bitmap.popcount(stored_audit.known & change.removed)
                 return AuditUpdate(merged, added, stored_audit.count_contradictions(change.added), removed)
-            run = await self.refresh(run)
+            run = await self._store.runs.refresh(run)
 
     async def read_audit(self, run: Run) -> tuple[Run, Audit]:
         """Read the audit of a run.
@@ -158,12 +154,12 @@ class LabelsAndAudits:
         audit
             The audit; empty if the run has none.
         """
-        run, audit = await self._read_current(run, "audit", self._store.annotations.read_audit)
+        run, audit = await self._store.runs.read_current(run, "audit", self._store.annotations.read_audit)
         return run, audit or Audit.empty(run.spec.num_samples)
 
     async def read_label(self, run: Run, index: int) -> int | None:
         """Read the given label of one sample; return None if the run has no labels."""
-        _, label = await self._read_current(
+        _, label = await self._store.runs.read_current(
             run, "labels", lambda run, ref: self._store.annotations.read_label(run, ref, index)
         )
         return label
@@ -187,13 +183,13 @@ class LabelsAndAudits:
 
     async def _read_labels(self, run: Run, samples: NDArray[np.int64]) -> tuple[Run, NDArray[np.int64] | None]:
         """Read the given labels of some samples, with a record of the run that refers to them."""
-        return await self._read_current(
+        return await self._store.runs.read_current(
             run, "labels", lambda run, ref: self._store.annotations.read_labels(run, ref, samples)
         )
 
     async def _read_logged_labels(self, run: Run) -> tuple[Run, NDArray[np.int64] | None]:
         """Read the given labels in the logs of a run, -1 where unknown; None without a log whose epochs are stored."""
-        run, labels = await self._read_current(
+        run, labels = await self._store.runs.read_current(
             run,
             "logged_labels",
             lambda run, ref: self._store.annotations.read_labels(
@@ -203,30 +199,6 @@ class LabelsAndAudits:
         if labels is None or (run.round == 0 and not (await self._store.rounds.get(run, range(1)))[0].all_epochs):
             return run, None
         return run, labels - 1
-
-    async def _read_current(
-        self, run: Run, name: AnnotationName, read: Callable[[Run, AnnotationRef], Awaitable[T]]
-    ) -> tuple[Run, T | None]:
-        """Read the labels or the audit to which the run refers; repeat if they were replaced in the meantime."""
-        for _ in range(_ATTEMPTS):
-            ref = run.annotation_ref(name)
-            if ref is None:
-                return run, None
-            try:
-                return run, await read(run, ref)
-            except StoreDamaged:
-                run = await self.refresh(run)
-                if run.annotation_ref(name) == ref:
-                    raise
-        raise StoreUnavailable(
-            f"the {name} of run {run.run_id!r} were replaced while they were read, {_ATTEMPTS} times in a row; "
-            "ask again"
-        )
-
-    async def refresh(self, run: Run) -> Run:
-        """Return the current record of a run, or `run` if the run was deleted and created again."""
-        fresh = await self._store.runs.get(run.run_id)
-        return fresh if fresh.uid == run.uid else run
 
 
 def _check_labels(labels: NDArray[np.integer], run: Run) -> None:

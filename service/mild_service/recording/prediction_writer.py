@@ -375,7 +375,7 @@ class PredictionWriter:
                 ):
                     self._telemetry.epochs.labels(merged.state).inc()
                     return merged
-                labels = await self._compare_labels(await self._labels.refresh(run), log)
+                labels = await self._compare_labels(await self._store.runs.refresh(run), log)
             except StaleAttempt:
                 if attempt is not None:
                     raise

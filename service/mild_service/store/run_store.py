@@ -2,19 +2,24 @@
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import orjson
 
 from mild_core.types import RunSpec
-from mild_service.errors import RunNotFound
-from mild_service.models import Run, RunStatus, run_not_found_error
+from mild_service.errors import RunNotFound, StoreDamaged, StoreUnavailable
+from mild_service.models import AnnotationName, Run, RunStatus, run_not_found_error
 from mild_service.store import codec
 from mild_service.store.context import Argument, StoreContext, refusal_error, to_texts
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_ATTEMPTS = 20
+"""Times that what a record refers to is read before a request gives up, as others replace it."""
 
 _UNRECORDED_MS = 60_000
 """Minimum age of an index entry without a record before it is deleted: younger runs may still be in creation."""
@@ -82,6 +87,47 @@ class RunStore:
         if not is_active(fields, await self._context.now()):
             raise run_not_found_error(run_id)
         return codec.decode_run(run_id, fields)
+
+    async def refresh(self, run: Run) -> Run:
+        """Read the record of a run again; return `run` if the run was deleted and created again."""
+        fresh = await self.get(run.run_id)
+        return fresh if fresh.uid == run.uid else run
+
+    async def read_current(
+        self, run: Run, name: AnnotationName | Literal["ids"], read: Callable[[Run, Any], Awaitable[T]]
+    ) -> tuple[Run, T | None]:
+        """Read what the record of a run refers to, again if it was replaced in the meantime.
+
+        Parameters
+        ----------
+        run
+            The current record of the run.
+        name
+            Field of the record that holds the reference.
+        read
+            Reads what belongs to a record and its reference.
+
+        Returns
+        -------
+        run
+            A record of the run that refers to what was read.
+        value
+            The result of `read`; None without a reference.
+        """
+        for _ in range(_ATTEMPTS):
+            ref = getattr(run, name)
+            if ref is None:
+                return run, None
+            try:
+                return run, await read(run, ref)
+            except StoreDamaged:
+                run = await self.refresh(run)
+                if getattr(run, name) == ref:
+                    raise
+        raise StoreUnavailable(
+            f"the {name} of run {run.run_id!r} were replaced while they were read, {_ATTEMPTS} times in a row; "
+            "ask again"
+        )
 
     async def find_inactive(self, run_id: str) -> Run | None:
         """Read the record of a run that has expired or is being deleted; return None if there is no such record."""
