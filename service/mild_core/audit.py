@@ -80,9 +80,10 @@ class Audit:
                 f"an audit has {len(indices)} indices and {len(clean)} marks; give one mark (true: the label is right) "
                 "per index"
             )
-        if not isinstance(random, bool) and len(random) != len(indices):
+        drawn = [random] * len(indices) if isinstance(random, bool) else random
+        if len(drawn) != len(indices):
             raise InvalidInput(
-                f"an audit has {len(indices)} indices and {len(random)} entries of `random`; give one for all, or one "
+                f"an audit has {len(indices)} indices and {len(drawn)} entries of `random`; give one for all, or one "
                 "per index (true: the sample was drawn at random)"
             )
         clean_indices = [index for index, is_clean in zip(indices, clean, strict=True) if is_clean]
@@ -94,10 +95,9 @@ class Audit:
                 f"{bitmap.popcount(contradictory)} samples are marked both clean and mislabelled, the first is sample "
                 f"{bitmap.first_indices(contradictory, 1)[0]}; give one mark per sample"
             )
-        if isinstance(random, bool):
-            return cls(n_samples, known_bits, clean_bits, known_bits if random and len(indices) else None)
-        drawn = [index for index, is_drawn in zip(indices, random, strict=True) if is_drawn]
-        return cls(n_samples, known_bits, clean_bits, bitmap.from_indices(drawn, n_samples) if drawn else None)
+        random_indices = [index for index, is_drawn in zip(indices, drawn, strict=True) if is_drawn]
+        random_bits = bitmap.from_indices(random_indices, n_samples) if random_indices else None
+        return cls(n_samples, known_bits, clean_bits, random_bits)
 
     @classmethod
     def from_body(cls, body: bytes, n_samples: int) -> Self:

@@ -16,7 +16,7 @@ A round in which a sample was planted (its label was broken on purpose) does not
 was planted in all of its rounds is marked as `planted`: its score describes the broken label.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_core.dynamics import Dynamics, LateDynamics, count_dynamics, count_epochs_to_learn, count_late_dynamics
+from mild_core.dynamics import LateDynamics, count_dynamics, count_epochs_to_learn, count_late_dynamics
 from mild_core.mixture.weibull import Floats
 from mild_core.types import Metric, RoundBits
 
@@ -172,8 +172,7 @@ def score_samples(
             late = count_late_dynamics(bits) if dynamics is None or excluded is not None else dynamics[position]
             n_observed, rate = late.observed, late.misclassified.astype(np.float64) - late.memorised
         else:
-            counts = count_dynamics(bits)
-            n_observed, rate = counts.observed, _METRICS[metric](counts, bits)
+            n_observed, rate = _compute_metric(metric, bits)
         rate /= np.maximum(n_observed, 1)
         values += rate
         n_observed_rounds += n_observed > 0
@@ -252,25 +251,14 @@ def _count_expected_epochs(bits: RoundBits) -> NDArray[np.int32] | int:
     return bits.n_epochs if expected is None else bitmap.unpack(expected, bits.n_samples) * np.int32(bits.n_epochs)
 
 
-def _compute_mild(counts: Dynamics, _: RoundBits) -> Floats:
-    """Compute the metric ``mild`` of one round, shape (n_samples,)."""
-    memorisation = counts.misclassified / np.maximum(counts.misclassified_segments, 1)
-    forgetting = counts.memorised / np.maximum(counts.memorised_segments, 1)
-    return memorisation - forgetting
-
-
-def _compute_forgetting(counts: Dynamics, _: RoundBits) -> Floats:
-    """Compute the metric ``forgetting`` of one round, shape (n_samples,)."""
-    return np.where(counts.memorised == 0, counts.observed, counts.forgotten).astype(np.float64)
-
-
-def _compute_first_learned(_: Dynamics, bits: RoundBits) -> Floats:
-    """Compute the metric ``first-learned`` of one round, shape (n_samples,)."""
-    return count_epochs_to_learn(bits).astype(np.float64)
-
-
-_METRICS: dict[Metric, Callable[[Dynamics, RoundBits], Floats]] = {
-    "mild": _compute_mild,
-    "forgetting": _compute_forgetting,
-    "first-learned": _compute_first_learned,
-}
+def _compute_metric(metric: Metric, bits: RoundBits) -> tuple[NDArray[np.uint16], Floats]:
+    """Compute the observed epochs and the metric of one round, shape (n_samples,) each; not for ``mild-simple``."""
+    counts = count_dynamics(bits)
+    if metric == "mild":
+        memorisation = counts.misclassified / np.maximum(counts.misclassified_segments, 1)
+        return counts.observed, memorisation - counts.memorised / np.maximum(counts.memorised_segments, 1)
+    if metric == "forgetting":
+        values: NDArray[np.integer] = np.where(counts.memorised == 0, counts.observed, counts.forgotten)
+    else:
+        values = count_epochs_to_learn(bits)
+    return counts.observed, values.astype(np.float64)

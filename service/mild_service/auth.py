@@ -84,16 +84,13 @@ class Authenticator:
 
     async def _find_by_digest(self, digest: str) -> ApiKey | None:
         """Return the valid key whose secret has this digest; None if there is no such key."""
-        key = self._static_keys.get(digest) or self._get_cached_key(digest)
+        expiry, cached_key = self._cached_keys.get(digest, (0.0, None))
+        key = self._static_keys.get(digest) or (cached_key if self._monotonic() < expiry else None)
         if key is None:
             key = await self._store.credentials.get(digest)
             if key is not None:
                 await self._add_to_cache(digest, key)
         return key if key is not None and key.state(self._clock()) == "live" else None
-
-    def _get_cached_key(self, digest: str) -> ApiKey | None:
-        expiry, key = self._cached_keys.get(digest, (0.0, None))
-        return key if self._monotonic() < expiry else None
 
     async def _add_to_cache(self, digest: str, key: ApiKey) -> None:
         """Cache a valid key, and store the time of its use unless a recent time is stored already."""

@@ -178,7 +178,9 @@ def make_likelihood(kind: Fit, n_bins: int, cell_likelihood: Floats | None, *, o
     likelihood = (
         _make_density_likelihood(n_bins) if kind == "density" else _make_mass_likelihood(n_bins, open_top=open_top)
     )
-    return likelihood if cell_likelihood is None else _sum_over_bins(cell_likelihood, likelihood)
+    if cell_likelihood is None:
+        return likelihood
+    return lambda log_scale, log_shape: Derivatives(likelihood(log_scale, log_shape).parts @ cell_likelihood.T)
 
 
 def _make_mass_likelihood(n_bins: int, *, open_top: bool) -> Likelihood:
@@ -203,15 +205,6 @@ def _make_mass_likelihood(n_bins: int, *, open_top: bool) -> Likelihood:
         return Derivatives(parts)
 
     return likelihood
-
-
-def _sum_over_bins(cell_likelihood: Floats, likelihood: Likelihood) -> Likelihood:
-    """Create the likelihood of the cells from the likelihood of the bins, by a sum over the bins."""
-
-    def likelihood_of_cells(log_scale: Floats, log_shape: Floats) -> Derivatives:
-        return Derivatives(likelihood(log_scale, log_shape).parts @ cell_likelihood.T)
-
-    return likelihood_of_cells
 
 
 def _make_density_likelihood(n_bins: int) -> Likelihood:
