@@ -42,6 +42,11 @@ def declare_field(default: Any, text: str, low: float | None = None, high: float
     return field(default=default, metadata=describe(text, low, high, **extra))
 
 
+def describe_field(text: str) -> Any:
+    """Create a dataclass field without a default, which `text` describes."""
+    return field(metadata=describe(text))
+
+
 def get_wire_name(described_field: "Field[Any]") -> str:
     """Return the name of a field on the wire: its alias, or its own name if it has none."""
     return described_field.metadata.get("alias") or described_field.name

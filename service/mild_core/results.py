@@ -1,7 +1,7 @@
 """Result of a selection: the clean set, the cut and the fit behind it, and the estimates of its quality."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_core.fields import declare_field, describe
+from mild_core.fields import declare_field, describe_field
 from mild_core.types import Evidence, Fit, Metric, Rule, SelectionOptions, Verdict
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ def is_identified(verdict: str) -> bool:
 class Estimate:
     """A quantity with a 90% interval."""
 
-    value: float = field(metadata=describe("The estimate."))
-    low: float = field(metadata=describe("Lower end of the interval."))
-    high: float = field(metadata=describe("Upper end of the interval."))
+    value: float = describe_field("The estimate.")
+    low: float = describe_field("Lower end of the interval.")
+    high: float = describe_field("Upper end of the interval.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,20 +50,20 @@ class Curves:
 class Component:
     """One Weibull component, on the scale of the fit's bins (0..n_bins-1)."""
 
-    weight: float = field(metadata=describe("Share of the samples."))
-    scale: float = field(metadata=describe("Scale parameter, in bins."))
-    shape: float = field(metadata=describe("Shape parameter."))
-    mean: float = field(metadata=describe("Mean within the bins."))
+    weight: float = describe_field("Share of the samples.")
+    scale: float = describe_field("Scale parameter, in bins.")
+    shape: float = describe_field("Shape parameter.")
+    mean: float = describe_field("Mean within the bins.")
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
     """The cut: samples with metric <= `value` are kept."""
 
-    rule: Rule = field(metadata=describe("The rule that made the cut."))
-    value: float | None = field(metadata=describe("Largest metric that is kept."))
-    cut: int | None = field(
-        metadata=describe("The same as the last bin that is kept; -1: no bin, null: no histogram was fitted.")
+    rule: Rule = describe_field("The rule that made the cut.")
+    value: float | None = describe_field("Largest metric that is kept.")
+    cut: int | None = describe_field(
+        "The same as the last bin that is kept; -1: no bin, null: no histogram was fitted."
     )
 
 
@@ -71,14 +71,14 @@ class Threshold:
 class ClassCut:
     """Selection within one class, where the options ask for it."""
 
-    label: int = field(metadata=describe("The class."))
-    scored: int = field(metadata=describe("Its samples that were judged."))
-    kept: int = field(metadata=describe("The kept samples among them."))
-    cut: int | None = field(metadata=describe("Last bin that is kept; -1: no bin, null: no histogram was fitted."))
-    noise_rate: float | None = field(
-        metadata=describe("Of the class's own fit; null without one, or where the verdict is not `separable`.")
+    label: int = describe_field("The class.")
+    scored: int = describe_field("Its samples that were judged.")
+    kept: int = describe_field("The kept samples among them.")
+    cut: int | None = describe_field("Last bin that is kept; -1: no bin, null: no histogram was fitted.")
+    noise_rate: float | None = describe_field(
+        "Of the class's own fit; null without one, or where the verdict is not `separable`."
     )
-    floored: bool = field(metadata=describe("The floor keeps samples that the rule would have dropped."))
+    floored: bool = describe_field("The floor keeps samples that the rule would have dropped.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,58 +102,52 @@ class Histogram:
 class MemberOverlap:
     """Overlap of a set with the members of its round."""
 
-    agreement: float = field(
-        metadata=describe("Share of the judged samples that are both kept and members, or neither.")
-    )
-    by_chance: float = field(
-        metadata=describe("The same share where being kept had nothing to do with being a member.")
-    )
+    agreement: float = describe_field("Share of the judged samples that are both kept and members, or neither.")
+    by_chance: float = describe_field("The same share where being kept had nothing to do with being a member.")
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """Quality of a set on the audited samples; a quantity that is not defined is null."""
 
-    precision: float | None = field(metadata=describe("Share of the kept that are clean."))
-    recall: float | None = field(metadata=describe("Share of the clean that are kept."))
-    f1: float | None = field(metadata=describe("Harmonic mean of the two."))
-    auc: float | None = field(
-        metadata=describe("Probability that a clean sample scores lower than a mislabelled one, ties counted half.")
+    precision: float | None = describe_field("Share of the kept that are clean.")
+    recall: float | None = describe_field("Share of the clean that are kept.")
+    f1: float | None = describe_field("Harmonic mean of the two.")
+    auc: float | None = describe_field(
+        "Probability that a clean sample scores lower than a mislabelled one, ties counted half."
     )
-    known: int = field(metadata=describe("Audited samples, on which all of this rests."))
-    basis: str = field(metadata=describe("Whether these samples were chosen by somebody or drawn at random, in words."))
+    known: int = describe_field("Audited samples, on which all of this rests.")
+    basis: str = describe_field("Whether these samples were chosen by somebody or drawn at random, in words.")
 
 
 @dataclass(frozen=True, slots=True)
 class Guarantee:
     """What a random audit says of a set, whatever the noise, the network and the scores."""
 
-    alpha: float | None = field(metadata=describe("The share that was asked for; null for another rule than `fdr`."))
-    drawn: int = field(metadata=describe("Judged samples that were drawn at random and checked."))
-    kept_of_drawn: int = field(metadata=describe("The drawn samples that the cut keeps."))
-    wrong_of_drawn: int = field(metadata=describe("The kept ones among them whose label is wrong."))
-    upper: float | None = field(
-        metadata=describe(
-            "90% upper bound of the share of wrong labels among the kept samples that were not drawn; null where the "
-            "audit has changed the scores."
-        )
+    alpha: float | None = describe_field("The share that was asked for; null for another rule than `fdr`.")
+    drawn: int = describe_field("Judged samples that were drawn at random and checked.")
+    kept_of_drawn: int = describe_field("The drawn samples that the cut keeps.")
+    wrong_of_drawn: int = describe_field("The kept ones among them whose label is wrong.")
+    upper: float | None = describe_field(
+        "90% upper bound of the share of wrong labels among the kept samples that were not drawn; null where the "
+        "audit has changed the scores."
     )
-    holds: bool = field(metadata=describe("Whether the promise of the rule holds; false where it makes none."))
-    reason: str = field(metadata=describe("The promise, or why there is none, in one sentence."))
+    holds: bool = describe_field("Whether the promise of the rule holds; false where it makes none.")
+    reason: str = describe_field("The promise, or why there is none, in one sentence.")
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """What a random audit bounds, whatever the noise; all of it holds for every cut at once."""
 
-    noise_rate: Estimate = field(
-        metadata=describe("Wrong labels among the judged samples: share of the drawn, with an exact 90% interval.")
+    noise_rate: Estimate = describe_field(
+        "Wrong labels among the judged samples: share of the drawn, with an exact 90% interval."
     )
-    precision: float = field(metadata=describe("Lower bound of the share of the kept that are clean, at 95%."))
-    recall: float = field(
-        metadata=describe("Lower bound of the share of the clean that are kept; at 90% together with `precision`.")
+    precision: float = describe_field("Lower bound of the share of the kept that are clean, at 95%.")
+    recall: float = describe_field(
+        "Lower bound of the share of the clean that are kept; at 90% together with `precision`."
     )
-    basis: str = field(metadata=describe("What these bounds rest on, in words."))
+    basis: str = describe_field("What these bounds rest on, in words.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,24 +168,24 @@ class BoundCurves:
 class SelectionSummary:
     """A selection without its arrays, as it is returned in JSON."""
 
-    num_samples: int = field(metadata=describe("Samples of the run."))
-    num_selected: int = field(metadata=describe("Samples kept."))
-    metric: Metric = field(metadata=describe("Per-sample score; low is clean."))
-    fit: Fit = field(metadata=describe("How the mixture was fitted."))
-    evidence: Evidence = field(metadata=describe("Rounds that counted."))
-    threshold: Threshold = field(metadata=describe("The cut."))
-    components: list[Component] = field(metadata=describe("Clean first; empty where nothing was fitted."))
-    verdict: Verdict = field(metadata=describe("What was done, and why, is in `reasons`."))
-    reasons: list[str] = field(metadata=describe("One sentence each."))
-    fitted: Mapping[str, Estimate | None] = field(
-        metadata=describe("`noise_rate`, `precision`, `recall` under the fit; null where they are not identified.")
+    num_samples: int = describe_field("Samples of the run.")
+    num_selected: int = describe_field("Samples kept.")
+    metric: Metric = describe_field("Per-sample score; low is clean.")
+    fit: Fit = describe_field("How the mixture was fitted.")
+    evidence: Evidence = describe_field("Rounds that counted.")
+    threshold: Threshold = describe_field("The cut.")
+    components: list[Component] = describe_field("Clean first; empty where nothing was fitted.")
+    verdict: Verdict = describe_field("What was done, and why, is in `reasons`.")
+    reasons: list[str] = describe_field("One sentence each.")
+    fitted: Mapping[str, Estimate | None] = describe_field(
+        "`noise_rate`, `precision`, `recall` under the fit; null where they are not identified."
     )
-    epochs: int = field(metadata=describe("Epochs that counted."))
-    unobserved: int = field(
-        metadata=describe("Samples seen in under half of the epochs in which they should have been; never kept.")
+    epochs: int = describe_field("Epochs that counted.")
+    unobserved: int = describe_field(
+        "Samples seen in under half of the epochs in which they should have been; never kept."
     )
-    planted: int = field(
-        metadata=describe("Samples whose own label was never judged, since it was broken on purpose; never kept.")
+    planted: int = describe_field(
+        "Samples whose own label was never judged, since it was broken on purpose; never kept."
     )
     member_overlap: MemberOverlap | None = declare_field(
         None, "How far the set overlaps with the members of its round; null where every sample is a member."

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import BitmapLengthError, CorrectNotObservedError, ParameterError
-from mild_core.fields import check_fields, declare_field, describe, get_wire_name
+from mild_core.fields import check_fields, declare_field, describe, describe_field, get_wire_name
 
 Metric: TypeAlias = Literal["mild-simple", "mild", "forgetting", "first-learned"]
 Fit: TypeAlias = Literal["anchored", "tailed", "grouped", "censored", "density"]
@@ -317,8 +317,8 @@ class RunSpec:
     A run is declared only here. The client sends the specification; the service checks, stores and returns it.
     """
 
-    run_id: str = field(metadata=describe("The caller's name for the run."))
-    num_samples: int = field(metadata=describe("Samples of the data set; a sample's index never changes over a run."))
+    run_id: str = describe_field("The caller's name for the run.")
+    num_samples: int = describe_field("Samples of the data set; a sample's index never changes over a run.")
     num_classes: int | None = declare_field(None, "Classes, where known.", 1, 2**31)
     class_names: tuple[str, ...] | None = declare_field(None, "Name of each class, for pages that show labels.")
     observe: Observe = declare_field("all", "Which samples an epoch that carries one bitmap has observed.")
