@@ -190,7 +190,7 @@ class EvidenceReader:
             try:
                 return evidence, await read(evidence)
             except StoreDamaged:
-                run = await self._refresh(evidence.run)
+                run = await self._store.runs.refresh(evidence.run)
                 fresh = await self.gather(
                     run,
                     evidence.round.number,
@@ -254,8 +254,3 @@ class EvidenceReader:
             return await to_thread.run_sync(pick_samples, source, samples)
         whole = slice(0, bitmap.n_bytes(source.n_samples))
         return await to_thread.run_sync(source.read_rounds, whole)
-
-    async def _refresh(self, run: Run) -> Run:
-        """Return the current record of a run, or `run` if the run was deleted and created again."""
-        fresh = await self._store.runs.get(run.run_id)
-        return fresh if fresh.uid == run.uid else run
