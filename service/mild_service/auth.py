@@ -1,6 +1,5 @@
 """Authentication by API keys and sessions, and the check that a service without keys is not exposed to the network."""
 
-import ipaddress
 import secrets
 import time
 from collections import OrderedDict
@@ -11,7 +10,7 @@ from dataclasses import replace
 import anyio
 
 from mild_service.api_keys import ApiKey, hash_secret, parse_static_keys
-from mild_service.config import Settings
+from mild_service.config import Settings, is_loopback
 from mild_service.errors import ConfigurationError, StoreError
 from mild_service.store import Store, open_store
 
@@ -140,11 +139,3 @@ async def _requires_key(settings: Settings) -> bool:
         return await Authenticator(store, settings).requires_key()
     finally:
         await store.aclose()
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach `host`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,5 +1,6 @@
 """All settings of the service; the only module that reads the environment."""
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -238,3 +239,11 @@ def build_child_environment(additions: Mapping[str, str]) -> dict[str, str]:
     """
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MILD_")}
     return {**inherited, **additions}
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,10 +1,10 @@
 """URL templates of sample images: checking them and filling in a sample."""
 
-import ipaddress
 import re
 from urllib.parse import quote, urlsplit
 
 from mild_core.errors import ParameterError
+from mild_service.config import is_loopback
 
 MAX_URL_LENGTH = 512
 _SAFE = re.compile(r"[A-Za-z0-9\-._~:/?#@!$&()*+=%{}\[\]]+")
@@ -28,9 +28,8 @@ def check_image_url(template: str) -> str:
         return template
     try:
         parts = urlsplit(template)
-        is_allowed = bool(_HOST.fullmatch(parts.netloc)) and (
-            parts.scheme == "https" or _is_local_http(parts.scheme, template)
-        )
+        is_secure = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+        is_allowed = is_secure and bool(_HOST.fullmatch(parts.netloc))
     except ValueError:
         is_allowed = False
     if not is_allowed:
@@ -70,16 +69,3 @@ def fill_image_url(template: str | None, index: int, sample_id: str | None) -> s
     if template is None or (sample_id is None and "{id}" in template):
         return None
     return template.replace("{index}", str(index)).replace("{id}", quote(sample_id or "", safe="/"))
-
-
-def _is_local_http(scheme: str, template: str) -> bool:
-    """Return whether a URL has the scheme http and a loopback host, which browsers treat as secure."""
-    host = urlsplit(template).hostname or ""
-    if scheme != "http":
-        return False
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from mild_service.auth import Authenticator, is_loopback
-from mild_service.config import Settings
+from mild_service.auth import Authenticator
+from mild_service.config import Settings, is_loopback
 from mild_service.store import Store
 from mild_service.store.maintenance import OrphanReport
 from mild_service.store.servers import ServerStatus
