@@ -3,7 +3,6 @@
 import codecs
 import contextlib
 import gzip
-import hashlib
 import json
 import re
 import zlib
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_client.errors import TooLarge
-from mild_client.requests import JSON, NDJSON, FileSlice, format_digest
+from mild_client.requests import JSON, NDJSON, FileSlice
 from mild_core.errors import ParameterError
 
 EpochKey: TypeAlias = tuple[int, int]
@@ -82,12 +81,8 @@ class LogPart:
     epochs_body: bytes | None = None
 
     def build_headers(self) -> dict[str, str]:
-        """Return the headers of the body. Those of a `FileSlice` lack its digest, which is added when it is sent."""
-        digest = {}
-        if isinstance(self.content, bytes):
-            digest["Content-Digest"] = format_digest(hashlib.sha256(self.content).digest())
-        encoding = {"Content-Encoding": self.encoding} if self.encoding else {}
-        return {"Content-Type": self.media_type, **encoding, **digest}
+        """Return the headers of the body, without those that are added when it is sent."""
+        return {"Content-Type": self.media_type, **({"Content-Encoding": self.encoding} if self.encoding else {})}
 
     def make_epochs_part(self) -> "LogPart":
         """Return a part with one record of each epoch in this part, or this part if there is no smaller one."""

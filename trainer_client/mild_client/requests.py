@@ -7,7 +7,7 @@ its authentication in the same way.
 import base64
 import hashlib
 import json
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeAlias, TypeVar
@@ -47,16 +47,9 @@ class FileSlice:
         """Length of the body in bytes."""
         return len(self.prefix) + self.stop - self.start
 
-    def compute_digest(self) -> bytes:
-        """Read the whole body and return its SHA-256."""
-        sha256 = hashlib.sha256()
-        for chunk in self.iter_chunks():
-            sha256.update(chunk)
-        return sha256.digest()
-
     def build_headers(self) -> dict[str, str]:
         """Read the whole body and return the headers with its length and digest."""
-        return {"Content-Length": str(self.n_bytes), "Content-Digest": format_digest(self.compute_digest())}
+        return {"Content-Length": str(self.n_bytes), **build_digest_header(self.iter_chunks())}
 
     def iter_chunks(self) -> Iterator[bytes]:
         """Iterate over the body in chunks of at most 1 MiB."""
@@ -102,14 +95,13 @@ class Request:
 
     @classmethod
     def with_body(cls, method: str, path: str, content: bytes, media_type: str, attempt: int | None = None) -> Self:
-        """Create a request with a body and its digest (RFC 9530), which the service verifies."""
-        digest = format_digest(hashlib.sha256(content).digest())
-        headers = {"Content-Type": media_type, "Content-Digest": digest, **build_attempt_header(attempt)}
+        """Create a request with a body."""
+        headers = {"Content-Type": media_type, **build_attempt_header(attempt)}
         return cls(method, path, headers=headers, content=content)
 
     @classmethod
     def with_json(cls, method: str, path: str, body: object, attempt: int | None = None) -> Self:
-        """Create a request with a JSON body and its digest."""
+        """Create a request with a JSON body."""
         try:
             content = json.dumps(to_json(body), separators=(",", ":"), allow_nan=False).encode()
         except ValueError as error:
@@ -126,9 +118,12 @@ JsonObject: TypeAlias = dict[str, Any]
 """A JSON object with the names of the HTTP API."""
 
 
-def format_digest(sha256: bytes) -> str:
-    """Format a SHA-256 digest as the value of ``Content-Digest`` (RFC 9530)."""
-    return f"sha-256=:{base64.b64encode(sha256).decode()}:"
+def build_digest_header(body: Iterable[bytes]) -> dict[str, str]:
+    """Return the header with the SHA-256 of a body (RFC 9530), which the service verifies."""
+    sha256 = hashlib.sha256()
+    for chunk in body:
+        sha256.update(chunk)
+    return {"Content-Digest": f"sha-256=:{base64.b64encode(sha256.digest()).decode()}:"}
 
 
 def build_attempt_header(attempt: int | None) -> dict[str, str]:

@@ -21,7 +21,7 @@ import httpx
 from mild_client import errors
 from mild_client.compatibility import VERSION
 from mild_client.errors import ClientError, IntermediaryError, ServiceError, ServiceUnreachable
-from mild_client.requests import Call, Request
+from mild_client.requests import Call, Request, build_digest_header
 from mild_core.errors import ParameterError, get_reason
 
 logger = logging.getLogger(__name__)
@@ -122,7 +122,9 @@ class Transport:
         content: bytes | Iterator[bytes] | AsyncIterator[bytes] | None,
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> httpx.Request:
-        """Return a request of `http` with the headers of this client, those of `request`, and `headers`."""
+        """Return a request of `http` with the headers of this client, of `request`, of its content, and `headers`."""
+        if isinstance(content, bytes):
+            headers = build_digest_header([content])
         timeout = httpx.Timeout(http.timeout)
         if request.read_timeout is not None:
             timeout.read = request.read_timeout
