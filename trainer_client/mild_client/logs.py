@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
@@ -30,19 +29,17 @@ _CSV = "text/csv"
 _ARROW = "application/vnd.apache.arrow.stream"
 _PARQUET = "application/vnd.apache.parquet"
 
-MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
-    {
-        ".json": JSON,
-        ".ndjson": NDJSON,
-        ".jsonl": NDJSON,
-        ".csv": _CSV,
-        ".tsv": _CSV,
-        ".arrows": _ARROW,
-        ".arrow": _ARROW,
-        ".feather": _ARROW,
-        ".parquet": _PARQUET,
-    }
-)
+MEDIA_TYPES: Mapping[str, str] = {
+    ".json": JSON,
+    ".ndjson": NDJSON,
+    ".jsonl": NDJSON,
+    ".csv": _CSV,
+    ".tsv": _CSV,
+    ".arrows": _ARROW,
+    ".arrow": _ARROW,
+    ".feather": _ARROW,
+    ".parquet": _PARQUET,
+}
 """Content type of a log by the extension of its file; ``.arrow`` and ``.feather`` are Arrow files, not streams."""
 _ENCODINGS = {".gz": "gzip", ".zst": "zstd"}
 _ENCODING_MARKS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}

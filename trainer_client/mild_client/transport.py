@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar, cast
 
 import anyio
@@ -120,7 +119,7 @@ class Transport:
         http: httpx.Client | httpx.AsyncClient,
         request: Request,
         content: bytes | Iterator[bytes] | AsyncIterator[bytes] | None,
-        headers: Mapping[str, str] = MappingProxyType({}),
+        headers: Mapping[str, str] = {},
     ) -> httpx.Request:
         """Return a request of `http` with the headers of this client, of `request`, of its content, and `headers`."""
         if isinstance(content, bytes):

@@ -16,7 +16,6 @@ A specification is ``none``, or a kind and a rate in 0..1, such as ``symmetric:0
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -93,18 +92,16 @@ _TRANSITIONS: dict[str, Callable[[Labels, int, np.random.Generator], Labels]] = 
     "pairflip": _flip_to_next_class,
     "asymmetric": _flip_to_similar_class,
 }
-HUMAN_LABELS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "cifar10n": {
-            "aggre": "aggre_label",
-            "random1": "random_label1",
-            "random2": "random_label2",
-            "random3": "random_label3",
-            "worse": "worse_label",
-        },
-        "cifar100n": {"noisy": "noisy_label"},
-    }
-)
+HUMAN_LABELS: Mapping[str, Mapping[str, str]] = {
+    "cifar10n": {
+        "aggre": "aggre_label",
+        "random1": "random_label1",
+        "random2": "random_label2",
+        "random3": "random_label3",
+        "worse": "worse_label",
+    },
+    "cifar100n": {"noisy": "noisy_label"},
+}
 """Column of the published file for each of the human labels of a data set (CIFAR-N, Wei et al. 2022)."""
 _INSTANCE = "instance"
 FILE = "file"

@@ -4,7 +4,6 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias, get_args
 
 from mild_core.alarms import PATIENCE
@@ -282,41 +281,39 @@ def choose_size_defaults(n_samples: int, side: int) -> dict[str, Any]:
     return {**defaults, "pad": min(8, side // 16), "threads": 1 if is_light else 0}
 
 
-DEFAULTS: Mapping[DatasetName, Mapping[str, Any]] = MappingProxyType(
-    {
-        # One thread: on images of 8x8 pixels a second one costs more than it brings.
-        # Label smoothing slows the memorising of wrong labels down: of learning rates, weight decays, epochs, MixUp and
-        # smoothing, tried on seeds 100 to 105, it helped most, on pairflip and on symmetric 0.8 alike.
-        "digits": {
-            "model": "resnet8",
-            "epochs": 20,
-            "batch_size": 64,
-            "lr": 0.1,
-            "label_smoothing": 0.3,
-            "pad": 1,
-            "threads": 1,
-        },
-        "mnist": {"model": "resnet8", "epochs": 10, "batch_size": 128, "lr": 0.1, "pad": 2},
-        "cifar10": {"model": "resnet18", "epochs": 30, "batch_size": 128, "lr": 0.1, "pad": 4, "flip": True},
-        "cifar100": {"model": "resnet18", "epochs": 30, "batch_size": 128, "lr": 0.1, "pad": 4, "flip": True},
-        "npz": choose_size_defaults(10_000, 32),
-        # One thread: where other programs take a core, two wait for each other in every small operation, and an epoch
-        # of 50,000 x 1,280 features takes 5 to 14 s in place of 0.3. Of 40 bits the count ranks better than of 20.
-        "features": {
-            "model": "linear",
-            "epochs": 40,
-            "batch_size": 128,
-            "lr": 0.016,
-            "weight_decay": 1.0,
-            "label_smoothing": 0.1,
-            "dither": 1.0,
-            "pad": 0,
-            "threads": 1,
-        },
-        "webvision": {"model": "resnet50", "epochs": 30, "batch_size": 64, "lr": 0.05, "pad": 8, "flip": True},
-        "folder": choose_size_defaults(10_000, 32),
-    }
-)
+DEFAULTS: Mapping[DatasetName, Mapping[str, Any]] = {
+    # One thread: on images of 8x8 pixels a second one costs more than it brings.
+    # Label smoothing slows the memorising of wrong labels down: of learning rates, weight decays, epochs, MixUp and
+    # smoothing, tried on seeds 100 to 105, it helped most, on pairflip and on symmetric 0.8 alike.
+    "digits": {
+        "model": "resnet8",
+        "epochs": 20,
+        "batch_size": 64,
+        "lr": 0.1,
+        "label_smoothing": 0.3,
+        "pad": 1,
+        "threads": 1,
+    },
+    "mnist": {"model": "resnet8", "epochs": 10, "batch_size": 128, "lr": 0.1, "pad": 2},
+    "cifar10": {"model": "resnet18", "epochs": 30, "batch_size": 128, "lr": 0.1, "pad": 4, "flip": True},
+    "cifar100": {"model": "resnet18", "epochs": 30, "batch_size": 128, "lr": 0.1, "pad": 4, "flip": True},
+    "npz": choose_size_defaults(10_000, 32),
+    # One thread: where other programs take a core, two wait for each other in every small operation, and an epoch
+    # of 50,000 x 1,280 features takes 5 to 14 s in place of 0.3. Of 40 bits the count ranks better than of 20.
+    "features": {
+        "model": "linear",
+        "epochs": 40,
+        "batch_size": 128,
+        "lr": 0.016,
+        "weight_decay": 1.0,
+        "label_smoothing": 0.1,
+        "dither": 1.0,
+        "pad": 0,
+        "threads": 1,
+    },
+    "webvision": {"model": "resnet50", "epochs": 30, "batch_size": 64, "lr": 0.05, "pad": 8, "flip": True},
+    "folder": choose_size_defaults(10_000, 32),
+}
 
-MODEL_DEFAULTS: Mapping[ModelName, Mapping[str, Any]] = MappingProxyType({"mlp": {"weight_decay": 0.1}})
+MODEL_DEFAULTS: Mapping[ModelName, Mapping[str, Any]] = {"mlp": {"weight_decay": 0.1}}
 """Defaults of a network in place of those of the data set: what decays a linear head well makes both layers vanish."""

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 
 from mild_trainer.data.class_filter import ClassFilter
 from mild_trainer.data.dataset import Dataset, check_dataset
@@ -15,19 +14,18 @@ from mild_trainer.errors import DataError
 
 __all__ = ["ClassFilter", "Dataset", "ImageSource", "guess_dataset", "load", "open_images"]
 
-_LISTERS: Mapping[str, Callable[[Path | None, ClassFilter], PictureList]] = MappingProxyType(
-    {"folder": list_folder, "webvision": list_webvision}
-)
-_LOADERS: Mapping[str, Callable[[Path | None, ClassFilter], Dataset]] = MappingProxyType(
-    {
-        "digits": lambda _, __: load_digits(),
-        "cifar10": lambda data_dir, _: load_cifar10(data_dir),
-        "cifar100": lambda data_dir, _: load_cifar100(data_dir),
-        "mnist": load_mnist,
-        "npz": load_npz,
-        "features": load_features,
-    }
-)
+_LISTERS: Mapping[str, Callable[[Path | None, ClassFilter], PictureList]] = {
+    "folder": list_folder,
+    "webvision": list_webvision,
+}
+_LOADERS: Mapping[str, Callable[[Path | None, ClassFilter], Dataset]] = {
+    "digits": lambda _, __: load_digits(),
+    "cifar10": lambda data_dir, _: load_cifar10(data_dir),
+    "cifar100": lambda data_dir, _: load_cifar100(data_dir),
+    "mnist": load_mnist,
+    "npz": load_npz,
+    "features": load_features,
+}
 _FIXED_CLASSES = ("digits", "cifar10", "cifar100")
 
 
@@ -74,16 +72,14 @@ def open_images(name: str, data_dir: Path | None, class_filter: ClassFilter) -> 
     return ImageSource.from_dataset(data)
 
 
-_MARKS: Mapping[str, str] = MappingProxyType(
-    {
-        "cifar-10-batches-py": "cifar10",
-        "data_batch_1": "cifar10",
-        "cifar-100-python": "cifar100",
-        "train-images-idx3-ubyte": "mnist",
-        "train-images-idx3-ubyte.gz": "mnist",
-        "info/synsets.txt": "webvision",
-    }
-)
+_MARKS: Mapping[str, str] = {
+    "cifar-10-batches-py": "cifar10",
+    "data_batch_1": "cifar10",
+    "cifar-100-python": "cifar100",
+    "train-images-idx3-ubyte": "mnist",
+    "train-images-idx3-ubyte.gz": "mnist",
+    "info/synsets.txt": "webvision",
+}
 """Files and folders that tell which data set a folder holds."""
 
 

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,54 +18,50 @@ from mild_trainer.errors import DataError
 
 _FEATURES = ("features", "embeddings", "train_features", "train_embeddings")
 _TEST_FEATURES = ("test_features", "test_embeddings", "features_test", "embeddings_test")
-_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "x_train": (
-            "x_train",
-            "train_x",
-            "train_images",
-            "images_train",
-            "train_data",
-            "x",
-            "images",
-            "data",
-            *_FEATURES,
-        ),
-        "y_train": (
-            "y_train",
-            "train_y",
-            "train_labels",
-            "labels_train",
-            "y",
-            "labels",
-            "label",
-            "targets",
-            "target",
-        ),
-        "x_test": (
-            "x_test",
-            "test_x",
-            "test_images",
-            "images_test",
-            "test_data",
-            "x_val",
-            "val_images",
-            *_TEST_FEATURES,
-        ),
-        "y_test": ("y_test", "test_y", "test_labels", "labels_test", "y_val", "val_labels"),
-        "y_train_clean": ("y_train_clean", "y_clean", "clean_labels", "true_labels", "y_true"),
-        "ids": ("ids", "sample_ids", "paths", "filenames", "train_ids"),
-        "class_names": ("class_names", "label_names", "classes"),
-    }
-)
+_NAMES: Mapping[str, tuple[str, ...]] = {
+    "x_train": (
+        "x_train",
+        "train_x",
+        "train_images",
+        "images_train",
+        "train_data",
+        "x",
+        "images",
+        "data",
+        *_FEATURES,
+    ),
+    "y_train": (
+        "y_train",
+        "train_y",
+        "train_labels",
+        "labels_train",
+        "y",
+        "labels",
+        "label",
+        "targets",
+        "target",
+    ),
+    "x_test": (
+        "x_test",
+        "test_x",
+        "test_images",
+        "images_test",
+        "test_data",
+        "x_val",
+        "val_images",
+        *_TEST_FEATURES,
+    ),
+    "y_test": ("y_test", "test_y", "test_labels", "labels_test", "y_val", "val_labels"),
+    "y_train_clean": ("y_train_clean", "y_clean", "clean_labels", "true_labels", "y_true"),
+    "ids": ("ids", "sample_ids", "paths", "filenames", "train_ids"),
+    "class_names": ("class_names", "label_names", "classes"),
+}
 """Names of each array, the preferred one first; upper and lower case are the same."""
-_FEATURE_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        **_NAMES,
-        "x_train": (*_FEATURES, *(name for name in _NAMES["x_train"] if name not in _FEATURES)),
-        "x_test": (*_TEST_FEATURES, *(name for name in _NAMES["x_test"] if name not in _TEST_FEATURES)),
-    }
-)
+_FEATURE_NAMES: Mapping[str, tuple[str, ...]] = {
+    **_NAMES,
+    "x_train": (*_FEATURES, *(name for name in _NAMES["x_train"] if name not in _FEATURES)),
+    "x_test": (*_TEST_FEATURES, *(name for name in _NAMES["x_test"] if name not in _TEST_FEATURES)),
+}
 """The same, where features go before images."""
 _MAX_CHANNELS = 4
 

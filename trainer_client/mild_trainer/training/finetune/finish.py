@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Protocol
 
 import torch
@@ -76,9 +75,11 @@ class FinishMethod(Protocol):
         """Return the loss and the cost of the next batch, after the share `progress` of the training, in 0..1."""
 
 
-METHODS: Mapping[FinishName, Callable[[TrainSettings, TrainState, Pool], FinishMethod]] = MappingProxyType(
-    {"supervised": Supervised, "mixmatch": MixMatch, "contrastive": Contrastive}
-)
+METHODS: Mapping[FinishName, Callable[[TrainSettings, TrainState, Pool], FinishMethod]] = {
+    "supervised": Supervised,
+    "mixmatch": MixMatch,
+    "contrastive": Contrastive,
+}
 
 
 @dataclass(frozen=True, slots=True)
