@@ -1,5 +1,6 @@
 """The programme's runner: the order of its cases, what is done once, failed cases, and its page."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,11 +10,16 @@ from matplotlib.figure import Figure
 
 from mild_core.types import SelectionOptions
 from mild_trainer import settings
-from studies import paper, programme, promise
+from studies import paper, programme, promise, runner
 from studies.programme import SEEDS, Case, Inputs, Line, Row, make_fingerprint, read_rows
 from tests.studies.test_features import make_row
 
 INPUTS = Inputs("cpu", "judging", Path("data"), {})
+
+
+def run_paper(arguments: Sequence[str]) -> int:
+    """Run the command with arguments, and return its exit code."""
+    return runner.main(paper.STUDY, paper.__doc__, arguments)
 
 
 @pytest.fixture
@@ -34,10 +40,10 @@ def test_choosing_and_judging_share_no_seed() -> None:
 
 def test_a_seed_is_done_before_the_next_one(folder: Path) -> None:
     inputs = Inputs("cpu", "judging", folder, {"lite2": folder / "lite2.npz"})
-    seeds = [case["seed"] for section in paper.SECTIONS.values() for case in paper.list_cases(section, inputs)]
+    seeds = [case["seed"] for name in paper.SECTIONS for case in runner.list_cases(name, inputs)]
     assert seeds
-    for section in paper.SECTIONS.values():
-        own = [int(case["seed"] or 0) for case in paper.list_cases(section, inputs)]
+    for name in paper.SECTIONS:
+        own = [int(case["seed"] or 0) for case in runner.list_cases(name, inputs)]
         assert own == sorted(own)
         assert set(own) <= set(SEEDS["judging"])
 
@@ -47,7 +53,7 @@ def test_what_is_done_is_not_done_again(folder: Path) -> None:
     rows = folder / "rows.jsonl"
     arguments = ["--section", "promise", "--data-dir", str(folder), "--features", str(folder / "lite2.npz")]
     arguments += ["--limit-cases", "1", "--workers", "1", "--rows", str(rows)]
-    assert paper.main(arguments) == paper.main(arguments) == 0
+    assert run_paper(arguments) == run_paper(arguments) == 0
     noises = [row.case["noise"] for row in read_rows(rows)]
     assert noises == ["human:worse", "human:aggre"]
     result = read_rows(rows)[0].result
@@ -61,14 +67,14 @@ def test_a_failed_case_leaves_no_row_and_ends_with_1(folder: Path, capsys: pytes
     (folder / "few.npz").replace(folder / "lite2.npz")
     rows = folder / "rows.jsonl"
     arguments = ["--section", "promise", "--data-dir", str(folder), "--features", str(folder / "lite2.npz")]
-    assert paper.main([*arguments, "--limit-cases", "1", "--workers", "1", "--rows", str(rows)]) == 1
+    assert run_paper([*arguments, "--limit-cases", "1", "--workers", "1", "--rows", str(rows)]) == 1
     assert read_rows(rows) == []
     assert "failed: ValueError" in capsys.readouterr().out
 
 
 def test_no_case_begins_after_the_limit(folder: Path) -> None:
     rows = folder / "rows.jsonl"
-    assert paper.run([("promise", {"noise": "none"})], INPUTS, rows, 1, limit_minutes=0) == 0
+    assert runner.run([("promise", {"noise": "none"})], INPUTS, rows, 1, limit_minutes=0) == 0
     assert read_rows(rows) == []
 
 
@@ -135,13 +141,13 @@ def test_rows_of_other_settings_are_left_out(folder: Path, capsys: pytest.Captur
     arguments = ["--data-dir", str(folder), "--features", str(folder / "lite2.npz"), "--rows", str(rows)]
     for n_current, own in enumerate(([], [signed])):
         rows.write_text("".join(row.to_line() for row in (*others, replace(signed, fingerprint=None), *own)))
-        assert paper.main([*arguments, "--list"]) == 0
+        assert run_paper([*arguments, "--list"]) == 0
         output = capsys.readouterr()
         assert f"promise: {n_current} of 15 cases" in output.out
         n_all = 4 + n_current
         assert f"left out: 1 of {n_all} rows, which have no fingerprint of the settings" in output.err
         assert f"left out: 3 of {n_all} rows, which were computed with other settings than today's" in output.err
-    assert paper.find_current([signed]) == [signed]
+    assert runner.find_current([signed]) == [signed]
     assert capsys.readouterr().err == ""
 
 
@@ -149,13 +155,13 @@ def test_a_page_without_rows_is_not_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(paper, "PAGE", folder / "results.md")
-    assert paper.main(["--write", "--rows", str(folder / "rows.jsonl")]) == 1
+    assert run_paper(["--write", "--rows", str(folder / "rows.jsonl")]) == 1
     assert "has no row of today's settings; nothing is written" in capsys.readouterr().err
     assert not paper.PAGE.exists()
 
 
 def test_page_and_readme_are_made_from_the_rows(tmp_path: Path) -> None:
-    rows = paper.find_current(read_rows(paper.ROWS))
+    rows = runner.find_current(read_rows(paper.ROWS))
     if not rows:
         pytest.skip("no row of today's settings; run `python -m studies.paper`")
     assert paper.format_page(rows, tmp_path) == paper.PAGE.read_text()
