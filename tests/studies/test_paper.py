@@ -102,7 +102,7 @@ def test_the_lines_of_the_readme_are_replaced() -> None:
     assert (
         paper.update_readme(text, rows)
         .splitlines()[1]
-        .startswith("| [features](docs/results.md) | human:worse | 0.900 (0.900 to 0.900) | 0.800, ")
+        .startswith("| [features](docs/results.md) | human:worse | 0.900 (0.900 to 0.900); 0.970 | 0.800, ")
     )
     assert paper.update_readme(text, []) == text
 
