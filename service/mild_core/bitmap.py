@@ -143,12 +143,17 @@ def validate(data: bytes | Bitmap, n_samples: int, name: str = "bitmap") -> Bitm
             f"{name} of {n_samples} samples takes {n_bytes(n_samples)} bytes (one bit each), got {bitmap.size}; "
             "pack one bit per sample, most significant bit first"
         )
+    check_padding(bitmap, n_samples, name)
+    return bitmap
+
+
+def check_padding(bitmap: Bitmap, n_samples: int, name: str) -> None:
+    """Check the padding of one bitmap of shape (n_bytes,); error messages call it `name`."""
     if n_samples % 8 and bitmap[-1] & (0xFF >> n_samples % 8):
         raise TrailingBitsError(
             f"the last byte of the {name} is 0x{int(bitmap[-1]):02x}, but its low {8 - n_samples % 8} bits lie after "
             f"sample {n_samples - 1} and must be zero; zero the padding, or check the bit order (numpy.packbits')"
         )
-    return bitmap
 
 
 def compute_jaccard(first: Bitmap, second: Bitmap) -> float:

@@ -65,10 +65,12 @@ class EpochBits:
                 f"an epoch body of {n_samples} samples takes {size} or {2 * size} bytes (correct; or observed, "
                 f"then correct), got {received}; pack one bit per sample of the whole data set"
             )
-        if len(body) == size:
-            return cls(n_samples, bitmap.validate(body, n_samples, "correct bitmap"))
-        observed = bitmap.validate(body[:size], n_samples, "observed bitmap")
-        correct = bitmap.validate(body[size:], n_samples, "correct bitmap")
+        *planes, correct = np.frombuffer(body, dtype=np.uint8).reshape(-1, size)
+        for observed in planes:
+            bitmap.check_padding(observed, n_samples, "observed bitmap")
+        bitmap.check_padding(correct, n_samples, "correct bitmap")
+        if not planes:
+            return cls(n_samples, correct)
         not_observed = correct & ~observed
         if not_observed.any():
             first_index = int(bitmap.to_indices(not_observed, n_samples)[0])

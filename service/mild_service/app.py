@@ -18,7 +18,6 @@ from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.auth import Authenticator
 from mild_service.config import Settings
 from mild_service.dashboard import routes
-from mild_service.dashboard.routes import ProblemPages
 from mild_service.errors import ConfigurationError, StoreError, StoreUnavailable
 from mild_service.ingest.sandbox import Sandbox
 from mild_service.observability import Telemetry
@@ -100,6 +99,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.telemetry = telemetry
     app.state.computer = computer
     app.state.ping = store.ping
+    app.state.render_problem = routes.render_problem
     app.state.runs = RunWriter(store, computer, settings, telemetry)
     app.state.epochs = EpochWriter(store, settings, telemetry)
     app.state.shards = ShardWriter(store, settings, telemetry)
@@ -134,7 +134,6 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.add_middleware(BodyLimits, settings=settings)
     app.add_middleware(Deadline, seconds=settings.request_seconds)
     allow_origins(app, origins)
-    app.add_middleware(ProblemPages)
     app.add_middleware(RequestContext, telemetry=telemetry)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RootPath, root_path=settings.root_path)  # added last: around the others

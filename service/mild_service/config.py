@@ -10,6 +10,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from mild_service.errors import LimitExceeded
+
 _SERVICE_LINK = re.compile(r"(?:tcp|udp|sctp)://.*")
 
 
@@ -230,6 +232,20 @@ class Settings(BaseSettings):
     def limits(self) -> dict[str, int | float]:
         """Return all ``max_…`` settings by name, which `GET /version` publishes for clients."""
         return {name: value for name, value in self if name.startswith("max_")}
+
+    def check_position(self, round_: int, epoch: int = 0) -> None:
+        """Check that the number of a round, and of an epoch within the round, are within the limits."""
+        self.check_limit("round", round_, "max_rounds", 0)
+        self.check_limit("epoch", epoch, "max_epochs", 0)
+
+    def check_limit(self, name: str, value: int, setting: str, low: int = 1) -> None:
+        """Check that a number is one of as many as a setting allows, from `low` on; error messages call it `name`."""
+        high = getattr(self, setting) - 1 + low
+        if not low <= value <= high:
+            raise LimitExceeded(
+                f"{name} is {value}, this service takes {low}..{high}; send a number in that range, "
+                f"or have MILD_{setting.upper()} raised"
+            )
 
 
 def build_child_environment(additions: Mapping[str, str]) -> dict[str, str]:

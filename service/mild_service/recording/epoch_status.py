@@ -12,7 +12,6 @@ from mild_core.fields import describe
 from mild_service.admission import hold_memory
 from mild_service.config import Settings
 from mild_service.errors import StoreDamaged, StoreUnavailable
-from mild_service.limits import check_position
 from mild_service.models import Epoch, EpochKind, Round, Run, ShardRef
 from mild_service.store import Store, wrong_round_error
 
@@ -56,7 +55,7 @@ class StatusReader:
 
     async def read_round(self, run: Run, number: int) -> Round:
         """Read the record of a round."""
-        check_position(self._settings, number)
+        self._settings.check_position(number)
         if number > run.round:
             raise wrong_round_error(run.run_id, number, run.round)
         (round_,) = await self._store.rounds.get(run, range(number, number + 1))
@@ -85,7 +84,7 @@ class StatusReader:
         number, epoch
             Number of the round, and of the epoch within the round.
         """
-        check_position(self._settings, number, epoch)
+        self._settings.check_position(number, epoch)
         async with hold_memory(_STATUS_COPIES * bitmap.n_bytes(run.spec.num_samples)):
             return await self._read_status(run, number, epoch)
 

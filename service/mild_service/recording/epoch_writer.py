@@ -1,6 +1,5 @@
 """Writing whole epochs. If the record of the run is cached, this takes one exchange with the store."""
 
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -10,43 +9,12 @@ from mild_core.types import EpochBits
 from mild_service.concurrency import offload
 from mild_service.config import Settings
 from mild_service.errors import StaleAttempt, StoreError
-from mild_service.limits import check_position
 from mild_service.models import NO_PRECONDITION, CommitOutcome, Epoch, Precondition, Run, SetRef
 from mild_service.observability import Telemetry
 from mild_service.store import PackedEpoch, Store
 
-_MAX_CACHED_RUNS = 4096
-
-
-class RunCache:
-    """Cache of the records of runs, which may be outdated.
-
-    Every script checks the uid of the record, so a write based on an outdated record is refused if the run was deleted
-    in the meantime, even if it was opened again. If a cached record leads to a refusal, remove it from the cache, read
-    the current record and try again: an outdated record must never be the reason for a refusal.
-    """
-
-    def __init__(self, max_runs: int = _MAX_CACHED_RUNS) -> None:
-        self._max_runs = max_runs
-        self._runs: OrderedDict[str, Run] = OrderedDict()
-
-    def get(self, run_id: str) -> Run | None:
-        """Return the cached record of a run, without tags and possibly outdated; None if it is not cached."""
-        run = self._runs.get(run_id)
-        if run is not None:
-            self._runs.move_to_end(run_id)
-        return run
-
-    def put(self, run: Run) -> None:
-        """Add the record of a run; evict the least recently used record if the cache is full."""
-        self._runs[run.run_id] = replace(run, spec=replace(run.spec, tags={}))
-        self._runs.move_to_end(run.run_id)
-        if len(self._runs) > self._max_runs:
-            self._runs.popitem(last=False)
-
-    def remove(self, run_id: str) -> None:
-        """Remove the record of a run, if it is cached."""
-        self._runs.pop(run_id, None)
+MAX_CACHED_RUNS = 4096
+"""Number of records of runs that are cached; beyond it, the oldest one is dropped."""
 
 
 class RequestBody(Protocol):
@@ -88,39 +56,43 @@ class EpochWrite:
 
 
 class EpochWriter:
-    """Writes whole epochs."""
+    """Writes whole epochs.
+
+    The records of runs are cached, without their tags, and may be outdated. Every script checks the uid of the record,
+    so a write based on an outdated record is refused if the run was deleted in the meantime, even if it was opened
+    again. If a cached record leads to a refusal, the write is repeated with the current one: an outdated record must
+    never be the reason for a refusal.
+    """
 
     def __init__(self, store: Store, settings: Settings, telemetry: Telemetry) -> None:
         self._store = store
         self._settings = settings
         self._telemetry = telemetry
-        self._run_cache = RunCache()
+        self._runs: dict[str, Run] = {}
 
     async def put(self, write: EpochWrite, body: RequestBody) -> tuple[CommitOutcome, Epoch]:
-        """Commit the body of one epoch atomically; return the outcome and the stored record of the epoch.
-
-        The body is checked with the cached record of the run, and a refusal is repeated with the current record. The
-        script that commits the epoch always checks the current record.
-        """
+        """Commit the body of one epoch atomically; return the outcome and the stored record of the epoch."""
+        self._settings.check_position(write.round, write.epoch)
         while True:
-            cached_run = self._run_cache.get(write.run_id)
+            cached_run = self._runs.get(write.run_id)
             # A round that the cached record does not have may have started since, with its own members.
             is_current = cached_run is None or write.round > cached_run.round
             run = await self._store.runs.get(write.run_id) if cached_run is None or is_current else cached_run
             content = await body.read_prefix(2 * bitmap.n_bytes(run.spec.num_samples))
-            check_position(self._settings, write.round, write.epoch)
             try:
                 outcome, epoch = await self._commit(run, write, content, body.sha256)
             except StoreError:
                 raise
             except MildError as refusal:
-                self._run_cache.remove(write.run_id)
+                self._runs.pop(write.run_id, None)
                 is_overtaken = write.attempt is None and isinstance(refusal, StaleAttempt)
                 if is_current and not is_overtaken:
                     raise
                 continue
             if is_current:
-                self._run_cache.put(run)
+                if len(self._runs) >= MAX_CACHED_RUNS:
+                    del self._runs[next(iter(self._runs))]
+                self._runs[write.run_id] = replace(run, spec=replace(run.spec, tags={}))
             self._telemetry.epochs.labels(outcome).inc()
             self._telemetry.epoch_bytes.inc(len(content))
             return outcome, epoch

@@ -16,7 +16,6 @@ from mild_service.api_keys import ANONYMOUS, ApiKey
 from mild_service.config import Settings
 from mild_service.errors import EpochGap, RoundFinished, RunConflict, RunNotFound, StoreError
 from mild_service.image_urls import check_image_url
-from mild_service.limits import check_position, check_range
 from mild_service.models import (
     NO_PRECONDITION,
     CommitOutcome,
@@ -79,10 +78,10 @@ class RunWriter:
         precondition
             Precondition on the uid of the run, which changes if the run is deleted and created again.
         """
-        check_range("num_samples", spec.num_samples, 1, self._settings.max_samples, "MILD_MAX_SAMPLES")
+        self._settings.check_limit("num_samples", spec.num_samples, "max_samples")
         spec.check_class_names()
         if resume_from is not None:
-            check_position(self._settings, *resume_from)
+            self._settings.check_position(*resume_from)
         spec = replace(
             spec,
             selection=spec.selection.validate_for_run(),
@@ -164,7 +163,7 @@ class RunWriter:
 
     async def put_members(self, run: Run, round_: int, members: Bitmap, attempt: int | None) -> tuple[bool, int]:
         """Check and set the members of the open round. Parameters and values as in `RoundStore.put_set`."""
-        check_position(self._settings, round_)
+        self._settings.check_position(round_)
         if not members.any():
             raise InvalidInput(
                 f"the members of round {round_} are 0 of {run.spec.num_samples} samples, at least 1 is needed; "
@@ -180,7 +179,7 @@ class RunWriter:
         self, run: Run, round_: int, epoch: int, metrics: Mapping[str, float], attempt: int | None, replace: bool
     ) -> CommitOutcome:
         """Check the numbers and store the metrics of an epoch, as `RoundStore.put_metrics` does."""
-        check_position(self._settings, round_, epoch)
+        self._settings.check_position(round_, epoch)
         return await self._store.rounds.put_metrics(run, round_, epoch, metrics, attempt, replace)
 
     async def finish(
@@ -204,7 +203,7 @@ class RunWriter:
         client_set
             Set to store instead of the computed one; None stores the computed one.
         """
-        check_position(self._settings, number)
+        self._settings.check_position(number)
         while (run := await self.find(run.run_id)).round <= number:
             if attempt not in (None, run.attempt):
                 raise stale_attempt_error(run.run_id, run.attempt, attempt)  # before the computation, not only after it

@@ -8,7 +8,6 @@ from mild_core.types import EpochBits
 from mild_service.concurrency import offload
 from mild_service.config import Settings
 from mild_service.errors import InvalidRequest, StaleAttempt, StoreUnavailable
-from mild_service.limits import check_position, check_range
 from mild_service.models import Epoch, Run, ShardOutcome
 from mild_service.observability import Telemetry
 from mild_service.store import PackedEpoch, Store
@@ -73,8 +72,8 @@ class ShardWriter:
         replaces
             Whether a stored epoch or shard with different content is replaced.
         """
-        check_position(self._settings, round_, number)
-        check_range("of", n_shards, 1, self._settings.max_shards, "MILD_MAX_SHARDS")
+        self._settings.check_position(round_, number)
+        self._settings.check_limit("of", n_shards, "max_shards")
         if shard >= n_shards:
             raise InvalidRequest(
                 f"shard is {shard}, an epoch of {n_shards} shards has 0..{n_shards - 1}; number them from 0 on"

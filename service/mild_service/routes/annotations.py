@@ -27,18 +27,15 @@ from mild_service.web.dependencies import (
     Attempt,
     AuditDrawsDep,
     LabelsAndAuditsDep,
+    PreconditionDep,
     RunId,
     RunsDep,
     SettingsDep,
     StatusReaderDep,
-)
-from mild_service.web.responses import (
-    PreconditionDep,
     add_precondition_headers,
     make_etag_header,
-    make_response,
-    negotiate,
 )
+from mild_service.web.responses import make_response, negotiate
 from mild_service.web.schemas import SelectionRequest, make_response_model
 
 if TYPE_CHECKING:
@@ -181,7 +178,7 @@ async def put_labels(
 async def _read_labels(request: Request, settings: Settings) -> NDArray[np.integer]:
     """Return the labels in a JSON or npy body, shape (n_labels,)."""
     allowed = (media_types.JSON, media_types.NPY)
-    if media_types.check_content_type(request, allowed, media_types.JSON) == media_types.JSON:
+    if bodies.check_content_type(request, allowed, media_types.JSON) == media_types.JSON:
         labels = (await bodies.read_json(request, LabelsRequest, settings.max_json_bytes)).labels
         return await to_thread.run_sync(bodies.to_integers, labels, "labels")
     limit = settings.max_body_bytes
@@ -216,7 +213,7 @@ async def put_audit(
     run = await runs.find(run_id)
     n_samples = run.spec.num_samples
     allowed = (media_types.JSON, media_types.BITMAP)
-    if media_types.check_content_type(request, allowed, media_types.JSON) == media_types.JSON:
+    if bodies.check_content_type(request, allowed, media_types.JSON) == media_types.JSON:
         audit = await bodies.read_json(request, AuditRequest, settings.max_json_bytes)
         marks = await to_thread.run_sync(_convert_marks, audit, n_samples)
     else:

@@ -15,6 +15,7 @@ from mild_service.web.dependencies import (
     Attempt,
     EpochNumber,
     EpochsDep,
+    PreconditionDep,
     Replace,
     RoundNumber,
     RunId,
@@ -22,9 +23,10 @@ from mild_service.web.dependencies import (
     ShardNumber,
     ShardsDep,
     StatusReaderDep,
+    add_precondition_headers,
+    make_etag_header,
 )
 from mild_service.web.openapi import describe_bitmap_body
-from mild_service.web.responses import PreconditionDep, add_precondition_headers, make_etag_header
 from mild_service.web.schemas import make_response_model
 
 
@@ -168,7 +170,7 @@ async def put_epoch(
     replace: Replace = False,
 ) -> EpochView:
     """Store the bits of one epoch, all of them or none."""
-    media_types.check_content_type(request, (media_types.BITMAP,), media_types.BITMAP)
+    bodies.check_content_type(request, (media_types.BITMAP,), media_types.BITMAP)
     put = EpochWrite(run_id, round_, epoch, attempt, replace, condition)
     outcome, stored_epoch = await epochs.put(put, bodies.RequestBody(request))
     response.headers.update(make_etag_header(stored_epoch.digest))
@@ -211,7 +213,7 @@ async def put_shard(
     A sample that several shards observed is correct if it is correct in any of them.
     """
     run = await runs.find(run_id)
-    media_types.check_content_type(request, (media_types.BITMAP,), media_types.BITMAP)
+    bodies.check_content_type(request, (media_types.BITMAP,), media_types.BITMAP)
     body = await bodies.read_bitmaps(request, run.spec.num_samples, count=2)
     put = await shards.put(run, round_, epoch, shard, of, body, attempt, replace)
     response.status_code = 201 if put.outcome == "stored" else 200

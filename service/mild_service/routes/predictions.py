@@ -8,7 +8,7 @@ from mild_core.log_columns import parse_class_names, parse_columns
 from mild_service.ingest import FORMATS, NDJSON, SamplesBy
 from mild_service.ingest.log_options import ClassNames, LogOptions
 from mild_service.routes.epochs import PostedView
-from mild_service.web import bodies, media_types
+from mild_service.web import bodies
 from mild_service.web.dependencies import Attempt, PredictionsDep, RunId, RunsDep, SettingsDep
 
 router = APIRouter(tags=["predictions"])
@@ -69,7 +69,7 @@ async def post_predictions(
     options = LogOptions(
         parse_columns(columns or ""), None if class_names is None else ClassNames(parse_class_names(class_names))
     )
-    media_type = media_types.check_content_type(request, tuple(FORMATS), NDJSON)
+    media_type = bodies.check_content_type(request, tuple(FORMATS), NDJSON)
     body = bodies.stream_body(request, settings.max_log_bytes)
     posted = await predictions.merge_log(run, media_type, body, complete, attempt, samples_by, options)
     return PostedView(run_id=run_id, records=posted.n_records, epochs=posted.epochs)

@@ -167,7 +167,7 @@ async def finish(
     limit = settings.max_document_bytes + 4 * bitmap.n_bytes(run.spec.num_samples) // 3
     content = await bodies.read_json_bytes(request, limit, "send `selected` as base64 of one bitmap")
     if content:
-        media_types.check_content_type(request, (media_types.JSON,), media_types.JSON)
+        bodies.check_content_type(request, (media_types.JSON,), media_types.JSON)
     body, client_set = await offload(len(content), lambda: _parse_finish(content, run.spec.num_samples))
     await runs.finish(run, round_, allow_gaps or body.allow_gaps, attempt, client_set)
     selection = await selections.open(await runs.find(run_id), round_, {})

@@ -11,8 +11,14 @@ from mild_service.image_urls import MAX_URL_LENGTH
 from mild_service.models import Run, RunStatus
 from mild_service.routes.rounds import RoundView
 from mild_service.web.bodies import MAX_ENTRIES, DocumentRoute, RequestModel, WholeNumber, check_entry_count
-from mild_service.web.dependencies import CallerDep, RunId, RunsDep
-from mild_service.web.responses import PreconditionDep, add_precondition_headers, make_etag_header
+from mild_service.web.dependencies import (
+    CallerDep,
+    PreconditionDep,
+    RunId,
+    RunsDep,
+    add_precondition_headers,
+    make_etag_header,
+)
 from mild_service.web.schemas import SelectionRequest, make_request_model, make_response_model
 
 Tags = Annotated[

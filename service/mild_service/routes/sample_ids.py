@@ -19,8 +19,15 @@ from mild_service.errors import (
 )
 from mild_service.ingest.line_splitter import LineSplitter
 from mild_service.web import bodies, media_types, responses
-from mild_service.web.dependencies import RunId, RunsDep, SampleIdsDep, SettingsDep
-from mild_service.web.responses import PreconditionDep, add_precondition_headers, make_etag_header
+from mild_service.web.dependencies import (
+    PreconditionDep,
+    RunId,
+    RunsDep,
+    SampleIdsDep,
+    SettingsDep,
+    add_precondition_headers,
+    make_etag_header,
+)
 
 
 class IdsPut(BaseModel):
@@ -82,7 +89,7 @@ async def put_sample_ids(
 ) -> IdsPut:
     """Set the external ids of all samples, in order of index. Once an epoch is stored, they cannot be changed."""
     run = await runs.find(run_id)
-    media_type = media_types.check_content_type(request, _MEDIA_TYPES, media_types.JSON)
+    media_type = bodies.check_content_type(request, _MEDIA_TYPES, media_types.JSON)
     unit: Unit = "row" if media_type == media_types.JSON else "line"
     ids = _read_ids(request, media_type, settings)
     outcome, digest = await sample_ids.put(run, unit, ids, condition)

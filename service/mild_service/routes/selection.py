@@ -206,7 +206,7 @@ async def select_stateless(
     Selection options in the query override those in the body.
     """
     representation = responses.negotiate_selection(request)
-    media_type = media_types.check_content_type(request, tuple(FORMATS), media_types.JSON)
+    media_type = bodies.check_content_type(request, tuple(FORMATS), media_types.JSON)
     options = SelectionOptions()
     log = bodies.stream_body(request, settings.max_log_bytes)
     if media_type == media_types.JSON:

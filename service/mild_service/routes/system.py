@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from mild_service import __version__
 from mild_service.errors import ShuttingDown
 from mild_service.selecting.evidence import CORE_VERSION
-from mild_service.web.client_versions import API_VERSION, OLDEST_CLIENT
+from mild_service.web.auth import API_VERSION, OLDEST_CLIENT
 from mild_service.web.dependencies import SettingsDep
 from mild_service.web.problems import RouteNotFound, describe_problems
 

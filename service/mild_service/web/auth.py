@@ -16,10 +16,9 @@ from mild_core.errors import MildError
 from mild_service import api_keys
 from mild_service.api_keys import ANONYMOUS, ApiKey, Scope
 from mild_service.auth import Authenticator
-from mild_service.errors import AccessError, Forbidden, RateLimited, Unauthenticated
+from mild_service.errors import AccessError, ClientTooOld, Forbidden, RateLimited, Unauthenticated
 from mild_service.models import run_not_found_error
 from mild_service.web import problems
-from mild_service.web.client_versions import check_client_version
 from mild_service.web.csrf import check_dns_rebinding, check_same_site
 from mild_service.web.request_limits import RateLimiter
 
@@ -163,6 +162,11 @@ def _path_below_root(connection: Connection) -> str:
     return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
+API_VERSION = 1
+"""Version of the API; within one version, nothing is removed."""
+OLDEST_CLIENT = "0.1.0"
+"""Oldest version of mild-client that is supported."""
+_CLIENT = re.compile(r"mild-client/([0-9]{1,6}(?:\.[0-9]{1,6}){0,2})")
 SESSION_COOKIE = "mild_session"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -223,10 +227,11 @@ class AuthMiddleware:
         refusal: MildError | None = None
         try:
             try:
-                check_client_version(request.headers.get("user-agent", ""))
+                _check_client_version(request.headers.get("user-agent", ""))
                 state["caller"] = key = await self._authenticate(request)
-                self._check_rate(key)
-                _check_access(key, rule, run_id)
+                if key is not ANONYMOUS:
+                    self._check_rate(key)
+                    _check_access(key, rule, run_id)
                 state["revalidate_key"] = partial(self._revalidate_key, request)
             except MildError as error:
                 refusal = error
@@ -276,14 +281,27 @@ class AuthMiddleware:
 
     def _check_rate(self, key: ApiKey) -> None:
         """Raise `RateLimited` if the key has sent too many requests."""
-        wait = 0.0 if key is ANONYMOUS else self._rate_limiter.take_token(key.key_id)
-        if wait:
+        if wait := self._rate_limiter.take_token(key.key_id):
             seconds = math.ceil(wait)
             raise RateLimited(
                 f"the key {key.name!r} has sent more than {self._rate_limiter.rate:g} requests per second; try again "
                 f"in {seconds} s, send less often, or have MILD_RATE_PER_KEY raised",
                 seconds,
             )
+
+
+def _check_client_version(user_agent: str) -> None:
+    """Check that a User-Agent does not name an unsupported version of mild-client; other clients may have any."""
+    match = _CLIENT.match(user_agent)
+    if match and _parse_version(match[1]) < _parse_version(OLDEST_CLIENT):
+        raise ClientTooOld(
+            f"this is mild-client {match[1]}, the service supports {OLDEST_CLIENT} and newer ones; "
+            "pip install --upgrade mild-selection"
+        )
+
+
+def _parse_version(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
 
 
 def _check_access(key: ApiKey, rule: Rule, run_id: str | None) -> None:

@@ -26,8 +26,9 @@ from mild_core.errors import BitmapLengthError
 from mild_service.admission import take_memory_now
 from mild_service.concurrency import offload
 from mild_service.config import Settings
-from mild_service.errors import BodyTooLarge, DigestMismatch, InvalidRequest, MalformedBody
+from mild_service.errors import BodyTooLarge, DigestMismatch, InvalidRequest, MalformedBody, UnsupportedMediaType
 from mild_service.web import codings, media_types
+from mild_service.web.request_limits import UNACCOUNTED_BYTES
 
 
 def get_highest(setting: str) -> int:
@@ -54,8 +55,6 @@ _SLICE = 2**16
 JSON_REMEDY = "send a bitmap or npy in its place, or have MILD_MAX_JSON_BYTES raised"
 """Remedy in the error for JSON that is too long."""
 _MAX_FORM_BYTES = 4096
-_UNACCOUNTED_BYTES = 64 * 1024
-"""Bytes of a body that every request may have."""
 _BODY_COPIES = 3
 """Copies of a body in memory: as bitmaps, as what is written to the store, and as the command."""
 _JSON_COPIES = 12
@@ -153,6 +152,17 @@ def _slice(values: list[Any]) -> Iterator[tuple[int, list[Any]]]:
         yield start, values[start : start + _SLICE]
 
 
+def check_content_type(request: Request, allowed: tuple[str, ...], default: str) -> str:
+    """Return the content type of a request without its parameters, or `default` if the header is absent."""
+    content_type = request.headers.get("content-type", default).partition(";")[0].strip().lower()
+    if content_type not in allowed:
+        raise UnsupportedMediaType(
+            f"content type {content_type!r} is not read here; send {' or '.join(allowed)} "
+            f"(curl: -H 'Content-Type: {default}')"
+        )
+    return content_type
+
+
 class RequestBody:
     """The decompressed body of a request. It is received only as far as it is read.
 
@@ -169,7 +179,8 @@ class RequestBody:
     def __init__(self, request: Request, detect_coding: bool = False) -> None:
         self._stream = codings.peek(request.stream()) if detect_coding else request.stream()
         self._detect_coding = detect_coding
-        self._inflater = codings.make_inflater(request.headers.get("content-encoding", "identity").strip().lower())
+        coding = request.headers.get("content-encoding")
+        self._inflater = None if coding is None else codings.make_inflater(coding.strip().lower())
         self._digest = request.headers.get("content-digest")
         self._inflated = self._inflate()
         self._buffer: list[bytes] = []
@@ -191,7 +202,7 @@ class RequestBody:
             async for chunk in self._inflated:
                 self._buffer.append(chunk)
                 self._n_buffered += len(chunk)
-                if self._n_buffered > _UNACCOUNTED_BYTES:
+                if self._n_buffered > UNACCOUNTED_BYTES:
                     take_memory_now(_BODY_COPIES * len(chunk))
                 if self._n_buffered > limit:
                     break
@@ -288,14 +299,14 @@ async def read_json_bytes(request: Request, limit: int, remedy: str = JSON_REMED
     body = await read_body(request, limit, detect_coding=True)
     if len(body) > limit:
         raise BodyTooLarge(f"the JSON has more than {limit} bytes, which is the limit; {remedy}")
-    if len(body) > _UNACCOUNTED_BYTES:
+    if len(body) > UNACCOUNTED_BYTES:
         take_memory_now(_JSON_COPIES * len(body))
     return body
 
 
 async def read_form(request: Request) -> dict[str, str]:
     """Return the fields of a form that are not empty, each with its first value."""
-    media_types.check_content_type(request, (media_types.FORM,), media_types.FORM)
+    check_content_type(request, (media_types.FORM,), media_types.FORM)
     body = (await read_json_bytes(request, _MAX_FORM_BYTES)).decode(errors="replace")
     return {name: values[0] for name, values in parse_qs(body).items()}
 

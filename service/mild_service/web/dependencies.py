@@ -3,7 +3,8 @@
 All dependencies are coroutines, since FastAPI runs plain functions in a worker thread, which costs each request time.
 """
 
-from collections.abc import Awaitable, Callable
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, TypeAlias
 
 from fastapi import Depends, Header, Path, Query, Request
@@ -16,6 +17,7 @@ from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.api_keys import ApiKey
 from mild_service.config import Settings
 from mild_service.errors import InvalidRequest
+from mild_service.models import NO_PRECONDITION, Precondition
 from mild_service.recording.epoch_status import StatusReader
 from mild_service.recording.epoch_writer import EpochWriter
 from mild_service.recording.prediction_writer import PredictionWriter
@@ -146,3 +148,63 @@ ChosenSelectionDep = Annotated[RoundSelection, Depends(_open_chosen)]
 """The selection of the run in the path, of the round and with the options in the query."""
 RoundSelectionDep = Annotated[RoundSelection, Depends(_open_of_round)]
 """The selection of the run and the round in the path, with the options in the query."""
+
+
+_DIGEST_ETAG = re.compile(r'"([0-9a-f]{1,64})"')
+"""Form of the ETags of stored content."""
+_NO_DIGEST = "none"
+"""Digest that no stored content has, for a header without a possible ETag."""
+_MAX_LENGTHS = {"If-Match": 8192, "If-None-Match": 64}
+"""Most characters of each header."""
+_DESCRIPTIONS = {
+    "If-Match": "Write only over content with one of these ETags; * is any.",
+    "If-None-Match": "Only *: write only where there is nothing yet.",
+}
+
+
+async def _read_precondition(request: Request) -> Precondition:
+    """Return the precondition in the headers If-Match and If-None-Match of a write."""
+    # Not declared as parameters: FastAPI's validation of each would slow down every epoch's PUT.
+    if_match, if_none_match = (request.headers.get(name) for name in _MAX_LENGTHS)
+    if if_match is if_none_match is None:
+        return NO_PRECONDITION
+    for name, value in (("If-Match", if_match), ("If-None-Match", if_none_match)):
+        if len(value or "") > _MAX_LENGTHS[name]:
+            raise InvalidRequest(
+                f"{name} has {len(value or '')} characters, at most {_MAX_LENGTHS[name]} are read; name fewer"
+            )
+    if if_none_match is not None and if_none_match.strip() != "*":
+        raise InvalidRequest(f"If-None-Match is {if_none_match!r}; send * with a write, or If-Match with an ETag")
+    if if_match is None:
+        return Precondition(must_be_absent=if_none_match is not None)
+    if if_none_match is not None:
+        raise InvalidRequest("If-Match and If-None-Match are both sent, and never hold together; send one of them")
+    tags = [tag.strip() for tag in if_match.split(",")]
+    if tags == ["*"]:
+        return Precondition(digests=frozenset())
+    digests = frozenset(match[1] for tag in tags if (match := _DIGEST_ETAG.fullmatch(tag)))
+    return Precondition(digests=digests or frozenset([_NO_DIGEST]))  # a weak tag never matches (RFC 9110, 13.1.1)
+
+
+PreconditionDep = Annotated[Precondition, Depends(_read_precondition)]
+"""The precondition of a write, from If-Match and If-None-Match."""
+
+
+def add_precondition_headers(openapi_extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route with the headers If-Match and If-None-Match added."""
+    headers = [
+        {
+            "name": name.lower(),
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "maxLength": max_length, "title": name},
+            "description": _DESCRIPTIONS[name],
+        }
+        for name, max_length in _MAX_LENGTHS.items()
+    ]
+    return {**openapi_extra, "parameters": headers}
+
+
+def make_etag_header(digest: str) -> dict[str, str]:
+    """Return the header ETag of stored content with this digest."""
+    return {"ETag": f'"{digest}"'}

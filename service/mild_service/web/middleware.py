@@ -18,14 +18,13 @@ from mild_service.api_keys import ANONYMOUS
 from mild_service.errors import ConfigurationError
 from mild_service.observability import Telemetry
 from mild_service.web import problems
-from mild_service.web.client_versions import API_VERSION
+from mild_service.web.auth import API_VERSION
+from mild_service.web.request_limits import PROBES
 
 logger = logging.getLogger(__name__)
 
 _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"})
 """Methods with a label of their own in the metrics; all others share one, so that labels stay bounded."""
-PROBES = frozenset({"/health", "/ready", "/metrics"})
-"""Routes that are requested every few seconds: they are logged at the level DEBUG only, and answered without a turn."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 

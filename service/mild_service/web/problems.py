@@ -126,7 +126,7 @@ def make_problem_response(
     headers: Mapping[str, str] | None = None,
     line: int | None = None,
 ) -> Response:
-    """Return a response whose body describes a problem, and count the problem in the metrics.
+    """Return a response whose body, or page, describes a problem, and count the problem in the metrics.
 
     Parameters
     ----------
@@ -156,9 +156,10 @@ def make_problem_response(
     headers = dict(headers or {})
     if status in _RETRY_AFTER:
         headers["Retry-After"] = _RETRY_AFTER[status]
+    fields = problem.model_dump(exclude_none=True)
+    page: Response | None = request.app.state.render_problem(request, fields, headers)
     # json escapes what is not ASCII: a detail may quote text that is not valid Unicode
-    content = json.dumps(problem.model_dump(exclude_none=True))
-    return Response(content, status, headers, media_type=media_types.PROBLEM)
+    return page or Response(json.dumps(fields), status, headers, media_type=media_types.PROBLEM)
 
 
 def make_error_response(request: Request, error: MildError, headers: Mapping[str, str] | None = None) -> Response:

@@ -16,8 +16,11 @@ from mild_service.api_keys import ANONYMOUS
 from mild_service.config import Settings
 from mild_service.errors import DeadlineExceeded
 from mild_service.web import problems
-from mild_service.web.middleware import PROBES
 
+UNACCOUNTED_BYTES = 64 * 1024
+"""Bytes of a body that every request may have."""
+PROBES = frozenset({"/health", "/ready", "/metrics"})
+"""Routes that are requested every few seconds: they are logged at the level DEBUG only, and answered without a turn."""
 _LOG_ROUTES = re.compile(r"^POST .*/(predictions|selection)$|^PUT .*/sample-ids$")
 """Routes that process their body as a stream, so that it may be long."""
 _BITMAP_ROUTES = re.compile(r"/(epochs/[^/]+|shards/[^/]+|members|labels|audit|planted|finish)$")
@@ -52,7 +55,7 @@ class BodyLimits:
             waited += time.monotonic() - started
             n_read += len(message.get("body", b""))
             _check_size(n_read, limit, setting)
-            if n_read > _UNACCOUNTED_BYTES and not is_log:
+            if n_read > UNACCOUNTED_BYTES and not is_log:
                 take_memory_now(len(message.get("body", b"")))
             complete = not message.get("more_body", False)
             return message
@@ -105,8 +108,6 @@ def _check_size(n_bytes: int, limit: int, setting: str) -> None:
 
 _PIECE_BYTES = 64 * 1024
 """Most bytes that are handed to the connection at a time, so that a reader who does not read is noticed."""
-_UNACCOUNTED_BYTES = 64 * 1024
-"""Bytes of a body that every request may have."""
 
 
 class Accounting:

@@ -4,18 +4,17 @@ import base64
 import csv
 import hashlib
 import io
-import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import chain
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import orjson
 from anyio import to_thread
-from fastapi import Depends, Request
+from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 from numpy.typing import NDArray
 
@@ -23,8 +22,7 @@ from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_service import __version__
 from mild_service.admission import current_account
-from mild_service.errors import InvalidRequest, NotAcceptable
-from mild_service.models import NO_PRECONDITION, Precondition
+from mild_service.errors import NotAcceptable
 from mild_service.observability import phase
 from mild_service.selecting.round_selection import SelectionResult
 from mild_service.web import media_types
@@ -397,63 +395,3 @@ def _encode_csv(result: SelectionResult) -> Iterator[bytes]:
             )
             n_written += len(part)
             yield text.getvalue().encode()
-
-
-_DIGEST_ETAG = re.compile(r'"([0-9a-f]{1,64})"')
-"""Form of the ETags of stored content."""
-_NO_DIGEST = "none"
-"""Digest that no stored content has, for a header without a possible ETag."""
-_MAX_LENGTHS = {"If-Match": 8192, "If-None-Match": 64}
-"""Most characters of each header."""
-_DESCRIPTIONS = {
-    "If-Match": "Write only over content with one of these ETags; * is any.",
-    "If-None-Match": "Only *: write only where there is nothing yet.",
-}
-
-
-async def _read_precondition(request: Request) -> Precondition:
-    """Return the precondition in the headers If-Match and If-None-Match of a write."""
-    # Not declared as parameters: FastAPI's validation of each would slow down every epoch's PUT.
-    if_match, if_none_match = (request.headers.get(name) for name in _MAX_LENGTHS)
-    if if_match is if_none_match is None:
-        return NO_PRECONDITION
-    for name, value in (("If-Match", if_match), ("If-None-Match", if_none_match)):
-        if len(value or "") > _MAX_LENGTHS[name]:
-            raise InvalidRequest(
-                f"{name} has {len(value or '')} characters, at most {_MAX_LENGTHS[name]} are read; name fewer"
-            )
-    if if_none_match is not None and if_none_match.strip() != "*":
-        raise InvalidRequest(f"If-None-Match is {if_none_match!r}; send * with a write, or If-Match with an ETag")
-    if if_match is None:
-        return Precondition(must_be_absent=if_none_match is not None)
-    if if_none_match is not None:
-        raise InvalidRequest("If-Match and If-None-Match are both sent, and never hold together; send one of them")
-    tags = [tag.strip() for tag in if_match.split(",")]
-    if tags == ["*"]:
-        return Precondition(digests=frozenset())
-    digests = frozenset(match[1] for tag in tags if (match := _DIGEST_ETAG.fullmatch(tag)))
-    return Precondition(digests=digests or frozenset([_NO_DIGEST]))  # a weak tag never matches (RFC 9110, 13.1.1)
-
-
-PreconditionDep = Annotated[Precondition, Depends(_read_precondition)]
-"""The precondition of a write, from If-Match and If-None-Match."""
-
-
-def add_precondition_headers(openapi_extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route with the headers If-Match and If-None-Match added."""
-    headers = [
-        {
-            "name": name.lower(),
-            "in": "header",
-            "required": False,
-            "schema": {"type": "string", "maxLength": max_length, "title": name},
-            "description": _DESCRIPTIONS[name],
-        }
-        for name, max_length in _MAX_LENGTHS.items()
-    ]
-    return {**openapi_extra, "parameters": headers}
-
-
-def make_etag_header(digest: str) -> dict[str, str]:
-    """Return the header ETag of stored content with this digest."""
-    return {"ETag": f'"{digest}"'}

@@ -62,7 +62,7 @@ async def read_set(request: Request, n_samples: int, settings: Settings, name: s
     name
         What error messages call the set.
     """
-    media_type = media_types.check_content_type(
+    media_type = bodies.check_content_type(
         request, (media_types.BITMAP, media_types.JSON, media_types.NPY), media_types.BITMAP
     )
     if media_type == media_types.BITMAP:

@@ -7,14 +7,14 @@ from typing import Any
 import httpx
 import pytest
 
-from mild_service.web import client_versions
+from mild_service.web.auth import API_VERSION, OLDEST_CLIENT
 from tests.service.api.promise import promised
 
 ROOT = Path(__file__).parents[3]
 
 
 def promise() -> dict[str, Any]:
-    text = (ROOT / "docs" / f"api-{client_versions.API_VERSION}.json").read_text()
+    text = (ROOT / "docs" / f"api-{API_VERSION}.json").read_text()
     return dict(json.loads(text))
 
 
@@ -35,7 +35,7 @@ def test_what_was_promised_is_there(service: httpx.Client) -> None:
 
 def test_the_version_says_what_it_is_and_whom_it_understands(service: httpx.Client) -> None:
     versions = service.get("/version").json()
-    assert (versions["api"], versions["oldest_client"]) == (1, client_versions.OLDEST_CLIENT)
+    assert (versions["api"], versions["oldest_client"]) == (1, OLDEST_CLIENT)
 
 
 @pytest.mark.parametrize(

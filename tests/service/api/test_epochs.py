@@ -1,11 +1,16 @@
 import base64
 import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
 
 import httpx
 import numpy as np
 import pytest
+from fastapi import FastAPI
 
+import mild_service
 from mild_core import bitmap
 from mild_core.types import EpochBits
 from mild_service.app import create_app
@@ -17,6 +22,7 @@ from tests.service.shares import epoch_of, share, shares
 
 N = 100
 OF = 4
+SERVICE = Path(mild_service.__file__).parents[1]
 EPOCH = "/runs/a/rounds/0/epochs/0"
 ALL = shares(epoch_of(N), OF)
 
@@ -262,3 +268,21 @@ def test_a_round_in_which_no_sample_can_be_kept_is_not_finished(service: httpx.C
     service.put("/runs/a/rounds/0/epochs/1", content=b"\xff\xff", headers=OCTETS)
     assert service.post("/runs/a/rounds/0/finish", json={"selected": nobody}).status_code == 409
     assert service.post("/runs/a/rounds/0/finish").json()["num_selected"] == 16
+
+
+def test_an_epoch_passes_twelve_files_from_the_route_on(app: FastAPI) -> None:
+    files: dict[str, None] = {}
+
+    def trace(frame: FrameType, event: str, _: object) -> None:
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and path.is_relative_to(SERVICE):
+            files[path.relative_to(SERVICE).as_posix()] = None
+
+    with running(app) as transport, httpx.Client(transport=transport, base_url="http://service") as service:
+        service.put("/runs/a", json={"num_samples": N})
+        put_epochs(service, "a", recording(N, 2))
+        transport.portal.call(sys.setprofile, trace)
+        service.put("/runs/a/rounds/0/epochs/2", content=recording(N, 1)[0], headers=OCTETS)
+        transport.portal.call(sys.setprofile, None)
+    passed = list(files)
+    assert len(passed[passed.index("mild_service/routes/epochs.py") :]) <= 12, passed

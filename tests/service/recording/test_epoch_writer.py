@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -17,7 +16,8 @@ from mild_service.config import Settings
 from mild_service.errors import RunNotFound, StoreUnavailable
 from mild_service.models import Run
 from mild_service.observability import Telemetry
-from mild_service.recording.epoch_writer import EpochWrite, EpochWriter, RunCache
+from mild_service.recording import epoch_writer
+from mild_service.recording.epoch_writer import EpochWrite, EpochWriter
 from mild_service.store import Store
 from tests.inprocess import running
 from tests.service.conftest import Clock
@@ -189,14 +189,12 @@ async def test_a_store_that_fails_says_nothing_of_the_record(
     assert counted() == 1
 
 
-def test_the_records_asked_for_last_are_kept_without_their_tags() -> None:
-    run = Run(RunSpec("a", N, tags={"team": "x"}, ttl_seconds=60), "uid", "running", 1, 0, 0.0, 0.0, 60.0)
-    cache = RunCache(max_runs=2)
-    cache.put(run)
-    cache.put(replace(run, spec=replace(run.spec, run_id="b")))
-    assert cache.get("a") == replace(run, spec=replace(run.spec, tags={}))
-    cache.put(replace(run, spec=replace(run.spec, run_id="c")))
-    assert [cache.get(run_id) is None for run_id in "abc"] == [False, True, False]
-    cache.remove("a")
-    cache.remove("b")
-    assert cache.get("a") is None
+@pytest.mark.anyio
+async def test_a_bounded_number_of_records_is_kept_without_their_tags(
+    epochs: EpochWriter, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(epoch_writer, "MAX_CACHED_RUNS", 2)
+    for run_id in "abc":
+        await store.runs.open(RunSpec(run_id, N, tags={"team": "x"}, ttl_seconds=60))
+        await epochs.put(EpochWrite(run_id, 0, 0), Whole(bits(N)))
+    assert [(run_id, run.tags) for run_id, run in epochs._runs.items()] == [("b", {}), ("c", {})]
