@@ -1,16 +1,19 @@
-"""A size-bounded LRU cache, work on large bodies in threads, and executors that work for several callers in turn."""
+"""A bounded LRU cache, work in threads, reads of what others replace, and executors that serve callers in turn."""
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from anyio import to_thread
 
+from mild_service.errors import StoreDamaged, StoreUnavailable
 from mild_service.observability import phase
 
 T = TypeVar("T")
+R = TypeVar("R")
+ReferenceT = TypeVar("ReferenceT")
 
 
 class LruCache(Generic[T]):
@@ -69,6 +72,50 @@ async def offload(n_bytes: int, work: Callable[[], T]) -> T:
     """
     with phase("decode"):
         return work() if n_bytes < _THREAD_BYTES else await to_thread.run_sync(work)
+
+
+READ_ATTEMPTS = 20
+"""Maximum number of times that values are read which others replace meanwhile."""
+
+
+async def read_current(
+    record: R,
+    find_reference: Callable[[R], ReferenceT],
+    read: Callable[[R, ReferenceT], Awaitable[T]],
+    refresh: Callable[[R], Awaitable[R]],
+    subject: str,
+) -> tuple[R, T]:
+    """Read values to which a record refers, again by the current record if they were replaced in the meantime.
+
+    Replaced values are deleted, so that they look damaged to who still reads them by the earlier reference.
+
+    Parameters
+    ----------
+    record
+        The record as it was read last.
+    find_reference
+        Returns the reference in a record.
+    read
+        Reads the values; raises `StoreDamaged` if some are missing or damaged.
+    refresh
+        Returns the current record.
+    subject
+        What is read, for the error message.
+
+    Returns
+    -------
+    tuple
+        The record that refers to the values, and the result of `read`.
+    """
+    for _ in range(READ_ATTEMPTS):
+        reference = find_reference(record)
+        try:
+            return record, await read(record, reference)
+        except StoreDamaged:
+            record = await refresh(record)
+            if find_reference(record) == reference:
+                raise
+    raise StoreUnavailable(f"{subject} changed {READ_ATTEMPTS} times while being read; ask again in a second")
 
 
 _CALLS_AHEAD = 2

@@ -50,15 +50,15 @@ _SANDBOXED = ("arrow", "parquet")
 
 NDJSON = "application/x-ndjson"
 FORMATS = {
-    "application/json": "json_array",
-    NDJSON: "ndjson",
-    "text/csv": "csv_table",
+    "application/json": "json_array.JsonReader",
+    NDJSON: "ndjson.NdjsonReader",
+    "text/csv": "csv_table.CsvReader",
     "application/vnd.apache.arrow.stream": "arrow",
     "application/vnd.apache.arrow.file": "arrow",
     "application/vnd.apache.parquet": "parquet",
-    "application/x-cartography+ndjson": "cartography",
+    "application/x-cartography+ndjson": "cartography.CartographyReader",
 }
-"""The reader of each content type: a module of this package, or a format of `sandbox_worker`."""
+"""The reader of each content type: a class in a module of this package, or a format of `sandbox_worker`."""
 
 
 def open_reader(media_type: str, limits: LogLimits, sandbox: "Sandbox") -> Reader:
@@ -76,7 +76,6 @@ def open_reader(media_type: str, limits: LogLimits, sandbox: "Sandbox") -> Reade
     name = FORMATS.get(media_type)
     if name is None:
         raise UnsupportedMediaType(f"content type {media_type!r} is not a log format; send {', '.join(FORMATS)}")
-    reader: Reader
     if name in _SANDBOXED:
         if find_spec("pyarrow") is None:
             raise UnsupportedMediaType(
@@ -85,7 +84,7 @@ def open_reader(media_type: str, limits: LogLimits, sandbox: "Sandbox") -> Reade
             )
         from mild_service.ingest.sandbox import SandboxReader
 
-        reader = SandboxReader(limits, name, sandbox)
-    else:
-        reader = import_module(f"mild_service.ingest.{name}").open_reader(limits)
+        return SandboxReader(limits, name, sandbox)
+    module, class_name = name.split(".")
+    reader: Reader = getattr(import_module(f"mild_service.ingest.{module}"), class_name)(limits)
     return reader

@@ -10,7 +10,6 @@ from typing import Any
 
 from mild_service.ingest.columns import (
     Batch,
-    LogLimits,
     RowNumbers,
     abbreviate,
     make_batch_from_records,
@@ -66,8 +65,3 @@ def _find_prediction(rows: RowNumbers, position: int, name: str, logits: Any, go
     if not 0 <= gold < len(logits):
         raise rows.make_error(position, "gold", f"got {gold}, one of the {len(logits)} classes of {name} is needed")
     return logits.index(max(logits))
-
-
-def open_reader(limits: LogLimits) -> CartographyReader:
-    """Return a reader of one log in this format."""
-    return CartographyReader(limits)

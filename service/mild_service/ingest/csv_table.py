@@ -31,11 +31,10 @@ from mild_service.ingest.columns import (
     make_sample_column,
     record_error,
 )
-from mild_service.ingest.line_splitter import LineSplitter, line_numbers
+from mild_service.ingest.line_splitter import LineReader, line_numbers
 from mild_service.ingest.log_options import CLASS_FIELDS, LogOptions
 from mild_service.ingest.sample_resolvers import SampleResolver
 
-_BLOCK_BYTES = 1024 * 1024
 _SEPARATORS = (",", ";", "\t")
 _SEPARATOR_LINE = re.compile(rb"sep=.\r?")
 """First line by which spreadsheets name the separator."""
@@ -44,27 +43,20 @@ _INDEX = re.compile(r"(0|-?[1-9][0-9]{0,18})(\.0*)?")
 _BOOLEANS = {"1": 1, "true": 1, "True": 1, "TRUE": 1, "0": 0, "false": 0, "False": 0, "FALSE": 0}
 
 
-class CsvReader:
+class CsvReader(LineReader):
     """Reads a CSV log. Blank lines are skipped, and empty cells, NA and NaN count as absent."""
 
     def __init__(self, limits: LogLimits) -> None:
-        self._limits = limits
-        self._lines = LineSplitter(limits.record_bytes, _BLOCK_BYTES)
+        super().__init__(limits)
         self._names: list[str] | None = None
         self._header: list[str] = []
         self._separator = ","
         self._rest, self._rest_line = b"", 0  # the first lines of a record whose quoted value is not complete
         self._column_types = list(product(("int64", "string"), ("int64", "double"), ("bool", "double")))
 
-    def feed(self, data: bytes) -> Iterator[Batch]:
-        """Read the next bytes of the log, and yield the records that are complete with them."""
-        for first, block in self._lines.feed(data):
-            yield from self._parse_batches(first, block)
-
     def end(self) -> Iterator[Batch]:
         """Yield the record of a last line without a line end, and check that there was a header."""
-        for first, block in self._lines.end():
-            yield from self._parse_batches(first, block)
+        yield from super().end()
         if self._names is None:
             raise record_error(
                 "line", 1, None, f"there is no header; name the columns, such as {','.join(FIELDS[1:4])}"
@@ -73,9 +65,6 @@ class CsvReader:
             raise record_error(
                 "line", self._rest_line, None, "it is not CSV: a quoted value begins here and does not end"
             )
-
-    def close(self) -> None:
-        """Do nothing: the reader holds no resources."""
 
     def _parse_batches(self, first: int, block: bytes) -> Iterator[Batch]:
         if self._names is None:
@@ -337,8 +326,3 @@ def _parse_index(text: str) -> int | str | None:
 def _parse_cell(name: str, text: str, separator: str) -> float | str | None:
     """Return the number in a cell; None if the cell is empty, and its text if it holds something else."""
     return _BOOLEANS[text] if name == "correct" and text in _BOOLEANS else parse_cell(text, separator)
-
-
-def open_reader(limits: LogLimits) -> CsvReader:
-    """Return a reader of one log in this format."""
-    return CsvReader(limits)

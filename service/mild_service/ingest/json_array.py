@@ -152,8 +152,3 @@ class JsonReader:
 
     def close(self) -> None:
         """Do nothing: the reader holds no resources."""
-
-
-def open_reader(limits: LogLimits) -> JsonReader:
-    """Return a reader of one log in this format."""
-    return JsonReader(limits)

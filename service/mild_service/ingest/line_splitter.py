@@ -1,11 +1,11 @@
-"""Splits a byte stream into blocks of complete lines, and numbers the lines."""
+"""Splits a byte stream into blocks of complete lines, numbers the lines, and reads logs by them."""
 
 import codecs
 from collections.abc import Iterator
 
 import numpy as np
 
-from mild_service.ingest.columns import Numbers, record_error
+from mild_service.ingest.columns import Batch, LogLimits, Numbers, record_error
 
 
 class LineSplitter:
@@ -67,6 +67,34 @@ class LineSplitter:
         if n_bytes > self._record_bytes:
             reason = f"it has {n_bytes} bytes or more, at most {self._record_bytes} are read (MILD_MAX_RECORD_BYTES)"
             raise record_error("line", number, None, reason)
+
+
+class LineReader:
+    """Base class of readers of logs whose records are lines, or begin on lines."""
+
+    block_bytes = 1024 * 1024
+    """Approximate size of the blocks that are parsed at once."""
+
+    def __init__(self, limits: LogLimits) -> None:
+        self._limits = limits
+        self._lines = LineSplitter(limits.record_bytes, self.block_bytes)
+
+    def feed(self, data: bytes) -> Iterator[Batch]:
+        """Read the next bytes of the log, and yield the records that are complete with them."""
+        for first, block in self._lines.feed(data):
+            yield from self._parse_batches(first, block)
+
+    def end(self) -> Iterator[Batch]:
+        """Yield the record of a last line without a line end."""
+        for first, block in self._lines.end():
+            yield from self._parse_batches(first, block)
+
+    def close(self) -> None:
+        """Do nothing: the reader holds no resources."""
+
+    def _parse_batches(self, first: int, block: bytes) -> Iterator[Batch]:
+        """Yield the records of a block of lines, of which the first has this number."""
+        raise NotImplementedError
 
 
 def line_numbers(first: int, n_lines: int) -> Numbers:

@@ -10,37 +10,19 @@ import orjson
 from mild_service.ingest.columns import (
     EXAMPLE,
     Batch,
-    LogLimits,
     RowNumbers,
     abbreviate,
     make_batch_from_records,
     record_error,
 )
-from mild_service.ingest.line_splitter import LineSplitter, line_numbers
-
-_BLOCK_BYTES = 256 * 1024
-"""Size of a block of some thousand objects. Larger blocks are slower: they do not fit into the processor's caches."""
+from mild_service.ingest.line_splitter import LineReader, line_numbers
 
 
-class NdjsonReader:
+class NdjsonReader(LineReader):
     """Reads an NDJSON log. Blank lines are skipped."""
 
-    def __init__(self, limits: LogLimits) -> None:
-        self._limits = limits
-        self._lines = LineSplitter(limits.record_bytes, _BLOCK_BYTES)
-
-    def feed(self, data: bytes) -> Iterator[Batch]:
-        """Read the next bytes of the log, and yield the records that are complete with them."""
-        for first, block in self._lines.feed(data):
-            yield from self._parse_batches(first, block)
-
-    def end(self) -> Iterator[Batch]:
-        """Yield the record of a last line without a line end."""
-        for first, block in self._lines.end():
-            yield from self._parse_batches(first, block)
-
-    def close(self) -> None:
-        """Do nothing: the reader holds no resources."""
+    block_bytes = 256 * 1024
+    """Some thousand objects. Larger blocks are slower: they do not fit into the processor's caches."""
 
     def _parse_batches(self, first: int, block: bytes) -> Iterator[Batch]:
         rows, records = decode_lines(first, block)
@@ -79,8 +61,3 @@ def _parse_line(number: int, line: bytes) -> Any:
         hint = "; send a JSON array as application/json" if line.lstrip().startswith(b"[") else ""
         reason = f"it is not JSON ({error}), got {abbreviate(line)}; an object such as {EXAMPLE} is needed{hint}"
         raise record_error("line", number, None, reason) from error
-
-
-def open_reader(limits: LogLimits) -> NdjsonReader:
-    """Return a reader of one log in this format."""
-    return NdjsonReader(limits)

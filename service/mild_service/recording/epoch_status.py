@@ -10,8 +10,9 @@ from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.fields import describe
 from mild_service.admission import hold_memory
+from mild_service.concurrency import read_current
 from mild_service.config import Settings
-from mild_service.errors import StoreDamaged, StoreUnavailable
+from mild_service.errors import StoreDamaged
 from mild_service.models import Epoch, EpochKind, Round, Run, ShardRef
 from mild_service.store import Store, wrong_round_error
 
@@ -19,7 +20,6 @@ EpochState: TypeAlias = Literal["absent", "partial", "committed"]
 
 _MAX_LISTED = 100
 """Maximum number of missing samples, and of missing ranges, in a status."""
-_ATTEMPTS = 20
 _STATUS_COPIES = 17
 """Bitmaps that are in memory while the status of an epoch is read and computed."""
 
@@ -63,9 +63,7 @@ class StatusReader:
 
     async def read_members(self, run: Run, round_: Round) -> Bitmap:
         """Read the samples on which the model is trained in a round, as a bitmap of shape (n_bytes,)."""
-        if round_.members is None:
-            return bitmap.full(run.spec.num_samples)
-        return await self._store.bitmaps.read_set(run, round_.members)
+        return await self._store.bitmaps.read_members(run, round_)
 
     async def read_planted(self, run: Run) -> Bitmap:
         """Read the samples that were mislabelled on purpose in round 0, as a bitmap of shape (n_bytes,)."""
@@ -90,31 +88,25 @@ class StatusReader:
 
     async def _read_status(self, run: Run, number: int, epoch: int) -> EpochStatus:
         """Read the bits of an epoch and compute its status, again if it was changed in the meantime."""
-        damaged_record: Epoch | None = None
-        for _ in range(_ATTEMPTS):
-            round_ = await self.read_round(run, number)
-            record = round_.all_epochs.get(epoch)
-            refs = (
-                []
-                if record is None or record.n_shards is None
-                else await self._store.shards.read_refs(run, number, record)
-            )
+
+        async def read(round_: Round, record: Epoch | None) -> EpochStatus:
+            refs: list[ShardRef] | None = []
+            if record is not None and record.n_shards is not None:
+                refs = await self._store.shards.read_refs(run, number, record)
             if refs is None:
-                continue
-            expected = bitmap.full(run.spec.num_samples)
-            if run.spec.observe == "members":
-                expected = await self.read_members(run, round_)
-            try:
-                observed, correct = await self._read_bits(run, number, record, refs, expected)
-            except StoreDamaged:
-                if record == damaged_record:
-                    raise
-                damaged_record = record  # unless it was merged or replaced in the meantime
-                continue
+                raise StoreDamaged(f"the shards of epoch {epoch} of round {number} are merged by now; ask again")
+            expected = await self._store.bitmaps.read_expected(run, round_)
+            observed, correct = await self._read_bits(run, number, record, refs, expected)
             return await anyio.to_thread.run_sync(_compute_status, record, refs, observed, correct, expected)
-        raise StoreUnavailable(
-            f"epoch {epoch} of round {number} was changed {_ATTEMPTS} times while it was read; ask again in a second"
+
+        _, status = await read_current(
+            await self.read_round(run, number),
+            lambda round_: round_.all_epochs.get(epoch),
+            read,
+            lambda _: self.read_round(run, number),
+            f"epoch {epoch} of round {number}",
         )
+        return status
 
     async def _read_bits(
         self, run: Run, number: int, epoch: Epoch | None, refs: list[ShardRef], expected: Bitmap

@@ -18,6 +18,7 @@ from mild_core.wrong_predictions import WrongPredictions
 from mild_service.admission import Admission, get_current_key, keep_memory, take_memory_now
 from mild_service.annotations.external_ids import ExternalIds, no_sample_ids_error
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
+from mild_service.concurrency import read_current
 from mild_service.config import Settings
 from mild_service.errors import (
     EpochConflict,
@@ -25,7 +26,6 @@ from mild_service.errors import (
     InvalidRequest,
     LimitExceeded,
     StaleAttempt,
-    StoreDamaged,
     StoreUnavailable,
 )
 from mild_service.ingest import (
@@ -47,7 +47,7 @@ from mild_service.ingest.log_options import ClassNames, LogOptions
 from mild_service.ingest.sandbox import Sandbox, make_disk_error
 from mild_service.models import AnnotationRef, Epoch, Round, Run, SampleIdsRef
 from mild_service.observability import Telemetry, phase
-from mild_service.store import PackedEpoch, Store, stale_attempt_error, wrong_round_error
+from mild_service.store import PackedEpoch, Store, describe_kind, stale_attempt_error, wrong_round_error
 
 T = TypeVar("T")
 
@@ -86,14 +86,6 @@ class MergedEpoch:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class LogResult:
-    """Result of merging a log into a run: the number of records, and one entry per epoch of the log."""
-
-    n_records: int
-    epochs: list[MergedEpoch]
-
-
 class PredictionWriter:
     """Reads prediction logs and merges them into runs."""
 
@@ -124,8 +116,8 @@ class PredictionWriter:
         attempt: int | None,
         samples_by: SamplesBy | None = None,
         options: LogOptions | None = None,
-    ) -> LogResult:
-        """Merge a log into the open round of a run.
+    ) -> tuple[int, list[MergedEpoch]]:
+        """Merge a log into the open round of a run; return the number of records, and a result per epoch of the log.
 
         Nothing is stored until the whole log was read and checked, also against the stored epochs. Then the epochs of
         the log are merged in ascending order, each atomically. After an interruption, send the same log again.
@@ -173,7 +165,7 @@ class PredictionWriter:
             ids = run.ids if names is not None and names.is_used else None
             epochs = [await self._store_epoch(run, key, log, complete, attempt, ids, labels) for key in log.epoch_keys]
         self._telemetry.log_records.inc(log.n_records)
-        return LogResult(log.n_records, epochs)
+        return log.n_records, epochs
 
     async def _compare_labels(self, run: Run, log: LogAccumulator) -> ComparedLabels:
         """Compare the labels in a log with those of the run, and return the reference to the latter."""
@@ -292,36 +284,31 @@ class PredictionWriter:
     async def _read_epoch(self, run: Run, key: EpochKey) -> tuple[Round, Epoch | None, StoredEpoch | None]:
         """Read the round, the record and the stored part of an epoch."""
         number, n_samples = key[1], run.spec.num_samples
-        for _ in range(_ATTEMPTS):
+
+        async def read_round(_: Round | None = None) -> Round:
             (round_,) = await self._store.rounds.get(run, range(key[0], key[0] + 1))
-            epoch = round_.all_epochs.get(number)
+            return round_
+
+        async def read(_: Round, epoch: Epoch | None) -> StoredEpoch | None:
             if epoch is None:
-                return round_, None, None
+                return None
             if epoch.kind != "logs":
-                how = "as a whole body" if epoch.kind == "whole" else "in shards"
                 raise EpochKindConflict(
-                    f"epoch {number} of round {key[0]} is written {how}, got a log; "
+                    f"epoch {number} of round {key[0]} is written {describe_kind(epoch.kind)}, got a log; "
                     "leave it out of the log, or drop the epoch with resume_from"
                 )
-            try:
-                correct, observed = await self._store.bitmaps.read_epochs(run, key[0], [epoch])
-                wrong_predictions = (
-                    await self._store.wrong_predictions.read(run, key[0], epoch)
-                    if epoch.has_wrong_predictions
-                    else None
-                )
-            except StoreDamaged:
-                damaged_epoch = epoch
-                (round_,) = await self._store.rounds.get(run, range(key[0], key[0] + 1))
-                if round_.all_epochs.get(number) == damaged_epoch:
-                    raise
-                continue  # a concurrent writer has merged it
-            return (
-                round_,
-                epoch,
-                StoredEpoch(EpochBits(n_samples, correct[0], observed[0]), not epoch.partial, wrong_predictions),
-            )
-        raise _contention_error(key)
+            correct, observed = await self._store.bitmaps.read_epochs(run, key[0], [epoch])
+            wrong_predictions = None
+            if epoch.has_wrong_predictions:
+                wrong_predictions = await self._store.wrong_predictions.read(run, key[0], epoch)
+            return StoredEpoch(EpochBits(n_samples, correct[0], observed[0]), not epoch.partial, wrong_predictions)
+
+        def find_record(round_: Round) -> Epoch | None:
+            return round_.all_epochs.get(number)
+
+        subject = f"epoch {number} of round {key[0]}"
+        round_, part = await read_current(await read_round(), find_record, read, read_round, subject)
+        return round_, find_record(round_), part
 
     async def _store_epoch(
         self,
@@ -341,7 +328,7 @@ class PredictionWriter:
             round_, stored_record, stored_part = await self._read_epoch(run, key)
             if round_.finished:
                 raise wrong_round_error(run.run_id, key[0], (await self._store.runs.get(run.run_id)).round)
-            expected = await self._read_expected(run, round_)
+            expected = await self._store.bitmaps.read_expected(run, round_)
             merged, bits, wrong_predictions = await self._run_in_thread(
                 partial(_merge_epoch, key, log_part, stored_part, expected, log.count_contradictory(key))
             )
@@ -380,13 +367,10 @@ class PredictionWriter:
                 if attempt is not None:
                     raise
                 run = replace(run, attempt=(await self._store.runs.get(run.run_id)).attempt)
-        raise _contention_error(key)
-
-    async def _read_expected(self, run: Run, round_: Round) -> Bitmap:
-        """Read the samples that the run observes in every epoch of a round, shape (n_bytes,)."""
-        if run.spec.observe == "members" and round_.members is not None:
-            return await self._store.bitmaps.read_set(run, round_.members)
-        return bitmap.full(run.spec.num_samples)
+        raise StoreUnavailable(
+            f"epoch {key[1]} of round {key[0]} was changed by others {_ATTEMPTS} times while it was being merged; "
+            "send the same log again in a second"
+        )
 
     async def _run_in_thread(self, work: Callable[[], T]) -> T:
         """Run `work` in a worker thread, and measure its time."""
@@ -418,13 +402,6 @@ def _write_block(file: IO[bytes], block: bytes) -> None:
 def _reserve_from_thread(n_bytes: int) -> None:
     """Take memory for the current request, from a worker thread."""
     from_thread.run_sync(take_memory_now, n_bytes)
-
-
-def _contention_error(key: EpochKey) -> StoreUnavailable:
-    return StoreUnavailable(
-        f"epoch {key[1]} of round {key[0]} was changed by others {_ATTEMPTS} times while it was being merged; "
-        "send the same log again in a second"
-    )
 
 
 def _merge_epoch(

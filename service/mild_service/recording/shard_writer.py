@@ -1,6 +1,6 @@
 """Writing epochs in shards, of which each rank writes one."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mild_core import bitmap
 from mild_core.errors import BitmapLengthError
@@ -13,26 +13,6 @@ from mild_service.observability import Telemetry
 from mild_service.store import PackedEpoch, Store
 
 _ATTEMPTS = 50
-
-
-@dataclass(frozen=True, slots=True)
-class ShardResult:
-    """Result of writing a shard.
-
-    Attributes
-    ----------
-    outcome
-        ``same`` if the shard was stored already with the same content.
-    epoch
-        The current record of the epoch.
-    n_correct, n_observed
-        Numbers of correct and observed samples of the shard.
-    """
-
-    outcome: ShardOutcome
-    epoch: Epoch
-    n_correct: int
-    n_observed: int
 
 
 class ShardWriter:
@@ -53,7 +33,7 @@ class ShardWriter:
         body: bytes,
         attempt: int | None,
         replaces: bool,
-    ) -> ShardResult:
+    ) -> tuple[ShardOutcome, Epoch, PackedEpoch]:
         """Store one shard of an epoch, and commit the epoch once all its shards are stored.
 
         If this is interrupted before the commit, the epoch is committed when any of its shards is sent again, or when
@@ -71,6 +51,12 @@ class ShardWriter:
             The writer's attempt; None accepts the current one.
         replaces
             Whether a stored epoch or shard with different content is replaced.
+
+        Returns
+        -------
+        tuple
+            The outcome, ``same`` if the shard was stored already with the same content; the current record of the
+            epoch; and the bits of the shard.
         """
         self._settings.check_position(round_, number)
         self._settings.check_limit("of", n_shards, "max_shards")
@@ -100,7 +86,7 @@ class ShardWriter:
                 continue
             self._telemetry.shards.labels(first_outcome).inc()
             self._telemetry.epoch_bytes.inc(len(body))
-            return ShardResult(first_outcome, epoch, packed.n_correct, packed.n_observed or 0)
+            return first_outcome, epoch, packed
         raise StoreUnavailable(
             f"epoch {number} of round {round_} was changed by others {_ATTEMPTS} times while its shards were merged; "
             "send the same shard again in a second"

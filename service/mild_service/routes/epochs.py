@@ -215,20 +215,20 @@ async def put_shard(
     run = await runs.find(run_id)
     bodies.check_content_type(request, (media_types.BITMAP,), media_types.BITMAP)
     body = await bodies.read_bitmaps(request, run.spec.num_samples, count=2)
-    put = await shards.put(run, round_, epoch, shard, of, body, attempt, replace)
-    response.status_code = 201 if put.outcome == "stored" else 200
+    outcome, stored_epoch, packed = await shards.put(run, round_, epoch, shard, of, body, attempt, replace)
+    response.status_code = 201 if outcome == "stored" else 200
     return ShardView(
         run_id=run_id,
         round=round_,
         epoch=epoch,
         shard=shard,
-        outcome=put.outcome,
-        state=epoch_state(put.epoch),
-        attempt=put.epoch.attempt,
+        outcome=outcome,
+        state=epoch_state(stored_epoch),
+        attempt=stored_epoch.attempt,
         num_shards=of,
-        num_missing_shards=of - (put.epoch.n_stored_shards or 0),
-        num_correct=put.n_correct,
-        num_observed=put.n_observed,
+        num_missing_shards=of - (stored_epoch.n_stored_shards or 0),
+        num_correct=packed.n_correct,
+        num_observed=packed.n_observed or 0,
     )
 
 

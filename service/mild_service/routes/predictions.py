@@ -71,5 +71,5 @@ async def post_predictions(
     )
     media_type = bodies.check_content_type(request, tuple(FORMATS), NDJSON)
     body = bodies.stream_body(request, settings.max_log_bytes)
-    posted = await predictions.merge_log(run, media_type, body, complete, attempt, samples_by, options)
-    return PostedView(run_id=run_id, records=posted.n_records, epochs=posted.epochs)
+    n_records, epochs = await predictions.merge_log(run, media_type, body, complete, attempt, samples_by, options)
+    return PostedView(run_id=run_id, records=n_records, epochs=epochs)

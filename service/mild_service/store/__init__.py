@@ -19,7 +19,7 @@ from mild_service.store.context import (
     wrong_round_error,
 )
 from mild_service.store.credentials import CredentialStore, QuotaStore, SessionStore
-from mild_service.store.epoch_store import EpochStore, PackedEpoch
+from mild_service.store.epoch_store import EpochStore, PackedEpoch, describe_kind
 from mild_service.store.event_store import EventBatch, EventStore
 from mild_service.store.keys import Keys, annotation_field
 from mild_service.store.maintenance import OrphanCleanup, RunField, RunTransfer
@@ -44,6 +44,7 @@ __all__ = [
     "Store",
     "StoredRound",
     "StoredSamples",
+    "describe_kind",
     "open_store",
     "stale_attempt_error",
     "wrong_round_error",

@@ -82,6 +82,18 @@ class BitmapStore:
             parts += await read_values(self._context, run, key, [set_field(ref.digest)])
         return np.frombuffer(b"".join(parts), dtype=np.uint8)
 
+    async def read_members(self, run: Run, round_: Round) -> Bitmap:
+        """Read the samples on which the model is trained in a round, shape (n_bytes,)."""
+        if round_.members is None:
+            return bitmap.full(run.spec.num_samples)
+        return await self.read_set(run, round_.members)
+
+    async def read_expected(self, run: Run, round_: Round) -> Bitmap:
+        """Read the samples that the run observes in every epoch of a round, shape (n_bytes,)."""
+        if run.spec.observe == "members":
+            return await self.read_members(run, round_)
+        return bitmap.full(run.spec.num_samples)
+
     async def make_refusal(self, answer: list[str], run: Run, round_: int, attempt: int | None) -> MildError:
         """Return the error for a refused write to a round, whose chunks are deleted if they came after its cleanup.
 

@@ -108,30 +108,28 @@ def _report_damage(record: str) -> Iterator[None]:
 def decode_run(run_id: str, fields: Fields) -> Run:
     """Decode the record of a run."""
     with _report_damage(f"the record of run {run_id!r}"):
-        return _decode_run(run_id, fields)
-
-
-def _decode_run(run_id: str, fields: Fields) -> Run:
-    round_, n_finished = fields[b"round"], fields.get(b"n_finished", fields[b"round"])
-    if round_ != n_finished:  # the latest round would be another one
-        raise ValueError(f"its open round is {int(round_)}, and {int(n_finished)} were finished")
-    return Run(
-        spec=replace(
-            decode_spec(run_id, fields[b"config"]), tags=orjson.loads(fields[b"tags"]), ttl_seconds=int(fields[b"ttl"])
-        ),
-        uid=fields[b"uid"].decode(),
-        status=fields[b"status"].decode(),  # type: ignore[arg-type]  # written from the same literals
-        attempt=int(fields[b"attempt"]),
-        round=int(round_),
-        created_at=int(fields[b"created"]) / 1000,
-        updated_at=int(fields[b"updated"]) / 1000,
-        expires_at=int(fields[b"expires"]) / 1000,
-        labels=decode_annotation_ref(fields.get(b"labels")),
-        audit=decode_annotation_ref(fields.get(b"audit")),
-        logged_labels=decode_annotation_ref(fields.get(b"logged_labels")),
-        n_events=int(fields.get(b"events", 0)),
-        ids=decode_sample_ids_ref(fields.get(b"ids")),
-    )
+        round_, n_finished = fields[b"round"], fields.get(b"n_finished", fields[b"round"])
+        if round_ != n_finished:  # the latest round would be another one
+            raise ValueError(f"its open round is {int(round_)}, and {int(n_finished)} were finished")
+        return Run(
+            spec=replace(
+                decode_spec(run_id, fields[b"config"]),
+                tags=orjson.loads(fields[b"tags"]),
+                ttl_seconds=int(fields[b"ttl"]),
+            ),
+            uid=fields[b"uid"].decode(),
+            status=fields[b"status"].decode(),  # type: ignore[arg-type]  # written from the same literals
+            attempt=int(fields[b"attempt"]),
+            round=int(round_),
+            created_at=int(fields[b"created"]) / 1000,
+            updated_at=int(fields[b"updated"]) / 1000,
+            expires_at=int(fields[b"expires"]) / 1000,
+            labels=decode_annotation_ref(fields.get(b"labels")),
+            audit=decode_annotation_ref(fields.get(b"audit")),
+            logged_labels=decode_annotation_ref(fields.get(b"logged_labels")),
+            n_events=int(fields.get(b"events", 0)),
+            ids=decode_sample_ids_ref(fields.get(b"ids")),
+        )
 
 
 def encode_set_ref(ref: SetRef | None) -> str:
@@ -223,34 +221,25 @@ def encode_epoch(epoch: Epoch) -> str:
 def decode_epoch(number: int, value: bytes) -> Epoch:
     """Decode the commit record of an epoch. Cached, because the same records are decoded again at every read."""
     with _report_damage(f"the record of epoch {number}"):
-        return _decode_epoch(number, value)
-
-
-def _decode_epoch(number: int, value: bytes) -> Epoch:
-    attempt, digest, planes, n_correct, observed, kind, state, shards = value.decode().split(":")
-    if kind not in get_args(EpochKind) or state not in ("partial", "committed") or planes not in ("1", "2"):
-        raise ValueError(f"it is {value!r}")
-    if observed and int(n_correct) > int(observed):  # an epoch in which nothing was observed is left out
-        raise ValueError(f"it has {int(n_correct)} correct samples of {int(observed)} observed ones")
-    n_stored_shards, _, n_shards = shards.partition("/")
-    return Epoch(
-        number=number,
-        attempt=int(attempt),
-        digest=digest,
-        planes=int(planes),
-        n_correct=int(n_correct),
-        n_observed=int(observed) if observed else None,
-        kind=kind,  # type: ignore[arg-type]  # written from the same literals
-        partial=state == "partial",
-        n_shards=int(n_shards) if n_shards else None,
-        n_stored_shards=int(n_stored_shards) if n_shards else None,
-        has_wrong_predictions=shards == "v",
-    )
-
-
-def encode_shard(name: str, digest: str, n_correct: int, n_observed: int) -> str:
-    """Encode the record of a shard."""
-    return f"{name}:{digest}:{n_correct}:{n_observed}"
+        attempt, digest, planes, n_correct, observed, kind, state, shards = value.decode().split(":")
+        if kind not in get_args(EpochKind) or state not in ("partial", "committed") or planes not in ("1", "2"):
+            raise ValueError(f"it is {value!r}")
+        if observed and int(n_correct) > int(observed):  # an epoch in which nothing was observed is left out
+            raise ValueError(f"it has {int(n_correct)} correct samples of {int(observed)} observed ones")
+        n_stored_shards, _, n_shards = shards.partition("/")
+        return Epoch(
+            number=number,
+            attempt=int(attempt),
+            digest=digest,
+            planes=int(planes),
+            n_correct=int(n_correct),
+            n_observed=int(observed) if observed else None,
+            kind=kind,  # type: ignore[arg-type]  # written from the same literals
+            partial=state == "partial",
+            n_shards=int(n_shards) if n_shards else None,
+            n_stored_shards=int(n_stored_shards) if n_shards else None,
+            has_wrong_predictions=shards == "v",
+        )
 
 
 def decode_shard(shard: int, value: bytes) -> ShardRef:
@@ -264,27 +253,23 @@ def decode_round(number: int, fields: Fields, epochs: Fields, metrics: Fields) -
     with _report_damage(f"the record of round {number}"):
         if b"n_epochs" in fields and int(fields[b"n_epochs"]) != len(epochs):
             raise ValueError(f"it has the records of {len(epochs)} epochs, {int(fields[b'n_epochs'])} were stored")
-        return _decode_round(number, fields, epochs, metrics)
-
-
-def _decode_round(number: int, fields: Fields, epochs: Fields, metrics: Fields) -> Round:
-    finished = {b"finished": True, b"open": False}[fields[b"state"]]
-    records = {n: decode_epoch(n, value) for n, value in sorted((int(k), v) for k, v in epochs.items())}
-    return Round(
-        number=number,
-        finished=finished,
-        version=int(fields[b"version"]),
-        members=decode_set_ref(fields[b"members"]),
-        epochs={n: epoch for n, epoch in records.items() if not epoch.partial},
-        partial_epochs={n: epoch for n, epoch in records.items() if epoch.partial},
-        metrics={n: decode_metrics(number, n, v) for n, v in sorted((int(k), v) for k, v in metrics.items())},
-        opened_at=int(fields[b"opened"]) / 1000,
-        finished_at=int(fields[b"finished"]) / 1000 if finished else None,
-        selected=decode_set_ref(fields[b"set"]) if finished else None,
-        selection=orjson.loads(fields[b"selection"]) if finished else None,
-        fit=orjson.loads(fields[b"fit"]) if finished else None,
-        planted=decode_set_ref(fields.get(b"planted", b"")),
-    )
+        finished = {b"finished": True, b"open": False}[fields[b"state"]]
+        records = {n: decode_epoch(n, value) for n, value in sorted((int(k), v) for k, v in epochs.items())}
+        return Round(
+            number=number,
+            finished=finished,
+            version=int(fields[b"version"]),
+            members=decode_set_ref(fields[b"members"]),
+            epochs={n: epoch for n, epoch in records.items() if not epoch.partial},
+            partial_epochs={n: epoch for n, epoch in records.items() if epoch.partial},
+            metrics={n: decode_metrics(number, n, v) for n, v in sorted((int(k), v) for k, v in metrics.items())},
+            opened_at=int(fields[b"opened"]) / 1000,
+            finished_at=int(fields[b"finished"]) / 1000 if finished else None,
+            selected=decode_set_ref(fields[b"set"]) if finished else None,
+            selection=orjson.loads(fields[b"selection"]) if finished else None,
+            fit=orjson.loads(fields[b"fit"]) if finished else None,
+            planted=decode_set_ref(fields.get(b"planted", b"")),
+        )
 
 
 def encode_metrics(round_: int, epoch: int, metrics: Mapping[str, float]) -> bytes:

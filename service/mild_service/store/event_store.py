@@ -1,6 +1,6 @@
 """Event streams of runs, to which every script that changes a run appends."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,34 +67,36 @@ def _decode_event(run: Run, entry: tuple[bytes, Mapping[bytes, bytes]]) -> Event
     """Decode an entry of a run's event stream."""
     name, fields = entry
     kind: EventKind = fields[b"kind"].decode()  # type: ignore[assignment]  # written by our own scripts
-    decode_fields = _FIELD_DECODERS.get(kind)
     return Event(
         number=int(name.partition(b"-")[0]),
         kind=kind,
         at=int(fields[b"at"]) / 1000,
-        fields={} if decode_fields is None else decode_fields(run, fields),
+        fields=_decode_fields(run, kind, fields),
     )
 
 
-def _decode_position(fields: Mapping[bytes, bytes]) -> dict[str, Any]:
-    return {name: int(fields[name.encode()]) for name in ("round", "epoch") if name.encode() in fields}
-
-
-def _decode_resumed_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
-    return {**_decode_position(fields), "attempt": int(fields[b"attempt"]), "num_dropped": int(fields[b"dropped"])}
-
-
-def _decode_patched_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
-    return {"changed": fields[b"changed"].decode().split(",")}
-
-
-def _decode_members_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
-    return {**_decode_position(fields), "num_members": _count_members(run, fields)}
-
-
-def _decode_planted_fields(_: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
-    planted = codec.decode_set_ref(fields[b"planted"])
-    return {"num_planted": 0 if planted is None else planted.n_members}
+def _decode_fields(run: Run, kind: EventKind, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
+    """Decode the fields of an event; events of some kinds have none."""
+    position = {name: int(fields[name.encode()]) for name in ("round", "epoch") if name.encode() in fields}
+    match kind:
+        case "run-resumed":
+            return {**position, "attempt": int(fields[b"attempt"]), "num_dropped": int(fields[b"dropped"])}
+        case "run-patched":
+            return {"changed": fields[b"changed"].decode().split(",")}
+        case "members-set":
+            return {**position, "num_members": _count_members(run, fields)}
+        case "planted-set":
+            planted = codec.decode_set_ref(fields[b"planted"])
+            return {"num_planted": 0 if planted is None else planted.n_members}
+        case "epoch-committed" | "epoch-partial":
+            return {**position, **_decode_epoch_fields(run, fields)}
+        case "metrics-posted":
+            return {**position, "metrics": orjson.loads(fields[b"metrics"])}
+        case "round-finished":
+            selection = orjson.loads(fields[b"selection"])
+            names = ("basis", "verdict", "num_selected", "num_samples", "fitted")
+            return {**position, **{name: selection[name] for name in names}}
+    return {}
 
 
 def _decode_epoch_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
@@ -102,7 +104,6 @@ def _decode_epoch_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, A
     n_expected = _count_members(run, fields) if run.spec.observe == "members" else run.spec.num_samples
     n_observed = n_expected if epoch.n_observed is None else epoch.n_observed
     return {
-        **_decode_position(fields),
         "outcome": fields[b"outcome"].decode(),
         "attempt": epoch.attempt,
         "num_correct": epoch.n_correct,
@@ -111,32 +112,9 @@ def _decode_epoch_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, A
     }
 
 
-def _decode_metrics_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
-    return {**_decode_position(fields), "metrics": orjson.loads(fields[b"metrics"])}
-
-
-def _decode_finished_fields(run: Run, fields: Mapping[bytes, bytes]) -> dict[str, Any]:
-    selection = orjson.loads(fields[b"selection"])
-    names = ("basis", "verdict", "num_selected", "num_samples", "fitted")
-    return {**_decode_position(fields), **{name: selection[name] for name in names}}
-
-
 def _count_members(run: Run, fields: Mapping[bytes, bytes]) -> int:
     members = codec.decode_set_ref(fields[b"members"])
     return run.spec.num_samples if members is None else members.n_members
-
-
-_FIELD_DECODERS: Mapping[EventKind, Callable[[Run, Mapping[bytes, bytes]], dict[str, Any]]] = {
-    "run-resumed": _decode_resumed_fields,
-    "run-patched": _decode_patched_fields,
-    "members-set": _decode_members_fields,
-    "planted-set": _decode_planted_fields,
-    "epoch-committed": _decode_epoch_fields,
-    "epoch-partial": _decode_epoch_fields,
-    "metrics-posted": _decode_metrics_fields,
-    "round-finished": _decode_finished_fields,
-}
-"""Functions that decode the fields of an event, by kind; events of other kinds have no fields."""
 
 
 def _is_alive(run: Run, record: Sequence[bytes | None], now: int) -> bool:

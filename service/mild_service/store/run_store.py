@@ -4,12 +4,14 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, Literal, TypeVar
 
 import orjson
 
 from mild_core.types import RunSpec
-from mild_service.errors import RunNotFound, StoreDamaged, StoreUnavailable
+from mild_service.concurrency import read_current
+from mild_service.errors import RunNotFound
 from mild_service.models import AnnotationName, Run, RunStatus, run_not_found_error
 from mild_service.store import codec
 from mild_service.store.context import Argument, StoreContext, refusal_error, to_texts
@@ -17,9 +19,6 @@ from mild_service.store.context import Argument, StoreContext, refusal_error, to
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_ATTEMPTS = 20
-"""Times that what a record refers to is read before a request gives up, as others replace it."""
 
 _UNRECORDED_MS = 60_000
 """Minimum age of an index entry without a record before it is deleted: younger runs may still be in creation."""
@@ -114,20 +113,12 @@ class RunStore:
         value
             The result of `read`; None without a reference.
         """
-        for _ in range(_ATTEMPTS):
-            ref = getattr(run, name)
-            if ref is None:
-                return run, None
-            try:
-                return run, await read(run, ref)
-            except StoreDamaged:
-                run = await self.refresh(run)
-                if getattr(run, name) == ref:
-                    raise
-        raise StoreUnavailable(
-            f"the {name} of run {run.run_id!r} were replaced while they were read, {_ATTEMPTS} times in a row; "
-            "ask again"
-        )
+
+        async def read_if_any(run: Run, ref: Any) -> T | None:
+            return None if ref is None else await read(run, ref)
+
+        subject = f"the {name} of run {run.run_id!r}"
+        return await read_current(run, attrgetter(name), read_if_any, self.refresh, subject)
 
     async def find_inactive(self, run_id: str) -> Run | None:
         """Read the record of a run that has expired or is being deleted; return None if there is no such record."""

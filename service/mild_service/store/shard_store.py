@@ -74,7 +74,7 @@ class ShardStore:
             packed.digest,
             packed.n_correct,
             packed.n_observed,
-            codec.encode_shard(name, packed.digest, packed.n_correct, packed.n_observed),
+            f"{name}:{packed.digest}:{packed.n_correct}:{packed.n_observed}",
             int(replace),
         ]
         keys, field = self._context.keys_of(run), shard_field(number, shard, name)

@@ -20,7 +20,7 @@ from mild_service.errors import AccessError, ClientTooOld, Forbidden, RateLimite
 from mild_service.models import run_not_found_error
 from mild_service.web import problems
 from mild_service.web.csrf import check_dns_rebinding, check_same_site
-from mild_service.web.request_limits import RateLimiter
+from mild_service.web.request_limits import HttpMiddleware, RateLimiter
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ SESSION_COOKIE = "mild_session"
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class AuthMiddleware:
+class AuthMiddleware(HttpMiddleware):
     """Checks the key, the rate and the scope of each request, and answers with a problem if one is insufficient.
 
     An accepted request is passed on with the caller's key in ``request.state.caller``.
@@ -198,17 +198,14 @@ class AuthMiddleware:
         rate_limiter: RateLimiter,
         origins: Collection[str] = (),
     ) -> None:
-        self._app = app
+        super().__init__(app)
         self._authenticator = authenticator
         self._route_rules = route_rules
         self._rate_limiter = rate_limiter
         self._origins = origins
 
-    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Connection, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         rule, route, run_id = self._route_rules.find_rule(scope)
         state = scope.setdefault("state", {})
         state["caller"] = ANONYMOUS

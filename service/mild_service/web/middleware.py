@@ -19,7 +19,7 @@ from mild_service.errors import ConfigurationError
 from mild_service.observability import Telemetry
 from mild_service.web import problems
 from mild_service.web.auth import API_VERSION
-from mild_service.web.request_limits import PROBES
+from mild_service.web.request_limits import PROBES, HttpMiddleware
 
 logger = logging.getLogger(__name__)
 
@@ -28,19 +28,16 @@ _METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-class RequestContext:
+class RequestContext(HttpMiddleware):
     """Gives each request an id, counts and logs it with its duration, and answers exceptions that no handler caught."""
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
-        self._app = app
+        super().__init__(app)
         self._telemetry = telemetry
         self._phases = {name: telemetry.phase_seconds.labels(name) for name in get_args(observability.Phase)}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         client_id = Headers(scope=scope).get("x-request-id", "")
         trace = observability.RequestTrace(
             request_id=client_id if _REQUEST_ID.fullmatch(client_id) else secrets.token_hex(8),
@@ -125,17 +122,11 @@ _SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]+")
 
 
-class SecurityHeaders:
+class SecurityHeaders(HttpMiddleware):
     """Adds security headers to every response, and forbids shared caches to store responses that needed a key."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         docs_start: Message | None = None
 
@@ -199,18 +190,15 @@ def allow_origins(app: FastAPI, origins: list[str]) -> None:
         )
 
 
-class HeadRequests:
+class HeadRequests(HttpMiddleware):
     """Handles HEAD like GET, wherever there is a GET; the server sends the headers alone.
 
     ``request.state.is_head`` lets a route spare a body that would not end.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http" or scope["method"] != "HEAD":
+        if scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
         as_get = {**scope, "method": "GET"}
@@ -221,16 +209,16 @@ class HeadRequests:
             scope["route"] = as_get.get("route")  # for metrics and logs
 
 
-class RootPath:
+class RootPath(HttpMiddleware):
     """Sets the root path of every request, whether or not a proxy has removed it from the request's path."""
 
     def __init__(self, app: ASGIApp, root_path: str) -> None:
-        self._app = app
+        super().__init__(app)
         self._root_path = root_path
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] == "http" and self._root_path:
+        if self._root_path:
             scope["root_path"] = self._root_path
             if not scope["path"].startswith(f"{self._root_path}/"):
                 scope["path"] = self._root_path + scope["path"]

@@ -5,86 +5,36 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from mild_core import errors as core
-from mild_core.errors import MildError
-from mild_service import errors
 from mild_service.web import media_types
 from mild_service.web.auth import RULES, SESSION_COOKIE, Rule
-from mild_service.web.problems import InternalError, Problem, RouteNotFound, get_http_status
+from mild_service.web.problems import Problem, describe_problems
 
-ERRORS: Mapping[str, tuple[type[MildError], ...]] = {
-    "PUT /runs/{run_id}": (
-        core.ParameterError,
-        errors.LimitExceeded,
-        errors.RunConflict,
-        errors.RunLimit,
-        errors.RoundFinished,
-        errors.RoundNotOpen,
-    ),
-    "PATCH /runs/{run_id}": (core.ParameterError,),
-    "PUT /runs/{run_id}/labels": (core.InvalidInput, errors.LabelsFrozen, errors.LabelsConflict),
-    "PUT /runs/{run_id}/sample-ids": (
-        core.InvalidInput,
-        core.SampleIdError,
-        errors.BadRecord,
-        errors.SampleIdsFrozen,
-    ),
-    "GET /runs/{run_id}/sample-ids": (errors.SampleNotFound, errors.NoSampleIds),
-    "PUT /runs/{run_id}/audit": (core.InvalidInput, core.SampleIndexError),
-    "POST /runs/{run_id}/audit/draw": (
-        core.ParameterError,
-        errors.RoundOpen,
-        errors.RoundNotOpen,
-        errors.NoEpochs,
-        errors.DrawAnswered,
-    ),
-    "PUT /runs/{run_id}/planted": (core.SampleIndexError, errors.PlantedFrozen),
-    "PUT /runs/{run_id}/rounds/{round}/members": (core.InvalidInput, core.SampleIndexError, errors.MembersFrozen),
-    "PUT /runs/{run_id}/rounds/{round}/epochs/{epoch}": (
-        core.CorrectNotObservedError,
-        errors.EpochConflict,
-        errors.EpochKindConflict,
-    ),
-    "PUT /runs/{run_id}/rounds/{round}/epochs/{epoch}/shards/{shard}": (
-        core.CorrectNotObservedError,
-        errors.EpochConflict,
-        errors.EpochKindConflict,
-    ),
-    "PUT /runs/{run_id}/rounds/{round}/metrics/{epoch}": (errors.MetricsConflict,),
-    "POST /runs/{run_id}/predictions": (
-        core.ParameterError,
-        errors.LimitExceeded,
-        errors.BadRecord,
-        errors.RoundNotOpen,
-        errors.NoSampleIds,
-        errors.EpochConflict,
-        errors.EpochKindConflict,
-        errors.LabelsConflict,
-    ),
-    "POST /runs/{run_id}/rounds/{round}/finish": (
-        core.BitmapLengthError,
-        core.TrailingBitsError,
-        core.ParameterError,
-        core.EmptySetError,
-        errors.NoEpochs,
-        errors.EpochGap,
-    ),
-    "GET /runs/{run_id}/rounds/{round}/evaluation": (errors.NoAudit,),
-    "GET /runs/{run_id}/events": (errors.Overloaded,),
-    "GET /runs/{run_id}/samples/{index}": (core.SampleIndexError,),
-    "GET /selection/{run_id}": (errors.LimitExceeded, errors.NoSampleIds),
-    "POST /selection": (
-        core.InvalidInput,
-        core.BitmapLengthError,
-        core.TrailingBitsError,
-        core.CorrectNotObservedError,
-        errors.LimitExceeded,
-        errors.BadRecord,
-    ),
-    "GET /ready": (errors.ShuttingDown, errors.StoreUnavailable, errors.DeadlineExceeded, InternalError),
-    "GET /problems/{code}": (RouteNotFound,),
+ERRORS: Mapping[str, str] = {
+    "PUT /runs/{run_id}": "invalid-parameter limit-exceeded run-conflict run-limit round-finished round-not-open",
+    "PATCH /runs/{run_id}": "invalid-parameter",
+    "PUT /runs/{run_id}/labels": "invalid-input labels-frozen labels-conflict",
+    "PUT /runs/{run_id}/sample-ids": "invalid-input sample-id bad-record sample-ids-frozen",
+    "GET /runs/{run_id}/sample-ids": "sample-not-found no-sample-ids",
+    "PUT /runs/{run_id}/audit": "invalid-input sample-index",
+    "POST /runs/{run_id}/audit/draw": "invalid-parameter round-open round-not-open no-epochs draw-answered",
+    "PUT /runs/{run_id}/planted": "sample-index planted-frozen",
+    "PUT /runs/{run_id}/rounds/{round}/members": "invalid-input sample-index members-frozen",
+    "PUT /runs/{run_id}/rounds/{round}/epochs/{epoch}": "correct-not-observed epoch-conflict epoch-kind",
+    "PUT /runs/{run_id}/rounds/{round}/epochs/{epoch}/shards/{shard}": "correct-not-observed epoch-conflict epoch-kind",
+    "PUT /runs/{run_id}/rounds/{round}/metrics/{epoch}": "metrics-conflict",
+    "POST /runs/{run_id}/predictions": "invalid-parameter limit-exceeded bad-record round-not-open no-sample-ids "
+    "epoch-conflict epoch-kind labels-conflict",
+    "POST /runs/{run_id}/rounds/{round}/finish": "bitmap-length trailing-bits invalid-parameter empty-set no-epochs "
+    "epoch-gap",
+    "GET /runs/{run_id}/rounds/{round}/evaluation": "no-audit",
+    "GET /runs/{run_id}/events": "overloaded",
+    "GET /runs/{run_id}/samples/{index}": "sample-index",
+    "GET /selection/{run_id}": "limit-exceeded no-sample-ids",
+    "POST /selection": "invalid-input bitmap-length trailing-bits correct-not-observed limit-exceeded bad-record",
+    "GET /ready": "shutting-down store-unavailable deadline-exceeded internal-error",
+    "GET /problems/{code}": "not-found",
 }
-"""Errors of single routes; `_list_shared_errors` has those that follow from what a route takes and gives."""
+"""Codes of errors of single routes; `_list_shared_errors` has those that follow from what a route takes and gives."""
 
 _SCHEMES = {
     "key": {"type": "http", "scheme": "bearer", "description": "An API key; not needed where the service runs open."},
@@ -101,56 +51,60 @@ def declare_answers(app: FastAPI) -> None:
         document = generate()
         components = document["components"]
         if "securitySchemes" not in components:  # FastAPI caches the document
+            problems = describe_problems()
             components["securitySchemes"] = _SCHEMES
             components["schemas"]["Problem"] = Problem.model_json_schema()
             for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own, which no route answers
                 del components["schemas"][name]
             for path, methods in document["paths"].items():
                 for method, operation in methods.items():
-                    _declare_operation(operation, method.upper(), path)
+                    _declare_operation(operation, method.upper(), path, problems)
         return document
 
     app.openapi = generate_with_answers  # type: ignore[method-assign]  # as FastAPI documents it
 
 
-def _declare_operation(operation: dict[str, Any], method: str, path: str) -> None:
+def _declare_operation(
+    operation: dict[str, Any], method: str, path: str, problems: Mapping[str, Mapping[str, Any]]
+) -> None:
     """Add the scope of a rule, and the errors, to one operation of the document."""
     responses = operation["responses"]
     responses.pop("422", None)
-    route_errors = list(ERRORS.get(f"{method} {path}", ()))
+    codes = ERRORS.get(f"{method} {path}", "").split()
     rule = RULES.get(f"{method} {path}")
     if rule is not None and rule.scope is not None:
         operation["security"] = [{"key": [rule.scope]}, {"session": [rule.scope]}]
-        route_errors += _list_shared_errors(operation, method, path, rule)
-    for error in dict.fromkeys(route_errors):
-        response = responses.setdefault(str(get_http_status(error)), {"description": "", "content": _PROBLEM_CONTENT})
-        response["description"] += f"{', ' if response['description'] else ''}`{error.code}`"
+        codes += _list_shared_errors(operation, method, path, rule)
+    for code in dict.fromkeys(codes):
+        status = str(problems[code]["status"])
+        response = responses.setdefault(status, {"description": "", "content": _PROBLEM_CONTENT})
+        response["description"] += f"{', ' if response['description'] else ''}`{code}`"
 
 
-def _list_shared_errors(operation: dict[str, Any], method: str, path: str, rule: Rule) -> list[type[MildError]]:
-    """Return the errors that follow from the rule, the parameters, the body and the responses of an operation."""
+def _list_shared_errors(operation: dict[str, Any], method: str, path: str, rule: Rule) -> list[str]:
+    """Return the codes of the errors that follow from the rule, parameters, body and responses of an operation."""
     parameters = {(parameter["in"], parameter["name"]) for parameter in operation.get("parameters", ())}
     body, gives = operation.get("requestBody", {}).get("content", {}), operation["responses"].get("200", {})
     is_of_run, has_options = "{run_id}" in path, ("query", "threshold") in parameters
     groups = (
-        (True, (errors.Unauthenticated, errors.Forbidden, errors.RateLimited, errors.ClientTooOld)),
-        (True, (errors.StoreUnavailable, errors.DeadlineExceeded, InternalError)),
-        ("service" not in operation["tags"], (errors.InvalidRequest,)),  # the others check no query
-        (method != "GET", (errors.CrossSite,)),
-        (is_of_run and not rule.creates_run, (errors.RunNotFound,)),
-        (("path", "round") in parameters, (errors.LimitExceeded, errors.RoundNotOpen)),
-        (("query", "round") in parameters, (errors.RoundNotOpen, errors.RoundsNotComparable)),
-        (has_options, (core.ParameterError,)),
-        (has_options and is_of_run, (errors.NoEpochs,)),
-        (("header", "Mild-Attempt") in parameters, (errors.StaleAttempt, errors.RoundFinished)),
-        (("header", "if-match") in parameters, (errors.PreconditionFailed,)),
-        (is_of_run and method in ("PUT", "POST", "PATCH"), (errors.StoreFull,)),
-        (bool(body), (errors.MalformedBody, errors.BodyTooLarge, errors.SlowBody, errors.UnsupportedMediaType)),
-        (bool(body.keys() - {media_types.JSON}), (errors.DigestMismatch,)),
-        (media_types.BITMAP in body, (core.BitmapLengthError, core.TrailingBitsError)),
-        (len(gives.get("content", ())) > 1, (errors.NotAcceptable,)),
+        (True, "unauthenticated forbidden rate-limited client-too-old"),
+        (True, "store-unavailable deadline-exceeded internal-error"),
+        ("service" not in operation["tags"], "invalid-request"),  # the others check no query
+        (method != "GET", "cross-site"),
+        (is_of_run and not rule.creates_run, "run-not-found"),
+        (("path", "round") in parameters, "limit-exceeded round-not-open"),
+        (("query", "round") in parameters, "round-not-open rounds-not-comparable"),
+        (has_options, "invalid-parameter"),
+        (has_options and is_of_run, "no-epochs"),
+        (("header", "Mild-Attempt") in parameters, "stale-attempt round-finished"),
+        (("header", "if-match") in parameters, "precondition-failed"),
+        (is_of_run and method in ("PUT", "POST", "PATCH"), "store-full"),
+        (bool(body), "malformed-body body-too-large slow-body unsupported-media-type"),
+        (bool(body.keys() - {media_types.JSON}), "digest-mismatch"),
+        (media_types.BITMAP in body, "bitmap-length trailing-bits"),
+        (len(gives.get("content", ())) > 1, "not-acceptable"),
     )
-    return [error for applies, group in groups if applies for error in group]
+    return [code for applies, codes in groups if applies for code in codes.split()]
 
 
 def describe_bitmap_body(description: str, **content: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from fastapi import Request
@@ -27,18 +27,30 @@ _BITMAP_ROUTES = re.compile(r"/(epochs/[^/]+|shards/[^/]+|members|labels|audit|p
 """Routes whose body grows with the number of samples. All others take JSON documents."""
 
 
-class BodyLimits:
+class HttpMiddleware:
+    """Base class of middleware around HTTP requests; what else comes, as the lifespan, is passed on."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Handle a request, or pass on what is none."""
+        return (self.handle if scope["type"] == "http" else self._app)(scope, receive, send)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        raise NotImplementedError
+
+
+class BodyLimits(HttpMiddleware):
     """Middleware that refuses a body that is larger than the limit of its route, or that is sent too slowly."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self._app = app
+        super().__init__(app)
         self._settings = settings
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         limit, setting = _find_size_limit(scope["method"], scope["path"], self._settings)
         is_log = setting == "MILD_MAX_LOG_BYTES"  # read as a stream
         length = Headers(scope=scope).get("content-length", "")
@@ -110,7 +122,7 @@ _PIECE_BYTES = 64 * 1024
 """Most bytes that are handed to the connection at a time, so that a reader who does not read is noticed."""
 
 
-class Accounting:
+class Accounting(HttpMiddleware):
     """Middleware that accounts what a request takes to its key, or to its address, until the response has been sent.
 
     A request works in its turn, which ends when the response starts, and pauses while it waits for the body. Probes
@@ -118,14 +130,11 @@ class Accounting:
     """
 
     def __init__(self, app: ASGIApp, admission: Admission) -> None:
-        self._app = app
+        super().__init__(app)
         self._admission = admission
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         caller, client = scope["state"]["caller"], scope.get("client")
         key = caller.key_id if caller is not ANONYMOUS else f"address:{client[0] if client else ''}"
         account = Account(self._admission, key)
@@ -164,7 +173,7 @@ class Accounting:
             account.close()
 
 
-class Deadline:
+class Deadline(HttpMiddleware):
     """Middleware that cancels the work on a request after `seconds`.
 
     The clock does not run while the service waits for the body, and starts from zero with every message of the body.
@@ -172,14 +181,11 @@ class Deadline:
     """
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
-        self._app = app
+        super().__init__(app)
         self._seconds = seconds
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         response_started = False
 
         async def receive_untimed() -> Message:

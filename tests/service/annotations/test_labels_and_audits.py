@@ -131,7 +131,7 @@ async def test_a_reader_does_not_try_for_ever(
 
     run = await store.runs.get("a")
     monkeypatch.setattr(store.annotations, "read_audit", always_late)
-    with pytest.raises(StoreUnavailable, match="20 times in a row"):
+    with pytest.raises(StoreUnavailable, match="20 times while being read"):
         await labels_and_audits.read_audit(run)
 
 

@@ -27,7 +27,7 @@ from mild_service.ingest import LogAccumulator
 from mild_service.ingest.sandbox import Sandbox
 from mild_service.models import Round, Run
 from mild_service.observability import Telemetry
-from mild_service.recording.prediction_writer import LogResult, PredictionWriter
+from mild_service.recording.prediction_writer import MergedEpoch, PredictionWriter
 from mild_service.store import PackedEpoch, Store, open_store
 from mild_service.store.keys import Keys
 from tests.service.conftest import Dump
@@ -74,7 +74,7 @@ async def post(
     complete: bool = False,
     attempt: int | None = None,
     meanwhile: Meanwhile | None = None,
-) -> LogResult:
+) -> tuple[int, list[MergedEpoch]]:
     log = as_ndjson([{"epoch": e, "sample": s, "correct": correct} for e in range(epochs) for s in samples])
     read_body = predictions._read_body
 
@@ -109,8 +109,8 @@ async def test_what_others_add_while_a_log_is_read_stays(predictions: Prediction
     await post(predictions, run, range(10), meanwhile=other)
     assert await observed(store, run) == [*range(10), *range(50, 60)]
     same = await post(predictions, run, range(5), meanwhile=lambda: post(predictions, run, range(60, 70)))
-    assert same.epochs[0].outcome == "same"
-    assert same.epochs[0].num_observed == 30
+    assert same[1][0].outcome == "same"
+    assert same[1][0].num_observed == 30
 
 
 async def test_other_values_that_come_while_a_log_is_read_are_merged(predictions: PredictionWriter, run: Run) -> None:
@@ -118,9 +118,9 @@ async def test_other_values_that_come_while_a_log_is_read_are_merged(predictions
         await post(predictions, run, range(4, 6), correct=False)
 
     merged = await post(predictions, run, range(10), meanwhile=other)
-    assert (merged.epochs[0].outcome, merged.epochs[0].num_correct, merged.epochs[0].num_observed) == ("merged", 10, 10)
+    assert (merged[1][0].outcome, merged[1][0].num_correct, merged[1][0].num_observed) == ("merged", 10, 10)
     again = await post(predictions, run, range(3), correct=False)
-    assert (again.epochs[0].outcome, again.epochs[0].num_correct, again.epochs[0].num_contradictory) == ("same", 10, 3)
+    assert (again[1][0].outcome, again[1][0].num_correct, again[1][0].num_contradictory) == ("same", 10, 3)
 
 
 async def test_an_epoch_that_is_completed_while_a_log_is_read_takes_no_more(
@@ -133,7 +133,7 @@ async def test_an_epoch_that_is_completed_while_a_log_is_read_takes_no_more(
         await post(predictions, run, range(10), meanwhile=other)
     assert await observed(store, run) == [0, 1, 2, 3, 4]
     repeated = await post(predictions, run, range(5))
-    assert (repeated.epochs[0].outcome, repeated.epochs[0].state) == ("same", "committed")
+    assert (repeated[1][0].outcome, repeated[1][0].state) == ("same", "committed")
 
 
 async def test_an_epoch_that_is_put_whole_while_a_log_is_read_is_left_alone(
@@ -157,7 +157,7 @@ async def test_what_is_dropped_while_a_log_is_read_does_not_come_back(
         await store.rounds.resume(run, 0, 0)
 
     posted = await post(predictions, run, range(10), meanwhile=resume)
-    assert posted.epochs[0].num_observed == 10
+    assert posted[1][0].num_observed == 10
     assert (await round_0(store, run)).partial_epochs[0].attempt == 2
     with pytest.raises(StaleAttempt):
         await post(predictions, run, range(20), attempt=1)
@@ -189,7 +189,7 @@ async def test_of_many_logs_at_once_none_is_lost(predictions: PredictionWriter, 
     posted = await asyncio.gather(
         *(post(predictions, run, range(start, min(start + 20, N)), epochs=3) for start in starts)
     )
-    assert sum(part.n_records for part in posted) == 3 * 20 * len(starts)
+    assert sum(n_records for n_records, _ in posted) == 3 * 20 * len(starts)
     round_ = await round_0(store, run)
     assert (list(round_.epochs), round_.partial_epochs) == ([0, 1, 2], {})
     assert {epoch.n_correct for epoch in round_.epochs.values()} == {N}
@@ -227,7 +227,9 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, meanwhi
     monkeypatch.setattr(owner, name, late_method)
 
 
-async def post_labels(predictions: PredictionWriter, run: Run, labels: NDArray[np.int64]) -> LogResult:
+async def post_labels(
+    predictions: PredictionWriter, run: Run, labels: NDArray[np.int64]
+) -> tuple[int, list[MergedEpoch]]:
     records = [{"epoch": 0, "sample": i, "predicted": label, "label": label} for i, label in enumerate(labels.tolist())]
     return await predictions.merge_log(run, NDJSON, body(as_ndjson(records)), False, None)
 
@@ -258,7 +260,7 @@ async def test_labels_that_are_put_while_a_log_is_merged_win(
         await post_labels(predictions, run, LABELS)
     assert (await round_0(store, run)).all_epochs == {}
     assert await labels_and_audits.read_label(await store.runs.get("a"), 2) == 3
-    assert (await post_labels(predictions, run, LABELS + 1)).epochs[0].state == "committed"
+    assert (await post_labels(predictions, run, LABELS + 1))[1][0].state == "committed"
 
 
 @pytest.mark.parametrize(("owner", "name"), [("annotations", "put_labels"), ("epochs", "merge")])
@@ -267,7 +269,7 @@ async def test_the_same_labels_that_are_put_while_a_log_is_merged_are_no_conflic
 ) -> None:
     labels_and_audits = LabelsAndAudits(store, Telemetry())
     interrupt(monkeypatch, getattr(store, owner), name, lambda: labels_and_audits.put_labels(run, LABELS))
-    assert (await post_labels(predictions, run, LABELS)).epochs[0].state == "committed"
+    assert (await post_labels(predictions, run, LABELS))[1][0].state == "committed"
 
 
 @pytest.mark.parametrize("has_tried", [False, True])

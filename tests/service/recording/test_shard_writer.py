@@ -11,13 +11,13 @@ from mild_core.types import RunSpec
 from mild_service.admission import Admission
 from mild_service.config import Settings
 from mild_service.errors import EpochConflict, EpochGap, RunNotFound, StaleAttempt, StoreDamaged, StoreUnavailable
-from mild_service.models import Round, Run
+from mild_service.models import Epoch, Round, Run
 from mild_service.observability import Telemetry
 from mild_service.recording.epoch_status import StatusReader
 from mild_service.recording.run_writer import RunWriter
-from mild_service.recording.shard_writer import ShardResult, ShardWriter
+from mild_service.recording.shard_writer import ShardWriter
 from mild_service.selecting.compute import SelectionComputer
-from mild_service.store import Store, open_store
+from mild_service.store import PackedEpoch, Store, open_store
 from mild_service.store.codec import CHUNK_SAMPLES
 from mild_service.store.keys import Keys
 from tests.service.shares import epoch_of, share
@@ -77,7 +77,7 @@ async def put(
     seed: int = 0,
     attempt: int | None = None,
     replaces: bool = False,
-) -> ShardResult:
+) -> tuple[str, Epoch, PackedEpoch]:
     body = share(epoch_of(run.spec.num_samples, seed), shard, of).to_body()
     return await shards.put(run, 0, epoch, shard, of, body, attempt, replaces)
 
@@ -98,7 +98,7 @@ async def test_of_many_ranks_and_their_duplicates_at_once_none_is_lost(
 ) -> None:
     run, of = await opened(store, n_samples), 64 if n_samples == N else 8
     puts = await asyncio.gather(*(put(shards, run, shard, of=of) for shard in [*range(of), *range(of)]))
-    assert sorted(p.outcome for p in puts) == ["same"] * of + ["stored"] * of
+    assert sorted(p[0] for p in puts) == ["same"] * of + ["stored"] * of
     round_ = await round_0(store, run)
     assert (list(round_.epochs), round_.partial_epochs, round_.version) == ([0], {}, of + 1)
     np.testing.assert_array_equal(await correct_bits(store, run), epoch_of(n_samples))
@@ -125,7 +125,7 @@ async def test_an_epoch_whose_last_writer_died_before_merging_is_completed(
         await runs.finish(run, 0, False, None, None)
     else:
         again = await put(shards, run, OF - 1 if by == "last" else 0)
-        assert (again.outcome, again.epoch.partial) == ("same", False)
+        assert (again[0], again[1].partial) == ("same", False)
     np.testing.assert_array_equal(await correct_bits(store, run), epoch_of(n_samples))
 
 
@@ -172,7 +172,7 @@ async def test_a_writer_without_an_attempt_follows_the_current_one(shards: Shard
     await store.rounds.resume(run, 0, 1)
     for shard in (1, 2, 3):
         done = await put(shards, run, shard)
-    assert (done.epoch.partial, done.epoch.attempt) == (False, 2)
+    assert (done[1].partial, done[1].attempt) == (False, 2)
     with pytest.raises(StaleAttempt):
         await put(shards, run, 0, epoch=1, attempt=1)
     await store.runs.delete("a", run.uid)
@@ -195,21 +195,21 @@ async def test_an_attempt_that_begins_while_shards_are_merged_begins_the_epoch_a
 
     monkeypatch.setattr(store.shards, "merge", late_merge)
     done = await put(shards, run, OF - 1)
-    assert (done.outcome, done.epoch.partial, done.epoch.n_stored_shards, done.epoch.attempt) == ("stored", True, 1, 2)
+    assert (done[0], done[1].partial, done[1].n_stored_shards, done[1].attempt) == ("stored", True, 1, 2)
 
 
 async def test_replacing_one_rank_of_a_committed_epoch_asks_all_for_theirs(shards: ShardWriter, store: Store) -> None:
     run = await opened(store)
     for shard in range(OF):
         await put(shards, run, shard)
-    assert (await put(shards, run, 1, replaces=True)).outcome == "same"
+    assert (await put(shards, run, 1, replaces=True))[0] == "same"
     with pytest.raises(EpochConflict):
         await put(shards, run, 1, seed=3)
     done = await put(shards, run, 1, seed=3, replaces=True)
-    assert (done.outcome, done.epoch.n_stored_shards) == ("replaced", 1)
+    assert (done[0], done[1].n_stored_shards) == ("replaced", 1)
     for shard in (0, 2, 3):
         done = await put(shards, run, shard, seed=3, replaces=True)
-    assert not done.epoch.partial
+    assert not done[1].partial
     np.testing.assert_array_equal(await correct_bits(store, run), epoch_of(N, 3))
 
 
@@ -258,6 +258,6 @@ async def test_coverage_of_bits_that_the_store_has_lost_is_not_made_up(
 async def test_coverage_of_what_never_stands_still_is_given_up(
     store: Store, status_reader: StatusReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mild_service.recording.epoch_status._ATTEMPTS", 0)
+    monkeypatch.setattr("mild_service.concurrency.READ_ATTEMPTS", 0)
     with pytest.raises(StoreUnavailable, match="ask again"):
         await status_reader.read_epoch(await opened(store), 0, 0)
