@@ -197,26 +197,27 @@ def _release_frames(error: BaseException | None) -> None:
 
 def add_error_handlers(app: FastAPI) -> None:
     """Make `app` answer every exception with a problem (RFC 9457)."""
-    app.add_exception_handler(MildError, _handle_mild_error)
-    app.add_exception_handler(MemoryError, _handle_memory_error)
-    app.add_exception_handler(RequestValidationError, _handle_validation_error)
-    app.add_exception_handler(HTTPException, _handle_http_exception)
-    app.add_exception_handler(ClientDisconnect, _handle_disconnect)
+    for kind in (MildError, MemoryError, RequestValidationError, HTTPException, ClientDisconnect):
+        app.add_exception_handler(kind, _handle_error)
 
 
-async def _handle_mild_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, MildError)
-    return make_error_response(request, error)
+async def _handle_error(request: Request, error: Exception) -> Response:
+    match error:
+        case MildError():
+            return make_error_response(request, error)
+        case RequestValidationError():
+            return _make_validation_response(request, error)
+        case HTTPException():
+            return _make_http_response(request, error)
+        case ClientDisconnect():
+            return make_problem_response(
+                request, errors.MalformedBody, "the connection was closed before the body had ended; send it again"
+            )
+    return make_internal_error_response(request, error)  # the system gave no memory, and what there was is freed
 
 
-async def _handle_memory_error(request: Request, error: Exception) -> Response:
-    """Answer a request for which the system gave no memory, and free what it had."""
-    return make_internal_error_response(request, error)
-
-
-async def _handle_validation_error(request: Request, error: Exception) -> Response:
-    """Answer a request that FastAPI could not validate."""
-    assert isinstance(error, RequestValidationError)
+def _make_validation_response(request: Request, error: RequestValidationError) -> Response:
+    """Return the response to a request that FastAPI could not validate."""
     entries = error.errors()
     if isinstance(error.body, bytes):
         content_type = request.headers.get("content-type", "none")
@@ -234,9 +235,8 @@ async def _handle_validation_error(request: Request, error: Exception) -> Respon
     return make_problem_response(request, errors.InvalidRequest, format_validation_errors(entries))
 
 
-async def _handle_http_exception(request: Request, error: Exception) -> Response:
-    """Answer a request for which the framework or a middleware raised an HTTP status."""
-    assert isinstance(error, HTTPException)
+def _make_http_response(request: Request, error: HTTPException) -> Response:
+    """Return the response to a request for which the framework or a middleware raised an HTTP status."""
     error_type = _ERRORS_BY_STATUS.get(error.status_code, InternalError)
     detail, headers = error.detail, dict(error.headers or {})
     if error_type is RouteNotFound:
@@ -254,12 +254,6 @@ def _find_allowed_methods(request: Request) -> str:
     matching = [methods for template, methods in paths.items() if compile_path(template)[0].match(path)]
     allowed = {method.upper() for methods in matching for method in methods}
     return ", ".join(sorted(allowed | ({"HEAD"} if "GET" in allowed else set())))
-
-
-async def _handle_disconnect(request: Request, error: Exception) -> Response:
-    return make_problem_response(
-        request, errors.MalformedBody, "the connection was closed before the body had ended; send it again"
-    )
 
 
 def format_validation_errors(entries: Iterable[Any]) -> str:
