@@ -16,9 +16,6 @@ from mild_core.draw import DRAW_SIZE
 from mild_core.types import SelectionOptions
 from mild_service.admission import take_memory
 from mild_service.config import Settings
-from mild_service.errors import (
-    BodyTooLarge,
-)
 from mild_service.models import Run
 from mild_service.selecting.audit_draws import DrawOutcome
 from mild_service.web import bodies, media_types, responses, sample_sets
@@ -32,9 +29,9 @@ from mild_service.web.dependencies import (
     RunsDep,
     SettingsDep,
     StatusReaderDep,
-    add_precondition_headers,
     make_etag_header,
 )
+from mild_service.web.openapi import describe_binary, describe_body
 from mild_service.web.responses import make_response, negotiate
 from mild_service.web.schemas import SelectionRequest, make_response_model
 
@@ -140,23 +137,11 @@ _AUDIT_COPIES = 6
 
 router = APIRouter(tags=["truth"], route_class=DocumentRoute)
 
-_BINARY = {"type": "string", "format": "binary"}
-
 
 @router.put(
     "/runs/{run_id}/labels",
     response_model=LabelsView,
-    openapi_extra=add_precondition_headers(
-        {
-            "requestBody": {
-                "required": True,
-                "content": {
-                    media_types.JSON: {"schema": LabelsRequest.model_json_schema()},
-                    media_types.NPY: {"schema": _BINARY},
-                },
-            }
-        }
-    ),
+    openapi_extra=describe_body({media_types.JSON: LabelsRequest, media_types.NPY: ""}, has_precondition=True),
 )
 async def put_labels(
     request: Request,
@@ -181,27 +166,16 @@ async def _read_labels(request: Request, settings: Settings) -> NDArray[np.integ
     if bodies.check_content_type(request, allowed, media_types.JSON) == media_types.JSON:
         labels = (await bodies.read_json(request, LabelsRequest, settings.max_json_bytes)).labels
         return await to_thread.run_sync(bodies.to_integers, labels, "labels")
-    limit = settings.max_body_bytes
-    body = await bodies.read_body(request, limit)
-    if len(body) > limit:
-        raise BodyTooLarge(
-            f"the body has more than {limit} bytes, which is the limit; send labels in a smaller integer type"
-        )
+    body = await bodies.read_body(request, settings.max_body_bytes, "send labels in a smaller integer type")
     return bodies.parse_npy(body, "labels")
 
 
 @router.put(
     "/runs/{run_id}/audit",
     response_model=AuditedView,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {
-                media_types.JSON: {"schema": AuditRequest.model_json_schema()},
-                media_types.BITMAP: {"schema": {**_BINARY, "description": "Two bitmaps in a row: known, then clean."}},
-            },
-        }
-    },
+    openapi_extra=describe_body(
+        {media_types.JSON: AuditRequest, media_types.BITMAP: "Two bitmaps in a row: known, then clean."}
+    ),
 )
 async def put_audit(
     request: Request, run_id: RunId, runs: RunsDep, labels_and_audits: LabelsAndAuditsDep, settings: SettingsDep
@@ -243,7 +217,7 @@ def _convert_marks(audit: AuditRequest, n_samples: int) -> AuditChange:
     response_model=AuditView,
     responses={
         200: {
-            "content": {media_types.BITMAP: {"schema": _BINARY}},
+            "content": {media_types.BITMAP: describe_binary()},
             "description": "The audit; empty if no sample was audited",
         },
     },

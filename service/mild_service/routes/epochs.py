@@ -23,10 +23,9 @@ from mild_service.web.dependencies import (
     ShardNumber,
     ShardsDep,
     StatusReaderDep,
-    add_precondition_headers,
     make_etag_header,
 )
-from mild_service.web.openapi import describe_bitmap_body
+from mild_service.web.openapi import describe_body
 from mild_service.web.schemas import make_response_model
 
 
@@ -154,8 +153,8 @@ router = APIRouter(tags=["rounds"])
         201: {"model": EpochView, "description": "Committed"},
         200: {"description": "The epoch was stored with the same content, or was replaced"},
     },
-    openapi_extra=add_precondition_headers(
-        describe_bitmap_body("One bitmap (correct), or two in a row (observed, correct).")
+    openapi_extra=describe_body(
+        {media_types.BITMAP: "One bitmap (correct), or two in a row (observed, correct)."}, has_precondition=True
     ),
 )
 async def put_epoch(
@@ -193,7 +192,9 @@ async def put_epoch(
         201: {"model": ShardView, "description": "Stored; if it was the last one, the epoch is committed"},
         200: {"description": "The shard was stored with the same content, or was replaced"},
     },
-    openapi_extra=describe_bitmap_body("Two bitmaps in a row over all samples: observed by this writer, then correct."),
+    openapi_extra=describe_body(
+        {media_types.BITMAP: "Two bitmaps in a row over all samples: observed by this writer, then correct."}
+    ),
 )
 async def put_shard(
     request: Request,

@@ -16,9 +16,9 @@ from mild_service.web.dependencies import (
     PreconditionDep,
     RunId,
     RunsDep,
-    add_precondition_headers,
     make_etag_header,
 )
+from mild_service.web.openapi import describe_body
 from mild_service.web.schemas import SelectionRequest, make_request_model, make_response_model
 
 Tags = Annotated[
@@ -132,7 +132,7 @@ router = APIRouter(tags=["runs"], route_class=DocumentRoute)
         201: {"model": RunView, "description": "Created"},
         200: {"description": "It existed with the same properties; resumed if requested"},
     },
-    openapi_extra=add_precondition_headers({}),
+    openapi_extra=describe_body({}, has_precondition=True),
 )
 async def open_run(
     run_id: RunId, body: RunRequest, runs: RunsDep, caller: CallerDep, response: Response, condition: PreconditionDep

@@ -25,9 +25,9 @@ from mild_service.web.dependencies import (
     RunsDep,
     SampleIdsDep,
     SettingsDep,
-    add_precondition_headers,
     make_etag_header,
 )
+from mild_service.web.openapi import describe_body
 
 
 class IdsPut(BaseModel):
@@ -57,25 +57,19 @@ _MEDIA_TYPES = (media_types.JSON, media_types.NDJSON, media_types.TEXT)
 @router.put(
     "/runs/{run_id}/sample-ids",
     response_model=IdsPut,
-    openapi_extra=add_precondition_headers(
+    openapi_extra=describe_body(
         {
-            "requestBody": {
-                "required": True,
-                "content": {
-                    media_types.JSON: {
-                        "schema": {
-                            "type": "array",
-                            "maxItems": bodies.MAX_LISTED,
-                            "items": {"type": ["string", "integer"], "maxLength": MAX_ID_BYTES},
-                        }
-                    },
-                    media_types.NDJSON: {
-                        "schema": {"type": "string", "format": "binary", "description": "One JSON string per line."}
-                    },
-                    media_types.TEXT: _TEXT_SCHEMA,
-                },
-            }
-        }
+            media_types.JSON: {
+                "schema": {
+                    "type": "array",
+                    "maxItems": bodies.MAX_LISTED,
+                    "items": {"type": ["string", "integer"], "maxLength": MAX_ID_BYTES},
+                }
+            },
+            media_types.NDJSON: "One JSON string per line.",
+            media_types.TEXT: _TEXT_SCHEMA,
+        },
+        has_precondition=True,
     ),
 )
 async def put_sample_ids(

@@ -27,7 +27,7 @@ from mild_service.store import codec
 from mild_service.store.bitmaps import BitmapStore, read_rounds
 from mild_service.store.context import Argument, StoreContext, encode_attempt
 from mild_service.store.keys import epoch_field
-from mild_service.store.values import commit_values, restore_values
+from mild_service.store.values import commit_bitmaps, restore_bitmaps
 from mild_service.store.wrong_prediction_store import WrongPredictionStore, pack_wrong_predictions
 
 
@@ -170,7 +170,9 @@ class EpochStore:
             _encode_members(checked_members),
             codec.encode_precondition(precondition),
         ]
-        answer = await self._write("commit_epoch", arguments, run, round_, epoch_field(epoch), packed.values)
+        answer = await commit_bitmaps(
+            self._context, "commit_epoch", arguments, run, round_, epoch_field(epoch), packed.values
+        )
         match answer[0]:
             case "committed" | "replaced" | "moved":
                 return answer[0], epoch
@@ -201,18 +203,9 @@ class EpochStore:
                 )
         raise await self._bitmaps.make_refusal(answer, run, round_, attempt)
 
-    async def _write(
-        self, script: str, arguments: Sequence[Argument], run: Run, round_: int, field: str, values: Sequence[bytes]
-    ) -> list[str]:
-        """Write the field of an epoch with the script that commits it."""
-        keys = self._context.keys_of(run)
-        chunks = keys.list_chunks(round_, len(values))
-        return await commit_values(self._context, script, keys.list_written(round_), arguments, chunks, field, values)
-
     async def _restore(self, run: Run, round_: int, stored: Epoch, packed: PackedEpoch) -> int:
         """Restore damaged values of a stored epoch of the same content; return their number."""
-        chunks = self._context.keys_of(run).list_chunks(round_, len(packed.values))
-        return await restore_values(self._context, epoch_field(stored), zip(chunks, packed.values, strict=True))
+        return await restore_bitmaps(self._context, run, round_, epoch_field(stored), packed.values)
 
     async def merge(
         self,
@@ -274,7 +267,7 @@ class EpochStore:
             "*" if labels == "unchecked" else codec.encode_annotation_ref(labels),
         ]
         await self._wrong_predictions.write(run, round_, epoch, wrong_predictions)
-        answer = await self._write("merge_epoch", arguments, run, round_, field, values)
+        answer = await commit_bitmaps(self._context, "merge_epoch", arguments, run, round_, field, values)
         if answer[0] == "renamed":
             raise EpochConflict(
                 f"the sample ids of run {run.run_id!r} were replaced while a log was read that names samples by them; "

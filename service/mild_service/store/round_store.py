@@ -15,7 +15,7 @@ from mild_service.store import codec
 from mild_service.store.bitmaps import BitmapStore, CachedRound, read_rounds
 from mild_service.store.context import Argument, StoreContext, encode_attempt, refusal_error
 from mild_service.store.keys import set_field
-from mild_service.store.values import commit_values, restore_values
+from mild_service.store.values import commit_bitmaps, restore_bitmaps
 
 _CACHE_BYTES = 32 * 2**20
 """Memory for the records of the rounds that were read last."""
@@ -75,7 +75,8 @@ class RoundStore:
         is_default = ref.n_members == (run.spec.num_samples if name == "members" else 0)
         record, contents = ("", [b""]) if is_default else (codec.encode_set_ref(ref), codec.split_chunks([samples]))
         arguments = [run.uid, encode_attempt(attempt), round_, await self._context.now(), name, record]
-        answer = await self._write("put_set", arguments, run, round_, ref, contents)
+        field = set_field(ref.digest)
+        answer = await commit_bitmaps(self._context, "put_set", arguments, run, round_, field, contents)
         match answer[0]:
             case "set":
                 return True, ref.n_members
@@ -96,31 +97,12 @@ class RoundStore:
                 )
         raise await self._bitmaps.make_refusal(answer, run, round_, attempt)
 
-    async def _write(
-        self,
-        script: str,
-        arguments: Sequence[Argument],
-        run: Run,
-        round_: int,
-        ref: SetRef,
-        contents: Sequence[bytes],
-        names: Sequence[str] | None = None,
-    ) -> list[str]:
-        """Write the field of a set with the script that commits it; None are the usual keys of the script."""
-        keys = self._context.keys_of(run)
-        names, chunks = names or keys.list_written(round_), keys.list_chunks(round_, len(contents))
-        return await commit_values(self._context, script, names, arguments, chunks, set_field(ref.digest), contents)
-
     async def _restore(self, run: Run, round_: int, ref: SetRef, contents: Sequence[bytes]) -> int:
         """Restore damaged values of the members or planted samples of a round, if they are this set."""
         (stored,) = await self.get(run, range(round_, round_ + 1))
         same = [used for used in (stored.members, stored.planted) if used is not None and used.digest == ref.digest]
-        n_restored = 0
-        for used in same:
-            chunks = self._context.keys_of(run).list_chunks(used.round, len(contents))
-            pairs = zip(chunks, contents, strict=True)
-            n_restored += await restore_values(self._context, set_field(ref.digest), pairs)
-        return n_restored
+        field = set_field(ref.digest)
+        return sum([await restore_bitmaps(self._context, run, used.round, field, contents) for used in same])
 
     async def put_metrics(
         self, run: Run, round_: int, epoch: int, metrics: Mapping[str, float], attempt: int | None, replace: bool
@@ -211,7 +193,8 @@ class RoundStore:
             number + 1,
             "" if ref.n_members == run.spec.num_samples else codec.encode_set_ref(ref),
         ]
-        answer = await self._write("finish_round", arguments, run, number, ref, codec.split_chunks([selected]), names)
+        field, contents = set_field(ref.digest), codec.split_chunks([selected])
+        answer = await commit_bitmaps(self._context, "finish_round", arguments, run, number, field, contents, names)
         if answer[0] not in ("set", "moved"):
             raise await self._bitmaps.make_refusal(answer, run, number, attempt)
         return answer[0] == "set"

@@ -17,7 +17,7 @@ from mild_service.store.bitmaps import BitmapStore
 from mild_service.store.context import Argument, StoreContext
 from mild_service.store.epoch_store import EpochStore, PackedEpoch, describe_kind
 from mild_service.store.keys import shard_field
-from mild_service.store.values import commit_values, restore_values
+from mild_service.store.values import commit_bitmaps, restore_bitmaps
 
 
 class ShardStore:
@@ -77,9 +77,8 @@ class ShardStore:
             f"{name}:{packed.digest}:{packed.n_correct}:{packed.n_observed}",
             int(replace),
         ]
-        keys, field = self._context.keys_of(run), shard_field(number, shard, name)
-        names, chunks = keys.list_written(round_), keys.list_chunks(round_, len(packed.values))
-        answer = await commit_values(self._context, "put_shard", names, arguments, chunks, field, packed.values)
+        field = shard_field(number, shard, name)
+        answer = await commit_bitmaps(self._context, "put_shard", arguments, run, round_, field, packed.values)
         match answer[0]:
             case "stored" | "same" | "replaced":
                 epoch = codec.decode_epoch(number, answer[1].encode())
@@ -94,11 +93,10 @@ class ShardStore:
 
     async def _restore(self, run: Run, round_: int, epoch: Epoch, shard: int, packed: PackedEpoch) -> None:
         """Restore damaged values of a stored shard of the same content, unless its epoch has changed."""
-        chunks = self._context.keys_of(run).list_chunks(round_, len(packed.values))
         for ref in await self.read_refs(run, round_, epoch) or ():
             if (ref.shard, ref.digest) == (shard, packed.digest):
                 field = shard_field(epoch.number, shard, ref.name)
-                await restore_values(self._context, field, zip(chunks, packed.values, strict=True))
+                await restore_bitmaps(self._context, run, round_, field, packed.values)
 
     async def read_refs(self, run: Run, round_: int, epoch: Epoch) -> list[ShardRef] | None:
         """Return references to the stored shards of an epoch; None if the stored record is no longer `epoch`."""

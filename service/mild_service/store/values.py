@@ -119,6 +119,28 @@ async def commit_values(
     return answer
 
 
+async def commit_bitmaps(
+    context: StoreContext,
+    script: str,
+    arguments: Sequence[Argument],
+    run: Run,
+    round_: int,
+    field: str,
+    contents: Sequence[bytes],
+    names: Sequence[str] | None = None,
+) -> list[str]:
+    """Write a field of the chunk hashes of a round, as `commit_values`; None are the usual keys of such scripts."""
+    keys = context.keys_of(run)
+    chunks = keys.list_chunks(round_, len(contents))
+    return await commit_values(context, script, names or keys.list_written(round_), arguments, chunks, field, contents)
+
+
+async def restore_bitmaps(context: StoreContext, run: Run, round_: int, field: str, contents: Sequence[bytes]) -> int:
+    """Restore a field of the chunk hashes of a round, as `restore_values`."""
+    chunks = context.keys_of(run).list_chunks(round_, len(contents))
+    return await restore_values(context, field, zip(chunks, contents, strict=True))
+
+
 async def restore_values(context: StoreContext, field: str, contents: Iterable[tuple[str, bytes]]) -> int:
     """Write the values of a committed field again that are missing or damaged; return their number.
 

@@ -236,12 +236,26 @@ class RequestBody:
             self.sha256 = digest.hexdigest() if self._inflater is None else None
 
 
-async def read_body(request: Request, limit: int, detect_coding: bool = False) -> bytes:
-    """Return the decompressed body of a request, or its first ``limit + 1`` bytes if it is longer than `limit`.
+async def read_body(
+    request: Request, limit: int, remedy: str, name: str = "body", detect_coding: bool = False
+) -> bytes:
+    """Return the decompressed body of a request.
 
-    The caller raises the error for a body that is too long. `detect_coding` is that of `RequestBody`.
+    Parameters
+    ----------
+    request
+        The request.
+    limit
+        Most bytes of the body.
+    remedy, name
+        End of the error message for a body that is too long, and what it calls the body.
+    detect_coding
+        As for `RequestBody`.
     """
-    return await RequestBody(request, detect_coding).read_prefix(limit)
+    body = await RequestBody(request, detect_coding).read_prefix(limit)
+    if len(body) > limit:
+        raise BodyTooLarge(f"the {name} has more than {limit} bytes, which is the limit; {remedy}")
+    return body
 
 
 async def stream_body(request: Request, limit: int) -> AsyncIterator[bytes]:
@@ -263,7 +277,7 @@ async def read_bitmaps(request: Request, n_samples: int, count: int) -> bytes:
     The caller checks that the length is that of one or several whole bitmaps.
     """
     limit = count * bitmap.n_bytes(n_samples)
-    body = await read_body(request, limit)
+    body = await RequestBody(request).read_prefix(limit)
     if len(body) > limit:
         allowed = " or ".join(str(n * bitmap.n_bytes(n_samples)) for n in range(1, count + 1))
         raise BitmapLengthError(
@@ -296,9 +310,7 @@ async def read_json_bytes(request: Request, limit: int, remedy: str = JSON_REMED
 
     Parsing blocks all threads, so `limit` must be low enough for that. `remedy` ends the error message.
     """
-    body = await read_body(request, limit, detect_coding=True)
-    if len(body) > limit:
-        raise BodyTooLarge(f"the JSON has more than {limit} bytes, which is the limit; {remedy}")
+    body = await read_body(request, limit, remedy, "JSON", detect_coding=True)
     if len(body) > UNACCOUNTED_BYTES:
         take_memory_now(_JSON_COPIES * len(body))
     return body

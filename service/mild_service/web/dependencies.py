@@ -4,7 +4,7 @@ All dependencies are coroutines, since FastAPI runs plain functions in a worker 
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeAlias
 
 from fastapi import Depends, Header, Path, Query, Request
@@ -190,19 +190,17 @@ PreconditionDep = Annotated[Precondition, Depends(_read_precondition)]
 """The precondition of a write, from If-Match and If-None-Match."""
 
 
-def add_precondition_headers(openapi_extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route with the headers If-Match and If-None-Match added."""
-    headers = [
-        {
-            "name": name.lower(),
-            "in": "header",
-            "required": False,
-            "schema": {"type": "string", "maxLength": max_length, "title": name},
-            "description": _DESCRIPTIONS[name],
-        }
-        for name, max_length in _MAX_LENGTHS.items()
-    ]
-    return {**openapi_extra, "parameters": headers}
+PRECONDITION_HEADERS = [
+    {
+        "name": name.lower(),
+        "in": "header",
+        "required": False,
+        "schema": {"type": "string", "maxLength": max_length, "title": name},
+        "description": _DESCRIPTIONS[name],
+    }
+    for name, max_length in _MAX_LENGTHS.items()
+]
+"""The headers of a precondition in OpenAPI."""
 
 
 def make_etag_header(digest: str) -> dict[str, str]:

@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 
 from mild_service.web import media_types
 from mild_service.web.auth import RULES, SESSION_COOKIE, Rule
+from mild_service.web.dependencies import PRECONDITION_HEADERS
 from mild_service.web.problems import Problem, describe_problems
 
 ERRORS: Mapping[str, str] = {
@@ -107,15 +109,30 @@ def _list_shared_errors(operation: dict[str, Any], method: str, path: str, rule:
     return [code for applies, codes in groups if applies for code in codes.split()]
 
 
-def describe_bitmap_body(description: str, **content: Any) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route whose body is one or more bitmaps.
+def describe_binary(description: str = "") -> dict[str, Any]:
+    """Return the OpenAPI description of bytes, such as a bitmap."""
+    schema = {"type": "string", "format": "binary"}
+    return {"schema": schema | ({"description": description} if description else {})}
+
+
+def describe_body(
+    content: Mapping[str, str | type[BaseModel] | dict[str, Any]], has_precondition: bool = False
+) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route that reads its body itself.
 
     Parameters
     ----------
-    description
-        What the bitmaps are.
     content
-        OpenAPI description of further media types, by name.
+        What the body is in each media type: the description of bytes, a model of JSON, or an OpenAPI description. Empty
+        if FastAPI describes it.
+    has_precondition
+        Whether the route takes the headers If-Match and If-None-Match.
     """
-    schema = {"type": "string", "format": "binary", "description": description}
-    return {"requestBody": {"required": True, "content": {media_types.BITMAP: {"schema": schema}, **content}}}
+    described: dict[str, Any] = {}
+    for media_type, body in content.items():
+        if isinstance(body, str):
+            described[media_type] = describe_binary(body)
+        else:
+            described[media_type] = body if isinstance(body, dict) else {"schema": body.model_json_schema()}
+    extra: dict[str, Any] = {"requestBody": {"required": True, "content": described}} if content else {}
+    return extra | ({"parameters": PRECONDITION_HEADERS} if has_precondition else {})

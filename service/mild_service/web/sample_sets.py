@@ -5,21 +5,19 @@ from typing import Any
 
 from anyio import to_thread
 from fastapi import Request, Response
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_service.config import Settings
-from mild_service.errors import BodyTooLarge, InvalidRequest
+from mild_service.errors import InvalidRequest
 from mild_service.web import bodies, media_types, responses
 from mild_service.web.bodies import IntegerList, RequestModel
-from mild_service.web.openapi import describe_bitmap_body
+from mild_service.web.openapi import describe_binary, describe_body
 from mild_service.web.responses import Representation
 
 MEDIA_TYPES = (media_types.JSON, media_types.BITMAP, media_types.NPY)
 """Media types of a set of samples in a response."""
-
-_BINARY = {"type": "string", "format": "binary"}
 
 
 class IndicesRequest(RequestModel):
@@ -30,20 +28,19 @@ class IndicesRequest(RequestModel):
 
 def describe_set_body(description: str) -> dict[str, Any]:
     """Return the `openapi_extra` of a route whose request body is a set of samples."""
-    return describe_bitmap_body(
-        description,
-        **{
-            media_types.JSON: {"schema": IndicesRequest.model_json_schema()},
-            media_types.NPY: {"schema": {**_BINARY, "description": "Indices, or a boolean per sample."}},
-        },
-    )
+    content: dict[str, str | type[BaseModel] | dict[str, Any]] = {
+        media_types.BITMAP: description,
+        media_types.JSON: IndicesRequest,
+        media_types.NPY: "Indices, or a boolean per sample.",
+    }
+    return describe_body(content)
 
 
 def describe_set_response(description: str) -> dict[int | str, dict[str, Any]]:
     """Return the `responses` of a route whose response is a set of samples."""
     content = {
-        media_types.BITMAP: {"schema": {**_BINARY, "description": "The set's bitmap."}},
-        media_types.NPY: {"schema": {**_BINARY, "description": "Sorted int64 indices."}},
+        media_types.BITMAP: describe_binary("The set's bitmap."),
+        media_types.NPY: describe_binary("Sorted int64 indices."),
     }
     return {200: {"content": content, "description": description}}
 
@@ -68,12 +65,8 @@ async def read_set(request: Request, n_samples: int, settings: Settings, name: s
     if media_type == media_types.BITMAP:
         return bitmap.validate(await bodies.read_bitmaps(request, n_samples, count=1), n_samples, f"{name} bitmap")
     limit = settings.max_json_bytes if media_type == media_types.JSON else settings.max_body_bytes
-    body = await bodies.read_body(request, limit)
-    if len(body) > limit:
-        size = bitmap.n_bytes(n_samples)
-        raise BodyTooLarge(
-            f"the body has more than {limit} bytes, which is the limit; send the {name} as a bitmap of {size} bytes"
-        )
+    remedy = f"send the {name} as a bitmap of {bitmap.n_bytes(n_samples)} bytes"
+    body = await bodies.read_body(request, limit, remedy)
     if media_type == media_types.JSON:
         return await to_thread.run_sync(_parse_json_set, body, n_samples)
     return await to_thread.run_sync(_parse_npy_set, body, n_samples, name)
