@@ -17,7 +17,7 @@ serve: $(INSTALLED)  ## the service on an embedded store
 test: $(DEVELOPED)
 	$(BIN)/python -m pytest $(ARGS)
 
-bench: $(DEVELOPED) $(BENCHED)  ## every claim beside its bar, in about 20 minutes; ARGS="--only latency" for one
+bench: $(BENCHED)  ## every claim beside its bar, in about ten minutes; ARGS="--only latency" for one
 	$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(DEVELOPED)

@@ -126,7 +126,7 @@ BENCHMARK = Benchmark(
     "docs/operations.md#sizing",
     measure,
     options={"records": 1_000_000, "repeats": 5, "pairs": 10},
-    short={"records": 400_000, "repeats": 3, "pairs": 5},
+    short={"records": 400_000, "repeats": 3},
     packages=("fastapi", "uvicorn", "redis", "numpy", "orjson", "pyarrow"),
 )
 

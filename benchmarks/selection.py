@@ -217,7 +217,7 @@ def describe(row: Row) -> tuple[str, ...]:
 def measure(options: Namespace) -> Report:
     recorded = recordings(("choosing", "judging").index(options.half))
     traces = [trace for trace in sequences(recorded) if trace.rounds[0].n_epochs >= MIN_EPOCHS]
-    rows = [judge(trace) for trace in traces[:: options.every]]
+    rows = [judge(trace) for trace in traces]
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "selection.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     abstained = sum(row.fitted["noise_rate"] is None for row in rows)
@@ -245,8 +245,7 @@ BENCHMARK = Benchmark(
     "selection",
     "docs/method.md#the-cut",
     measure,
-    options={"half": "judging", "every": 1},
-    short={"every": 3},
+    options={"half": "judging"},
     packages=("numpy",),
 )
 

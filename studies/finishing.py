@@ -1,21 +1,17 @@
 """What to do after the selection: each finisher beside plain retraining, at the same forward and backward passes.
 
-usage: python -m studies.finishing [--data-dir DIR] [--seeds 0 1 …] [--case digits:symmetric:0.4 …] [--cache DIR]
-
 One selection per case and seed, whose set all finishers share: digits (1,437 images) with the trainer's defaults, and
 5,000 CIFAR-10 images, ResNet-8, one round of 12 epochs, averaged down to 16 x 16 pixels so that a processor is done in
-minutes (``--pixels 32`` leaves them as they are). Every finisher then spends the same number of passes, forward
-and backward added up, on fresh weights. Writes ``results/finishing.json`` and ``results/finishing.md``. A selection
-takes longer than what follows it, so `--cache` keeps the sets.
+minutes (``--pixels 32`` leaves them as they are). Every finisher then spends the same number of passes, forward and
+backward added up, on fresh weights. Writes ``finishing.json``, too. A selection takes longer than what follows it, so
+``--cache`` keeps the sets in a folder.
 """
 
-import argparse
 import itertools
 import json
-import multiprocessing
-import platform
 import statistics
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.claims import Benchmark, Report, format_table
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_trainer.data import Dataset
@@ -59,8 +56,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "mixmatch, EMA": {"finish": "mixmatch", "ema": 0.999},
     "contrastive": {"finish": "contrastive"},
 }
-COMPARED = [PLAIN, "mixmatch", "contrastive"]
-RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +101,20 @@ def selected(settings: TrainSettings, read: Dataset, path: Path | None) -> Bitma
     return chosen
 
 
-def outcomes(case: str, seed: int, arguments: argparse.Namespace) -> list[Outcome]:
-    plain = settings_of(case, seed, arguments.data_dir)
-    read = small(preparation.read_dataset(plain), arguments.pixels)
-    name = f"{case.replace(':', '_')}_{arguments.pixels}_s{seed}.npy"
-    path = None if arguments.cache is None else arguments.cache / name
+def outcomes(case: str, seed: int, options: Namespace) -> list[Outcome]:
+    data_dir = Path(options.data_dir) if options.data_dir else None
+    plain = settings_of(case, seed, data_dir)
+    read = small(preparation.read_dataset(plain), options.pixels)
+    name = f"{case.replace(':', '_')}_{options.pixels}_s{seed}.npy"
+    path = Path(options.cache) / name if options.cache else None
     kept = selected(plain, read, path)
     data = preparation.prepare_dataset(plain, read)
     assert data.clean is not None
     found = SetMetrics.compare(bitmap.unpack(kept, data.n_samples), data.clean)
     done = []
     budgets = BUDGETS[case]
-    for budget, variant in itertools.product(budgets, arguments.variants):
-        settings = settings_of(case, seed, arguments.data_dir, finish_epochs=budget, **VARIANTS[variant])
+    for budget, variant in itertools.product(budgets, options.variants):
+        settings = settings_of(case, seed, data_dir, finish_epochs=budget, **VARIANTS[variant])
         finished = Trainer(settings, data).run_finish(kept)
         outcome = Outcome(
             case=case,
@@ -141,13 +137,9 @@ def outcomes(case: str, seed: int, arguments: argparse.Namespace) -> list[Outcom
     return done
 
 
-def row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
 def table(found: Sequence[Outcome]) -> list[str]:
     heads = ("case", "epochs", "finish", "test accuracy", "wins over plain", "forward", "backward", "kept")
-    lines = [row(heads), row(["---"] * len(heads))]
+    rows = []
     for case, budget in dict.fromkeys((o.case, o.budget) for o in found):
         here = [o for o in found if (o.case, o.budget) == (case, budget)]
         plain = {o.seed: o.test_accuracy for o in here if o.variant == PLAIN}
@@ -156,76 +148,50 @@ def table(found: Sequence[Outcome]) -> list[str]:
             reached = [o.test_accuracy for o in chosen]
             deviation = statistics.stdev(reached) if len(reached) > 1 else 0.0
             wins = sum(o.test_accuracy > plain[o.seed] for o in chosen)
-            lines.append(
-                row(
-                    (
-                        case,
-                        str(budget),
-                        variant,
-                        f"{statistics.mean(reached):.3f} ± {deviation:.3f}",
-                        "" if variant == PLAIN else f"{wins} of {len(chosen)}",
-                        f"{statistics.mean(o.forward for o in chosen):,.0f}",
-                        f"{statistics.mean(o.backward for o in chosen):,.0f}",
-                        f"{statistics.mean(o.n_kept for o in chosen):,.0f}",
-                    )
+            rows.append(
+                (
+                    case,
+                    str(budget),
+                    variant,
+                    f"{statistics.mean(reached):.3f} ± {deviation:.3f}",
+                    "" if variant == PLAIN else f"{wins} of {len(chosen)}",
+                    f"{statistics.mean(o.forward for o in chosen):,.0f}",
+                    f"{statistics.mean(o.backward for o in chosen):,.0f}",
+                    f"{statistics.mean(o.n_kept for o in chosen):,.0f}",
                 )
             )
-    return lines
+    return format_table(heads, rows)
 
 
-def provenance(arguments: argparse.Namespace) -> str:
-    seeds = " ".join(map(str, arguments.seeds))
-    machine = f"{multiprocessing.cpu_count()} shared CPU cores, Python {platform.python_version()}"
-    data_dir = "" if arguments.data_dir is None else " --data-dir data"
-    pixels = "" if arguments.pixels == 16 else f" --pixels {arguments.pixels}"
-    libraries = f"torch {torch.__version__}, numpy {np.__version__}"
-    return f"`python -m studies.finishing --seeds {seeds}{data_dir}{pixels}`, {machine}, {libraries}"
-
-
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    parser.add_argument("--case", nargs="+", choices=list(BUDGETS), default=list(BUDGETS))
-    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=COMPARED)
-    parser.add_argument("--pixels", type=int, choices=(16, 32), default=16)
-    parser.add_argument("--cache", type=Path)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse(argv)
+def measure(options: Namespace) -> Report:
     torch.set_num_threads(1)
-    found: list[Outcome] = []
-    # Seeds first, so that what is written after each is even over the cases.
-    for seed in arguments.seeds:
-        for case in arguments.case:
-            found += outcomes(case, seed, arguments)
-        lines = write(found, arguments)
-    print("\n" + "\n".join(lines))
-    return 0
-
-
-def write(found: Sequence[Outcome], arguments: argparse.Namespace) -> list[str]:
-    """Write what there is so far, and return the page's lines."""
+    found = [outcome for seed in options.seeds for case in options.case for outcome in outcomes(case, seed, options)]
     cases, variants = list(BUDGETS), list(VARIANTS)
-    ordered = sorted(found, key=lambda o: (cases.index(o.case), o.budget, variants.index(o.variant), o.seed))
-    n_seeds = len({o.seed for o in found})
-    lines = [
-        "# Finishing",
-        "",
-        f"{provenance(arguments)}. Mean ± standard deviation over {n_seeds} seeds; epochs: the budget. CIFAR-10: 5,000 "
-        f"images of {arguments.pixels} x {arguments.pixels} pixels.",
-        "",
-        *table(ordered),
-        "",
-    ]
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "finishing.md").write_text("\n".join(lines))
-    (arguments.out / "finishing.json").write_text(json.dumps([asdict(o) for o in ordered], indent=1) + "\n")
-    return lines
+    found.sort(key=lambda o: (cases.index(o.case), o.budget, variants.index(o.variant), o.seed))
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "finishing.json").write_text(json.dumps([asdict(o) for o in found], indent=1) + "\n")
+    about = (
+        f"Mean ± standard deviation over {len(options.seeds)} seeds; epochs: the budget. CIFAR-10: 5,000 images of "
+        f"{options.pixels} x {options.pixels} pixels."
+    )
+    return Report("Finishing", [], about, table(found))
+
+
+STUDY = Benchmark(
+    "finishing",
+    "docs/trainer.md#after-the-last-round",
+    measure,
+    options={
+        "data_dir": "",
+        "seeds": tuple(range(5)),
+        "case": tuple(BUDGETS),
+        "variants": (PLAIN, "mixmatch", "contrastive"),
+        "pixels": 16,
+        "cache": "",
+    },
+    packages=("torch", "numpy"),
+)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(STUDY.main())
