@@ -12,7 +12,7 @@ Sources: Jin and Candes, *Selection by Prediction with Conformal p-values* (JMLR
 Hochberg, *Controlling the False Discovery Rate* (1995).
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,7 @@ SMALLEST_BOUND_SHARE = 0.25
 """Share of the samples that the smallest of these cuts keeps at least."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DrawCounts:
+class DrawCounts(NamedTuple):
     """Counts of the samples, of the drawn ones and of those found mislabelled, up to each cut.
 
     Attributes

@@ -77,7 +77,7 @@ class RandomAudit:
 
     def compute_bound_curves(self) -> BoundCurves:
         """Bound precision and recall of every cut."""
-        return BoundCurves(*bound_quality(self.counts.kept, self.counts.drawn, self.counts.wrong))
+        return BoundCurves(*bound_quality(*self.counts))
 
     def bound_set(self, set_counts: "SetCounts", curves: BoundCurves | None) -> Bounds | None:
         """Bound the quality of a set; None without drawn samples.
@@ -89,8 +89,8 @@ class RandomAudit:
         curves
             The bounds of every cut; None if they cannot be used.
         """
-        kept, drawn, wrong = self.counts.kept, self.counts.drawn, self.counts.wrong
-        n_scored, n_drawn, n_wrong = (int(counts[-1]) for counts in (kept, drawn, wrong))
+        kept, drawn, wrong = self.counts
+        n_scored, n_drawn, n_wrong = (int(counts[-1]) for counts in self.counts)
         if not n_drawn:
             return None
         cut = set_counts.cut
@@ -118,7 +118,7 @@ class RandomAudit:
         """
         if cut is None:
             return bound_wrong_share(set_counts.size, set_counts.n_drawn, set_counts.n_wrong)
-        limits = limit_undrawn_wrong(self.counts.kept, self.counts.drawn, self.counts.wrong)
+        limits = limit_undrawn_wrong(*self.counts)
         return 0.0 if cut < 0 else int(limits[cut]) / max(set_counts.size - set_counts.n_drawn, 1)
 
 
@@ -145,11 +145,10 @@ class SetCounts:
 
 def choose_cut_by_draw(counts: DrawCounts, options: SelectionOptions) -> int | None:
     """Apply the rule of the options to the answers: bins ``0..cut`` are kept; None where no cut reaches it."""
-    numbers = counts.kept, counts.drawn, counts.wrong
     if options.threshold == "fdr":
-        cut = int(conformal_cut(*numbers, options.alpha))
+        cut = int(conformal_cut(*counts, options.alpha))
     else:
-        cut = int(precision_cut(*numbers, 1.0 if options.target is None else options.target))
+        cut = int(precision_cut(*counts, 1.0 if options.target is None else options.target))
     return None if cut < 0 else cut
 
 

@@ -93,28 +93,21 @@ class RequestTrace:
         Identifier of the request in logs and problems.
     seconds
         Duration of each phase so far, in seconds; concurrent work of one phase counts once.
+    running
+        Phases that have begun and not ended.
     """
 
     def __init__(self, request_id: str, observe: Callable[[Phase, float], None]) -> None:
         self.request_id = request_id
         self.seconds: dict[Phase, float] = {}
         self._observe = observe
-        self._running: set[Phase] = set()
+        self.running: set[Phase] = set()
 
-    def start_phase(self, name: Phase) -> float | None:
-        """Start a phase; return its start time for `end_phase`, or None if the phase is running already."""
-        if name in self._running:
-            return None
-        self._running.add(name)
-        return time.perf_counter()
-
-    def end_phase(self, name: Phase, started: float | None) -> None:
-        """End a phase, given the result of `start_phase`; do nothing if that was None."""
-        if started is not None:
-            self._running.discard(name)
-            duration = time.perf_counter() - started
-            self.seconds[name] = self.seconds.get(name, 0.0) + duration
-            self._observe(name, duration)
+    def end_phase(self, name: Phase, duration: float) -> None:
+        """Add the duration of a phase that was running, in seconds."""
+        self.running.discard(name)
+        self.seconds[name] = self.seconds.get(name, 0.0) + duration
+        self._observe(name, duration)
 
     @property
     def server_timing(self) -> str:
@@ -139,13 +132,15 @@ class phase:  # noqa: N801  # used like a function: with phase("store")
         self._name = name
 
     def __enter__(self) -> None:
-        self._trace = current_trace.get()
+        trace = current_trace.get()
+        self._trace = None if trace is None or self._name in trace.running else trace
         if self._trace is not None:
-            self._started = self._trace.start_phase(self._name)
+            self._trace.running.add(self._name)
+            self._started = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
         if self._trace is not None:
-            self._trace.end_phase(self._name, self._started)
+            self._trace.end_phase(self._name, time.perf_counter() - self._started)
 
 
 LogFormat: TypeAlias = Literal["text", "json", "logfmt"]
