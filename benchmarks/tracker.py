@@ -25,7 +25,7 @@ from mild_client import CorrectnessTracker
 from mild_core import bitmap
 from mild_trainer.data import Dataset
 from mild_trainer.settings import TrainSettings
-from mild_trainer.training import resnet
+from mild_trainer.training import network
 from mild_trainer.training.trainer import Trainer
 
 N_SAMPLES = 50_000
@@ -44,7 +44,7 @@ class Step:
         torch.manual_seed(0)
         self.cuda = device == "cuda"
         self.n_batch = 512 if self.cuda else 128
-        model = resnet.build_resnet("resnet34" if self.cuda else "resnet8", 3, 10)
+        model = network.build_network("resnet34" if self.cuda else "resnet8", 3, 10)
         self.model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as the trainer
         self.optimiser = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9)
         self.images = torch.randn(self.n_batch, 3, 32, 32, device=device).to(memory_format=torch.channels_last)

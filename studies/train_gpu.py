@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mild_client import CorrectnessTracker
 from mild_trainer.settings import TrainSettings
-from mild_trainer.training import resnet
+from mild_trainer.training import network
 from mild_trainer.training.augment import Augmentation, DeviceImages
 from mild_trainer.training.engine import ComputeContext, TrainState, train_epoch
 
@@ -174,10 +174,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         compile=arguments.compile,
         data_on=arguments.data_on,
     )
-    other = published(images, resnet.build_resnet(arguments.model, 3, 10), device, arguments.epochs, arguments.workers)
+    other = published(
+        images, network.build_network(arguments.model, 3, 10), device, arguments.epochs, arguments.workers
+    )
     mine = ours(images, settings, arguments.epochs)
     peak = matrix_peak(device, arguments.matrix)
-    used = operations(resnet.build_resnet(arguments.model, 3, 10)) * arguments.samples / mine
+    used = operations(network.build_network(arguments.model, 3, 10)) * arguments.samples / mine
     name = torch.cuda.get_device_name() if device.type == "cuda" else "the processor, as a rehearsal"
     lines = [
         "# Training throughput",

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mild_trainer.training import resnet
+from mild_trainer.training import network
 from studies import train_gpu
 
 
@@ -40,4 +40,4 @@ def test_rehearses_on_the_processor(tmp_path: Path) -> None:
 
 def test_counts_the_operations_of_a_pass() -> None:
     # 3x3 convolutions of 3 to 16 channels at 32x32, and so on: known as 12.5 million multiplications for ResNet-8.
-    assert train_gpu.operations(resnet.build_resnet("resnet8", 3, 10)) == pytest.approx(6 * 12.5e6, rel=0.05)
+    assert train_gpu.operations(network.build_network("resnet8", 3, 10)) == pytest.approx(6 * 12.5e6, rel=0.05)

@@ -14,7 +14,7 @@ from mild_trainer.training.compute_cost import ComputeCost
 from mild_trainer.training.engine import TrainState
 from mild_trainer.training.finetune.mixmatch import Mix
 from mild_trainer.training.finetune.pool import Pool
-from mild_trainer.training.heads import Network
+from mild_trainer.training.network import Network
 
 ALPHA = 1.0
 """Parameter of the Beta distribution of mixing shares."""
