@@ -17,7 +17,8 @@ from mild_trainer import cli
 from mild_trainer.data import ClassFilter, load, open_images
 from mild_trainer.data.feature_files import write_features
 from mild_trainer.errors import DataError
-from mild_trainer.feature_models import load_model, pool_features
+from mild_trainer.feature_extraction import ImagePreparation, compute_features
+from mild_trainer.feature_models import FeatureModel, load_model, pool_features
 
 ONNX = {
     "(n, 3, 16, 16)": (
@@ -52,6 +53,10 @@ def sparse(): return lambda images: images.mean(dim=(2, 3)).to_sparse()
 def tokens(): return lambda images: images.flatten(2)[..., None]
 def number(): return 1
 def fails(): raise OSError("weights are lost")
+def large():
+    def forward(images):
+        raise MemoryError("no 9 GB")
+    return forward
 def uncalled(): return torch.nn.Linear
 network = torch.nn.Identity()
 """
@@ -129,6 +134,28 @@ def test_labels_names_and_paths_follow_and_a_training_reads_them_by_itself(folde
     words = ["train", "--data-dir", "f.npz", "--local", "--epochs", "2", "--rounds", "1", "--out", "run"]
     assert CliRunner().invoke(cli.app, words).exit_code == 0
     assert "train/dog/2.png" in (folder / "run/clean.csv").read_text()
+
+
+@pytest.mark.usefixtures("folder")
+def test_short_memory_and_impossible_sizes_have_remedies_of_their_own() -> None:
+    model = [".", "--model", "own_networks:large"]
+    assert (
+        "own_networks:large has not enough memory for images of shape (6, 3, 16, 16) (no 9 GB); give a smaller "
+        "--batch-size or --image-size" in extract(*model, "--image-size", "16", code=2)
+    )
+    assert "image_size is 100000; give a number in 0..4096" in extract(*model, "--image-size", "100000", code=2)
+    assert "--std is '1,0,1'; give one number above 0" in extract(*model, "--std", "1,0,1", code=2)
+
+
+def test_a_network_that_fails_at_its_own_size_is_not_given_another() -> None:
+    def fail(images: Tensor) -> Tensor:
+        raise ValueError("an odd layer")
+
+    preparation = ImagePreparation(16, torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1))
+    with pytest.raises(
+        DataError, match=r"fails on images of shape \(2, 3, 16, 16\) \(an odd layer\); that is the size"
+    ):
+        compute_features(FeatureModel(fail, side=16), preparation, np.zeros((2, 16, 16, 3), dtype=np.uint8), "own")
 
 
 @pytest.mark.usefixtures("folder")

@@ -87,5 +87,5 @@ def test_wrong_pictures_of_a_folder_are_found_by_path(tmp_path: Path, monkeypatc
     assert {row["label"] for row in suspicious} <= set(names)
     assert [row["index"] for row in suspicious] != sorted((row["index"] for row in suspicious), key=int)
     page = (tmp_path / "runs" / "train" / "report.html").read_text()
-    assert page.count("<img alt='sample") == 50
+    assert page.count('<img alt="sample') == 50
     assert suspicious[0]["id"] in page

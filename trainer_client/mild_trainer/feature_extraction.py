@@ -79,7 +79,9 @@ def extract_features(
     data = source.data
     for note in data.notes:
         console.print(note, highlight=False, soft_wrap=True)
-    preparation = _Preparation(side, _to_channels(mean or model.mean, device), _to_channels(std or model.std, device))
+    preparation = ImagePreparation(
+        side, _to_channels(mean or model.mean, device), _to_channels(std or model.std, device)
+    )
     n_images = data.n_samples + len(data.y_test)
     columns = (TextColumn("features"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
@@ -103,9 +105,27 @@ def extract_features(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class ImagePreparation:
+    """Brings images to the size that a network takes, and standardises them."""
+
+    side: int
+    mean: Tensor
+    std: Tensor
+
+    def __call__(self, images: NDArray[np.uint8]) -> Tensor:
+        """Return images (n, height, width, 1 or 3) as floats (n, 3, side, side) on the device."""
+        values = torch.from_numpy(images).to(self.mean.device).permute(0, 3, 1, 2).float() / 255
+        if values.shape[1] not in (1, 3):
+            raise DataError(f"images have {values.shape[1]} channels; save them as grey ones or as RGB")
+        if values.shape[2:] != (self.side, self.side):
+            values = torch.nn.functional.interpolate(values, self.side, mode="bicubic", antialias=True).clamp(0, 1)
+        return (values.expand(-1, 3, -1, -1) - self.mean) / self.std
+
+
 @torch.inference_mode()
 def compute_features(
-    model: FeatureModel, preparation: "_Preparation", images: NDArray[np.uint8], name: str
+    model: FeatureModel, preparation: ImagePreparation, images: NDArray[np.uint8], name: str
 ) -> NDArray[np.float32]:
     """Return the features of images, shape (n_images, n_features).
 
@@ -130,10 +150,7 @@ def compute_features(
         if is_out_of_memory(error):
             problem, remedy = "has not enough memory for", "give a smaller --batch-size or --image-size"
         elif model.side == preparation.side:
-            problem, remedy = (
-                "fails on",
-                "its size is the one that the network names, so look for the cause in the network",
-            )
+            problem, remedy = "fails on", "that is the size that it names, so look for the cause in the network"
         else:
             problem, remedy = "does not take", "give the --image-size that it was made for"
         reason = describe_failure(error)
@@ -149,24 +166,6 @@ def compute_features(
     if len(features) != n_rows:
         raise DataError(f"--model {name} gives {len(features)} rows for {n_rows} images; make it return one for each")
     return features[:n_images]
-
-
-@dataclass(frozen=True, slots=True)
-class _Preparation:
-    """Brings images to the size that a network takes, and standardises them."""
-
-    side: int
-    mean: Tensor
-    std: Tensor
-
-    def __call__(self, images: NDArray[np.uint8]) -> Tensor:
-        """Return images (n, height, width, 1 or 3) as floats (n, 3, side, side) on the device."""
-        values = torch.from_numpy(images).to(self.mean.device).permute(0, 3, 1, 2).float() / 255
-        if values.shape[1] not in (1, 3):
-            raise DataError(f"images have {values.shape[1]} channels; save them as grey ones or as RGB")
-        if values.shape[2:] != (self.side, self.side):
-            values = torch.nn.functional.interpolate(values, self.side, mode="bicubic", antialias=True).clamp(0, 1)
-        return (values.expand(-1, 3, -1, -1) - self.mean) / self.std
 
 
 def _to_channels(values: Channels, device: torch.device) -> Tensor:

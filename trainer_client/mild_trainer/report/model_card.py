@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mild_client.atomic_write import write_atomically
 from mild_core.agreement import HeldOutAgreement
 from mild_trainer.report import summary
 from mild_trainer.report.rendering import render
@@ -22,7 +23,7 @@ def write_model_card(results: Mapping[str, Any], folder: Path, selection: Mappin
         The set's selection as it is now, with what has been audited since; None for that of `results`.
     """
     path = folder / "README.md"
-    path.write_text(render_model_card(results, selection), encoding="utf-8")
+    write_atomically(path, render_model_card(results, selection).encode())
     return path
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mild_client import RoundFit
+from mild_client.atomic_write import write_atomically
 from mild_core.agreement import HeldOutAgreement
 from mild_core.draw import DRAW_SIZE
 from mild_core.statements import describe_draw, describe_quality
@@ -167,5 +168,5 @@ def render_service_run(run: ServiceRun) -> str:
 
 def _write_page(path: Path, page: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_atomically(path, page.encode())
     return path
