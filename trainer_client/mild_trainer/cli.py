@@ -104,16 +104,12 @@ def features(
     *,
     model: Annotated[
         str,
-        typer.Option(
-            "--model",
-            help=f"The network: {MODEL_FORMS}. Nothing is downloaded.",
-        ),
+        typer.Option(help=f"The network: {MODEL_FORMS}. Nothing is downloaded."),
     ],
-    out: Annotated[Path, typer.Option("--out", help="The file to write, an .npz.")] = Path("features.npz"),
+    out: Annotated[Path, typer.Option(help="The file to write, an .npz.")] = Path("features.npz"),
     image_size: Annotated[
         int | None,
         typer.Option(
-            "--image-size",
             min=1,
             help="Height and width that images are brought to.",
             show_default="what the model says, or 224",
@@ -122,7 +118,6 @@ def features(
     mean: Annotated[
         str | None,
         typer.Option(
-            "--mean",
             help="What is taken off the values 0..1 of red, green and blue.",
             show_default="what the model says, or ImageNet's: 0.485,0.456,0.406",
         ),
@@ -130,12 +125,11 @@ def features(
     std: Annotated[
         str | None,
         typer.Option(
-            "--std",
             help="What they are divided by then.",
             show_default="what the model says, or ImageNet's: 0.229,0.224,0.225",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 32,
     settings: dict[str, Any],
 ) -> None:
     """Turn images into features by a network of yours, for `mild train --dataset features`."""
@@ -191,7 +185,7 @@ def demo(
 
 _SetOut: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--out", help="Write the clean set: a .csv with a line for each sample, or a .npy of indices."),
+    typer.Option(help="Write the clean set: a .csv with a line for each sample, or a .npy of indices."),
 ]
 
 
@@ -215,7 +209,7 @@ def select(
     columns: o.ColumnsOption = "",
     labels: Annotated[
         Path | None,
-        typer.Option("--labels", help="The given labels, for predictions alone: a .npy, .csv, .json or .txt."),
+        typer.Option(help="The given labels, for predictions alone: a .npy, .csv, .json or .txt."),
     ] = None,
     samples_by: o.SamplesByOption = None,
     samples_first: Annotated[
@@ -224,9 +218,7 @@ def select(
             "--samples-first/--epochs-first", help="Whether rows of an array are samples.", show_default=False
         ),
     ] = None,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", help="Draw histogram, components and cut: a .png, .svg or .pdf.")
-    ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw histogram, components and cut: a .png, .svg or .pdf.")] = None,
     out: _SetOut = None,
 ) -> None:
     """Print the clean set of a file of recorded predictions, as JSON; with --out, write its samples to a file."""
@@ -296,14 +288,13 @@ def push(
     ] = False,
     num_samples: Annotated[
         int | None,
-        typer.Option("--num-samples", min=1, help="With --create: samples of the run, if not those of the log."),
+        typer.Option(min=1, help="With --create: samples of the run, if not those of the log."),
     ] = None,
     samples_by: o.SamplesByOption = None,
     columns: o.ColumnsOption = "",
     class_names: Annotated[
         str | None,
         typer.Option(
-            "--class-names",
             help="Names of the classes 0, 1, … of a log with names: cat,dog,owl. With --create by default those in the "
             "log, in alphabetical order.",
         ),
@@ -339,7 +330,7 @@ _Run: TypeAlias = Annotated[str, typer.Argument(help="The name of a run at the s
 def runs(
     url: o.ServiceUrl,
     api_key: o.ApiKey = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Most runs in the list.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Most runs in the list.")] = 50,
 ) -> None:
     """List the runs of a service, newest first."""
     from mild_trainer import service_runs
@@ -401,7 +392,7 @@ def report(
     run: Annotated[str, typer.Argument(help="The folder of a training (its --out), or a run's name at --url.")],
     url: o.Url = None,
     api_key: o.ApiKey = None,
-    out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
 ) -> None:
     """Write one page of a run: its rounds, its data map, and the samples whose labels look wrong, with pictures."""
     from mild_trainer.report.report import write_run_report
@@ -416,24 +407,22 @@ def review(
     run: Annotated[str, typer.Argument(help="The folder of a training (its --out), or a run's name at --url.")],
     url: o.Url = None,
     api_key: o.ApiKey = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Most samples in the list.")] = 200,
+    limit: Annotated[int, typer.Option(min=1, help="Most samples in the list.")] = 200,
     order: Annotated[
-        review_list.Order, typer.Option("--order", help="Which come first; only a random order measures the whole set.")
+        review_list.Order, typer.Option(help="Which come first; only a random order measures the whole set.")
     ] = "suspicious",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of a random order.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of a random order.")] = 0,
     draw: Annotated[
         int | None,
         typer.Option(
-            "--draw",
             min=1,
             help="List this many samples that the service draws at random: once all are marked, the set is bounded.",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="The list to write; it must not exist.")] = Path("review.csv"),
+    out: Annotated[Path, typer.Option(help="The list to write; it must not exist.")] = Path("review.csv"),
     marks: Annotated[
         Path | None,
         typer.Option(
-            "--marks",
             help="A list, or a clean.csv, with `clean`, `wrong` or `unsure` (counts as wrong) in its column `mark`: "
             "read it back.",
         ),

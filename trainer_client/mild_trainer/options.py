@@ -185,12 +185,11 @@ SyncUrl: TypeAlias = Annotated[
 ServiceUrl: TypeAlias = Annotated[str, _make_option("URL", "Address of the service.")]
 SamplesByOption: TypeAlias = Annotated[
     SamplesBy | None,
-    typer.Option("--samples-by", help="Whether the log names samples by ids or by indices, where both may be meant."),
+    typer.Option(help="Whether the log names samples by ids or by indices, where both may be meant."),
 ]
 ColumnsOption: TypeAlias = Annotated[
     str,
     typer.Option(
-        "--columns",
         help="Columns of a log that have other names, FIELD=COLUMN: sample=id,label=target. Fields are `epoch`, "
         "`sample`, `correct`, or `predicted` and `label`, and `round`.",
         show_default=False,
