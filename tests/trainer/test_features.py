@@ -222,7 +222,7 @@ def test_training_and_recording_passes_are_dithered_and_others_are_not(
     assert plain.mean(0).abs().max() < 1e-6
     assert torch.allclose(plain.std(0, correction=0), torch.ones(50), atol=1e-5)
     order = torch.randperm(400, generator=torch.Generator().manual_seed(3))
-    for passes in (samples.iter_augmented, samples.iter_recorded):
+    for passes in (samples.iter_augmented, samples.iter_plain):
         drawn = [torch.Generator().manual_seed(seed) for seed in (1, 1, 2)]
         first, again, other = (collect(passes(order, 32, generator)) - plain[order] for generator in drawn)
         assert torch.equal(first, again)
@@ -237,7 +237,7 @@ def test_without_dither_all_passes_are_the_same() -> None:
     samples, plain = on_device(dither=0.0)
     everyone, generator = torch.arange(400), torch.Generator()
     assert torch.equal(collect(samples.iter_augmented(everyone, 32, generator)), plain)
-    assert torch.equal(collect(samples.iter_recorded(everyone, 32, generator)), plain)
+    assert torch.equal(collect(samples.iter_plain(everyone, 32, generator)), plain)
     assert collect(samples.iter_augmented(torch.arange(33), 32, generator)).shape == (33, 50)
 
 

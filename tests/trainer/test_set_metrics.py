@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mild_core import bitmap
-from mild_trainer.training.history import SetMetrics, jaccard_similarity
+from mild_trainer.training.history import SetMetrics
 
 
 def test_counts_hits_among_the_selected_and_among_the_clean() -> None:
@@ -18,6 +18,6 @@ def test_empty_sets_count_as_nothing_found() -> None:
 
 def test_similarity_is_the_shared_part() -> None:
     a, b = bitmap.from_indices([0, 1, 2], 9), bitmap.from_indices([1, 2, 8], 9)
-    assert jaccard_similarity(a, b) == 0.5
-    assert jaccard_similarity(a, a) == 1
-    assert jaccard_similarity(np.zeros(2, dtype=np.uint8), np.zeros(2, dtype=np.uint8)) == 1
+    assert bitmap.compute_jaccard(a, b) == 0.5
+    assert bitmap.compute_jaccard(a, a) == 1
+    assert bitmap.compute_jaccard(np.zeros(2, dtype=np.uint8), np.zeros(2, dtype=np.uint8)) == 1

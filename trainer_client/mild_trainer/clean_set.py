@@ -82,7 +82,8 @@ class CleanSet:
         """
         check_set_path(path)
         if path.suffix.lower() == ".npy":
-            write_indices(path, np.flatnonzero(self.kept))
+            with open_atomically(path) as file:
+                np.save(file, np.flatnonzero(self.kept).astype(np.int64), allow_pickle=False)
             return
         with open_atomically(path, "w", newline="", encoding="utf-8") as file:
             write_rows(file, self.format_rows(np.arange(self.kept.size)))
@@ -179,13 +180,13 @@ def name_classes(classes: NDArray[np.integer], names: Sequence[str] | None) -> l
     return [None if label < 0 else names[label] if names else label for label in classes.tolist()]
 
 
-def check_set_path(path: Path, suffixes: Sequence[str] = _SUFFIXES, sources: Iterable[Path] = ()) -> None:
+def check_set_path(path: Path, sources: Iterable[Path] = ()) -> None:
     """Raise DataError if no set can be written to `path`; called before the work whose result is written there.
 
     The set replaces no file of the `sources` that it is made from, and is not written into a folder of them.
     """
-    if path.suffix.lower() not in suffixes:
-        raise DataError(f"the set {path} ends in {path.suffix!r}; give a file that ends in {' or '.join(suffixes)}")
+    if path.suffix.lower() not in _SUFFIXES:
+        raise DataError(f"the set {path} ends in {path.suffix!r}; give a file that ends in {' or '.join(_SUFFIXES)}")
     if not path.parent.is_dir():
         raise DataError(f"the folder of the set {path} does not exist; create {path.parent}, or give another file")
     for source in filter(Path.exists, sources):
@@ -193,10 +194,3 @@ def check_set_path(path: Path, suffixes: Sequence[str] = _SUFFIXES, sources: Ite
             raise DataError(f"the set {path} would replace or join what it is made from, {source}; give another file")
     if path.is_dir():
         raise DataError(f"the set {path} is a folder; give a file")
-
-
-def write_indices(path: Path, indices: NDArray[np.integer]) -> None:
-    """Replace the ``.npy`` file at `path` by `indices` of samples, shape (n_selected,), as int64."""
-    check_set_path(path, (".npy",))
-    with open_atomically(path) as file:
-        np.save(file, indices.astype(np.int64), allow_pickle=False)

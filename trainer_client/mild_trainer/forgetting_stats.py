@@ -25,7 +25,9 @@ _REMEDY = (
 def read_forgetting_stats(path: Path) -> RecordedBits:
     """Read the accuracies of a ``stats_dict``; a sample with fewer epochs is unobserved in later ones."""
     content: dict[Any, Any] = files.read_pickle(path, _REMEDY)
-    accuracies = {key: _read_accuracies(path, key, value) for key, value in content.items() if not _is_text(key)}
+    accuracies = {
+        key: _read_accuracies(path, key, value) for key, value in content.items() if not isinstance(key, str | bytes)
+    }
     if not accuracies:
         raise DataError(f"{path} holds no entry of a sample; {_REMEDY}")
     n_samples, n_epochs = max(accuracies) + 1, max(map(len, accuracies.values()))
@@ -39,10 +41,6 @@ def read_forgetting_stats(path: Path) -> RecordedBits:
         observed[: len(values), index] = True
     bits = RoundBits(n_samples, bitmap.pack(correct), None if observed.all() else bitmap.pack(observed))
     return RecordedBits([bits], description=f"{path}: {len(accuracies):,} samples in {n_epochs} epochs")
-
-
-def _is_text(key: object) -> bool:
-    return isinstance(key, str | bytes)
 
 
 def _read_accuracies(path: Path, key: Any, value: Any) -> Any:

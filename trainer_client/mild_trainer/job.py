@@ -264,34 +264,26 @@ def _print_results(
     """
     from mild_trainer.report import summary
 
+    def show(*texts: str | None, style: str | None = None) -> None:
+        for text in filter(None, texts):
+            console.print(text, highlight=False, soft_wrap=True, style=style)
+
+    agreement = history.held_out_agreement
+    known, fitted = (
+        [each.text for each in statements if (each.basis == "fitted") == is_fitted] for is_fitted in (False, True)
+    )
     next_step = summary.describe_next_step(statements, review_command, results)
-    leading = [statement.text for statement in statements if statement.basis != "fitted"]
-    for text in filter(None, (*leading, summary.describe_set_round(results), next_step)):
-        console.print(text, highlight=False, soft_wrap=True)
+    show(*known, summary.describe_set_round(results), next_step)
     console.print(summary.build_terminal_table(results))
-    if verdict := summary.describe_last_verdict(results):
-        console.print(verdict, highlight=False, soft_wrap=True, style="dim")
-    for statement in statements:
-        if statement.basis == "fitted":
-            console.print(statement.text, highlight=False, soft_wrap=True, style="dim")
-    if history.held_out_agreement is not None:
-        console.print(
-            f"{history.held_out_agreement.summary_text}.",
-            highlight=False,
-            style=None if history.held_out_agreement.carries_signal else "bold red",
-        )
-    if planting := summary.describe_planting(results):
-        console.print(planting, highlight=False, soft_wrap=True)
-    if validation := summary.describe_validation(results):
-        console.print(validation, highlight=False, soft_wrap=True)
+    show(summary.describe_last_verdict(results), *fitted, style="dim")
+    if agreement is not None:
+        show(f"{agreement.summary_text}.", style=None if agreement.carries_signal else "bold red")
     trained = "The rounds" if results["finish"] is None else "Rounds and finish"
-    console.print(f"{trained} took {history.compute_cost.describe()}.", highlight=False, soft_wrap=True)
-    for alarm in summary.describe_alarms(results):
-        console.print(alarm, highlight=False, style="yellow")
-    console.print(f"No further round: {history.stop_reason}.", highlight=False, soft_wrap=True)
-    console.print(f"Written: {paths[0]} and {paths[1]}", highlight=False, soft_wrap=True)
-    if clean_set_line is not None:
-        console.print(f"{clean_set_line}. Next: {review_command}", highlight=False, soft_wrap=True)
+    cost = f"{trained} took {history.compute_cost.describe()}."
+    show(summary.describe_planting(results), summary.describe_validation(results), cost)
+    show(*summary.describe_alarms(results), style="yellow")
+    show(f"No further round: {history.stop_reason}.", f"Written: {paths[0]} and {paths[1]}")
+    show(clean_set_line and f"{clean_set_line}. Next: {review_command}")
 
 
 def is_distributed() -> bool:

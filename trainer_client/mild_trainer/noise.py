@@ -54,21 +54,6 @@ _CIFAR100_SUPERCLASSES = (
 )
 
 
-def _redraw_class(labels: Labels, n_classes: int, rng: np.random.Generator) -> Labels:
-    """Draw a label for each sample from all classes."""
-    return rng.integers(0, n_classes, len(labels))
-
-
-def _flip_to_other_class(labels: Labels, n_classes: int, rng: np.random.Generator) -> Labels:
-    """Draw a label for each sample from the classes other than its own."""
-    return (labels + rng.integers(1, n_classes, len(labels))) % n_classes
-
-
-def _flip_to_next_class(labels: Labels, n_classes: int, rng: np.random.Generator) -> Labels:
-    """Replace each label by the next class."""
-    return (labels + 1) % n_classes
-
-
 def _flip_to_similar_class(labels: Labels, n_classes: int, rng: np.random.Generator) -> Labels:
     """Replace each label by its similar class in CIFAR-10, or by the next class of its superclass in CIFAR-100."""
     target = np.arange(n_classes)
@@ -87,9 +72,11 @@ def _flip_to_similar_class(labels: Labels, n_classes: int, rng: np.random.Genera
 
 
 _TRANSITIONS: dict[str, Callable[[Labels, int, np.random.Generator], Labels]] = {
-    "symmetric": _redraw_class,
-    "symmetric-exclusive": _flip_to_other_class,
-    "pairflip": _flip_to_next_class,
+    "symmetric": lambda labels, n_classes, rng: rng.integers(0, n_classes, len(labels)),
+    "symmetric-exclusive": lambda labels, n_classes, rng: (
+        (labels + rng.integers(1, n_classes, len(labels))) % n_classes
+    ),
+    "pairflip": lambda labels, n_classes, _: (labels + 1) % n_classes,
     "asymmetric": _flip_to_similar_class,
 }
 HUMAN_LABELS: Mapping[str, Mapping[str, str]] = {

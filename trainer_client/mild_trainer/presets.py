@@ -7,7 +7,7 @@ and the weight decay is the same in every stage.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from mild_core.errors import ParameterError
@@ -78,14 +78,11 @@ class Preset:
     @property
     def option_values(self) -> dict[str, Any]:
         """Values of all options that the preset sets, by name, including those of the selection."""
-        settings = {name: value for name, value in self.settings.items() if name != "selection"}
-        selection = self.settings.get("selection")
-        options = {} if selection is None else {f.name: getattr(selection, f.name) for f in fields(selection)}
-        return {
-            "dataset": self.dataset,
-            **settings,
-            **{name: value for name, value in options.items() if value is not None},
-        }
+        settings = dict(self.settings)
+        selection = settings.pop("selection", None)
+        options = {} if selection is None else asdict(selection)
+        given = {name: value for name, value in options.items() if value is not None}
+        return {"dataset": self.dataset, **settings, **given}
 
 
 def _make_published_preset(noise: str, dataset: DatasetName = "cifar10", **settings: Any) -> Preset:

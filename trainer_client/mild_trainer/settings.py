@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias, get_args
 
@@ -245,13 +245,7 @@ class TrainSettings:
 
     def as_json(self) -> dict[str, Any]:
         """Return all settings by name, as JSON values."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "selection"}
-        return {
-            **values,
-            "data_dir": None if self.data_dir is None else str(self.data_dir),
-            "labels": None if self.labels is None else str(self.labels),
-            "selection": asdict(self.selection),
-        }
+        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
 
 
 OWN_DATA: tuple[DatasetName, ...] = ("npz", "folder")

@@ -57,9 +57,9 @@ def read_labels(source: str, name: str, values: NDArray[Any]) -> RawLabels:
         return _clean_names(where, values)
     if values.dtype.kind == "f":
         if not np.isfinite(values).all() or (values != np.rint(values)).any():
-            wrong = values[~np.isfinite(values) | (values != np.rint(values))][:_MAX_LISTED]
+            wrong = format_names(values[~np.isfinite(values) | (values != np.rint(values))][:_MAX_LISTED].tolist())
             raise DataError(
-                f"{where} is {values.dtype} with {_join(wrong.tolist())}; give classes as whole numbers or names, "
+                f"{where} is {values.dtype} with {wrong}; give classes as whole numbers or names, "
                 "and leave samples without a label out"
             )
     elif values.dtype.kind not in "biu":
@@ -117,7 +117,7 @@ def number_classes(
     if classes[0] == 0 and classes[-1] == len(classes) - 1:
         return NumberedLabels(numbered, len(classes), (), "")
     texts = tuple(str(label) for label in classes.tolist())
-    pairs = _join([f"{text} is {number}" for number, text in enumerate(texts)])
+    pairs = format_names([f"{text} is {number}" for number, text in enumerate(texts)])
     gap = _describe_gap(classes)
     if not renumber:
         raise DataError(
@@ -135,7 +135,7 @@ def _describe_gap(classes: RawLabels) -> str:
     n_absent = int(last) + 1 - n_classes
     absent = np.setdiff1d(np.arange(min(int(last), 10_000)), classes)
     return (
-        f"the labels run over {first}..{last} with gaps: no sample has {_join(absent.tolist()[:3])}"
+        f"the labels run over {first}..{last} with gaps: no sample has {format_names(absent.tolist()[:3])}"
         f"{f' and {n_absent - 3:,} more' if n_absent > 3 else ''}"
     )
 
@@ -162,7 +162,7 @@ def _check_classes(
         unknown = np.setdiff1d(labels, classes)
         if unknown.size:
             raise DataError(
-                f"{source}: {name} has the classes {_join(unknown.tolist())}, which no training sample has; "
+                f"{source}: {name} has the classes {format_names(unknown.tolist())}, which no training sample has; "
                 "leave these samples out, or add training samples of these classes"
             )
 
@@ -179,7 +179,7 @@ def _clean_names(where: str, values: NDArray[Any]) -> NDArray[np.str_]:
     return names
 
 
-def _join(values: Sequence[Any]) -> str:
+def format_names(values: Sequence[Any]) -> str:
     """Return the first few values as text, and the number of the others."""
     rest = len(values) - _MAX_LISTED
     return ", ".join(map(str, values[:_MAX_LISTED])) + (f" and {rest} more" if rest > 0 else "")

@@ -150,14 +150,6 @@ def _draw_balanced(labels: NDArray[np.int64], n_samples: int, rng: np.random.Gen
     return order[np.argsort(rank_in_class[order], kind="stable")[:n_samples]]
 
 
-def _is_image_array(samples: NDArray[Any]) -> bool:
-    return samples.ndim == 4 and samples.dtype == np.uint8
-
-
-def _is_feature_array(samples: NDArray[Any]) -> bool:
-    return samples.ndim == 2 and samples.dtype in (np.float16, np.float32)
-
-
 def check_dataset(data: Dataset) -> Dataset:
     """Return `data` after checking that it can be trained on.
 
@@ -167,7 +159,8 @@ def check_dataset(data: Dataset) -> Dataset:
         If there are no training samples, arrays do not match or are of another type, or a label is of no class.
     """
     for part, images, labels in (("training", data.x_train, data.y_train), ("test", data.x_test, data.y_test)):
-        if images.ndim != data.x_train.ndim or not (_is_image_array(images) or _is_feature_array(images)):
+        types = {4: ("uint8",), 2: ("float16", "float32")}.get(images.ndim, ())
+        if images.ndim != data.x_train.ndim or images.dtype.name not in types:
             raise DataError(
                 f"{data.name}: {part} samples are {images.dtype} of shape {images.shape}; "
                 "give uint8 of shape (n, height, width, channels), or features as float32 of shape (n, n_features)"

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from mild_core.errors import get_reason
 from mild_trainer.data import files
 from mild_trainer.data.class_filter import ClassFilter
+from mild_trainer.data.class_labels import format_names
 from mild_trainer.data.dataset import Dataset
-from mild_trainer.data.pictures import open_pictures
+from mild_trainer.data.pictures import OpenedPictures, open_pictures
 from mild_trainer.errors import DataError
 
 _SUFFIXES = frozenset(
@@ -142,9 +143,9 @@ class _Part:
         if self.n_system:
             notes.append(f"{self.folder}: skipped {self.n_system:,} hidden or system files and folders")
         if self.empty_classes:
-            notes.append(f"{self.folder}: left out, as they hold no pictures: {_format_names(self.empty_classes)}")
+            notes.append(f"{self.folder}: left out, as they hold no pictures: {format_names(self.empty_classes)}")
         if self.unread:
-            notes.append(f"{self.folder.parent}: not read: {_format_names(self.unread)}")
+            notes.append(f"{self.folder.parent}: not read: {format_names(self.unread)}")
         return notes
 
 
@@ -154,63 +155,46 @@ class PictureList:
 
     Attributes
     ----------
-    name, class_names, sample_ids, notes
+    name, class_names, notes
         Those of the data set.
-    paths
-        Paths of the training and of the test pictures.
-    labels
-        Their labels, int64.
+    root
+        Its folder, below which the path of a picture is its id.
+    parts
+        Path and class of every picture of the training and of the test part.
     side
         Height and width to bring the pictures to; 0 for one that suits them.
     """
 
     name: str
-    paths: tuple[list[Path], list[Path]]
-    labels: tuple[NDArray[np.int64], NDArray[np.int64]]
+    root: Path
+    parts: tuple[list[tuple[Path, int]], list[tuple[Path, int]]]
     class_names: tuple[str, ...]
-    sample_ids: NDArray[np.str_]
     notes: tuple[str, ...]
     side: int
 
-    @classmethod
-    def make(
-        cls,
-        name: str,
-        root: Path,
-        parts: Sequence[Sequence[tuple[Path, int]]],
-        class_names: Sequence[str],
-        notes: Sequence[str],
-        side: int,
-    ) -> Self:
-        """Make the list from path and class of every picture of the training and of the test part."""
-        train, test = parts
-        return cls(
-            name,
-            ([path for path, _ in train], [path for path, _ in test]),
-            (np.array([label for _, label in train], np.int64), np.array([label for _, label in test], np.int64)),
-            tuple(class_names),
-            _get_relative_paths(root, train),
-            tuple(notes),
-            side,
-        )
+    def open(self) -> OpenedPictures:
+        """Read the headers of the pictures."""
+        return open_pictures([[path for path, _ in part] for part in self.parts], self.side)
 
     def make_dataset(self, x_train: NDArray[Any], x_test: NDArray[Any], notes: Sequence[str] = ()) -> Dataset:
         """Return the data set with these samples, and with notes beside its own."""
+        y_train, y_test = (np.array([label for _, label in part], np.int64) for part in self.parts)
+        ids = [path.relative_to(self.root).as_posix() for path, _ in self.parts[0]]
         return Dataset(
             self.name,
             x_train,
-            self.labels[0],
+            y_train,
             x_test,
-            self.labels[1],
+            y_test,
             len(self.class_names),
             class_names=self.class_names,
-            sample_ids=self.sample_ids,
+            sample_ids=np.array([name.encode(errors="backslashreplace").decode() for name in ids], dtype=np.str_),
             notes=(*self.notes, *notes),
         )
 
     def read(self) -> Dataset:
         """Read all pictures, as RGB."""
-        pictures = open_pictures(self.paths, self.side)
+        pictures = self.open()
         x_train, x_test = (part.read(range(len(part))) for part in pictures.parts)
         return self.make_dataset(x_train, x_test, pictures.describe_conversions())
 
@@ -227,9 +211,9 @@ def list_folder(data_dir: Path | None, class_filter: ClassFilter) -> PictureList
     train, test = _read_layout(root)
     if unknown := sorted(set(test.pictures) - set(train.pictures)):
         raise DataError(
-            f"{root}: {train.folder.name} has the classes {_format_names(list(train.pictures))}, "
-            f"{test.folder.name} has {_format_names(list(test.pictures))}; {_FOLDER_REMEDY} "
-            f"({_format_names(unknown)} {'is' if len(unknown) == 1 else 'are'} for testing only)"
+            f"{root}: {train.folder.name} has the classes {format_names(list(train.pictures))}, "
+            f"{test.folder.name} has {format_names(list(test.pictures))}; {_FOLDER_REMEDY} "
+            f"({format_names(unknown)} {'is' if len(unknown) == 1 else 'are'} for testing only)"
         )
     names = list(train.pictures)
     names = [names[position] for position in class_filter.select_indices(names)]
@@ -237,11 +221,11 @@ def list_folder(data_dir: Path | None, class_filter: ClassFilter) -> PictureList
     notes = (
         *train.describe_skipped(),
         *(test.describe_skipped() if test.folder != train.folder else ()),
-        *([f"no test pictures of: {_format_names(missing)}"] if missing else []),
+        *([f"no test pictures of: {format_names(missing)}"] if missing else []),
         *_describe_similar_names(names),
     )
-    parts = [_list_labelled(part, names) for part in (train, test)]
-    return PictureList.make(root.resolve().name, root, parts, names, notes, class_filter.size)
+    parts = _list_labelled(train, names), _list_labelled(test, names)
+    return PictureList(root.resolve().name, root, parts, tuple(names), notes, class_filter.size)
 
 
 def _read_layout(root: Path) -> tuple[_Part, _Part]:
@@ -287,7 +271,7 @@ def _describe_no_pictures(part: _Part, folders: Sequence[str] | dict[str, Path])
         return f"{folder} holds no class folders; {_FOLDER_REMEDY}{cause}"
     there = f"only {part.format_suffixes()}" if part.skipped else "nothing"
     return (
-        f"{folder} holds no images in {_format_names(part.empty_classes)}, {there} "
+        f"{folder} holds no images in {format_names(part.empty_classes)}, {there} "
         f"(pictures are {', '.join(sorted(_SUFFIXES))}); {_FOLDER_REMEDY}"
     )
 
@@ -320,23 +304,12 @@ def _list_labelled(part: _Part, names: Sequence[str]) -> list[tuple[Path, int]]:
     return [(path, label) for label, name in enumerate(names) for path in part.pictures.get(name, ())]
 
 
-def _get_relative_paths(root: Path, labelled_paths: Sequence[tuple[Path, int]]) -> NDArray[np.str_]:
-    """Return the paths of pictures below `root`, with slashes."""
-    names = [path.relative_to(root).as_posix() for path, _ in labelled_paths]
-    return np.array([name.encode(errors="backslashreplace").decode() for name in names], dtype=np.str_)
-
-
 def _describe_similar_names(names: Sequence[str]) -> list[str]:
     """Return a sentence about each pair of classes whose names differ only in case, spaces or Unicode's forms."""
     by_key: dict[str, list[str]] = {}
     for name in names:
         by_key.setdefault("".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
     return [f"classes that may be one: {', '.join(alike)}" for alike in by_key.values() if len(alike) > 1]
-
-
-def _format_names(names: Sequence[str]) -> str:
-    """Return at most five names, and the number of the others."""
-    return ", ".join(names[:_MAX_NAMES]) + (f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else "")
 
 
 _WEBVISION_REMEDY = "unpack WebVision 1.0 there: info/, google/ and val_images_256/"
@@ -351,8 +324,8 @@ def list_webvision(data_dir: Path | None, class_filter: ClassFilter) -> PictureL
     new_labels = {old: new for new, old in enumerate(classes)}
     train = _read_image_list(root / "info" / "train_filelist_google.txt", root, new_labels)
     test = _read_image_list(root / "info" / "val_filelist.txt", root / "val_images_256", new_labels)
-    class_names = [names[position].strip() for position in classes]
-    return PictureList.make("webvision", root, (train, test), class_names, (), class_filter.size or _DEFAULT_SIZE)
+    class_names = tuple(names[position].strip() for position in classes)
+    return PictureList("webvision", root, (train, test), class_names, (), class_filter.size or _DEFAULT_SIZE)
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mild_trainer.data.dataset import Dataset
 from mild_trainer.data.folder import PictureList
-from mild_trainer.data.pictures import OpenedPictures, PictureFiles, open_pictures
+from mild_trainer.data.pictures import OpenedPictures, PictureFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class ImageSource:
     @classmethod
     def open(cls, pictures: PictureList) -> Self:
         """Return the source of pictures in files, of which the headers are read."""
-        opened = open_pictures(pictures.paths, pictures.side)
+        opened = pictures.open()
         x_train, x_test = opened.parts
         data = pictures.make_dataset(np.arange(len(x_train)), np.arange(len(x_test)))
         return cls(data, x_train, x_test, opened)

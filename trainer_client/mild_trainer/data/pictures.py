@@ -4,6 +4,7 @@ import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,11 +36,6 @@ class _Header:
     size: tuple[int, int]
     is_animated: bool
     has_deep_colours: bool
-
-    @property
-    def is_deep(self) -> bool:
-        """Whether the one channel has more than 8 bits."""
-        return _is_deep_mode(self.mode)
 
 
 def _is_deep_mode(mode: str) -> bool:
@@ -74,10 +70,7 @@ class PictureFiles:
     def read(self, positions: Sequence[int]) -> NDArray[np.uint8]:
         """Return the pictures at `positions` in `paths` as RGB, shape (n, height, width, 3)."""
         images = np.empty((len(positions), self.size[1], self.size[0], 3), dtype=np.uint8)
-
-        def read(path: Path) -> tuple[NDArray[np.uint8], bool]:
-            return _read_rgb(path, self.size, self.scale)
-
+        read = partial(_read_rgb, size=self.size, scale=self.scale)
         for i, (pixels, is_transparent) in enumerate(_iter_readable([self.paths[p] for p in positions], read)):
             images[i] = pixels
             self.n_transparent += is_transparent
@@ -106,7 +99,10 @@ class OpenedPictures:
         """Return what was converted in the pictures read so far, in sentences for people."""
         headers, scale = self.headers, self.parts[0].scale
         counts = (
-            (sum(header.is_deep for header in headers), f"grey of more than 8 bits: {scale.text or '0..255 is kept'}"),
+            (
+                sum(_is_deep_mode(header.mode) for header in headers),
+                f"grey of more than 8 bits: {scale.text or '0..255 is kept'}",
+            ),
             (sum(header.has_deep_colours for header in headers), "of 16-bit colours: the upper 8 bits are read"),
             (sum(header.mode == "CMYK" for header in headers), "CMYK, and converted to RGB"),
             (sum(part.n_transparent for part in self.parts), "transparent, and laid on white"),
@@ -131,9 +127,9 @@ def open_pictures(parts: Sequence[Sequence[Path]], side: int) -> OpenedPictures:
         `DEFAULT_SIDE`, and else brings them to their median proportions within that.
     """
     paths = [path for part in parts for path in part]
-    headers = _read_all(paths, _read_header)
+    headers = list(_iter_readable(paths, _read_header))
     size, size_note = _choose_size([header.size for header in headers], side)
-    scale = _find_scale([path for path, header in zip(paths, headers, strict=True) if header.is_deep])
+    scale = _find_scale([path for path, header in zip(paths, headers, strict=True) if _is_deep_mode(header.mode)])
     return OpenedPictures(tuple(PictureFiles(part, size, scale) for part in parts), headers, size_note)
 
 
@@ -161,15 +157,10 @@ def _find_scale(paths: Sequence[Path]) -> ByteScale:
     """Return the scale of the grey pictures of more than 8 bits, from the extremes of all of them."""
     if not paths:
         return ByteScale()
-    ranges = _read_all(paths, _read_range)
+    ranges = list(_iter_readable(paths, _read_range))
     low, high = min(low for _, low, _ in ranges), max(high for _, _, high in ranges)
     is_float = any(kind == "f" for kind, _, _ in ranges)
     return ByteScale.from_range(f"{paths[0].parent}", np.dtype(np.float32 if is_float else np.int64), low, high)
-
-
-def _read_all(paths: Sequence[Path], read: Callable[[Path], Value]) -> list[Value]:
-    """Return what `read` says of every picture."""
-    return list(_iter_readable(paths, read))
 
 
 def _iter_readable(paths: Sequence[Path], read: Callable[[Path], Value]) -> Iterator[Value]:

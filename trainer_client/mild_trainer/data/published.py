@@ -81,8 +81,13 @@ _MNIST_REMEDY = (
 def load_mnist(data_dir: Path | None, class_filter: ClassFilter) -> Dataset:
     """Load MNIST, or another data set in idx files of the same names, gzipped or not."""
     root = files.check_folder(data_dir, "mnist")
-    x_train, y_train = _read_mnist_images(root, "train"), _read_mnist_labels(root, "train")
-    x_test, y_test = _read_mnist_images(root, "t10k"), _read_mnist_labels(root, "t10k")
+    (x_train, y_train), (x_test, y_test) = (
+        (
+            _read_idx(root, f"{part}-images-idx3-ubyte", 3)[..., None],
+            _read_idx(root, f"{part}-labels-idx1-ubyte", 1).astype(np.int64),
+        )
+        for part in ("train", "t10k")
+    )
     numbered = class_labels.number_classes(
         str(root), {"train labels": y_train, "t10k labels": y_test}, renumber=class_filter.renumbers("mnist")
     )
@@ -96,14 +101,6 @@ def load_mnist(data_dir: Path | None, class_filter: ClassFilter) -> Dataset:
         class_names=numbered.class_names,
         notes=(numbered.note,) if numbered.note else (),
     )
-
-
-def _read_mnist_images(root: Path, part: str) -> NDArray[np.uint8]:
-    return _read_idx(root, f"{part}-images-idx3-ubyte", 3)[..., None]
-
-
-def _read_mnist_labels(root: Path, part: str) -> NDArray[np.int64]:
-    return _read_idx(root, f"{part}-labels-idx1-ubyte", 1).astype(np.int64)
 
 
 def _read_idx(root: Path, name: str, n_dims: int) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rich import box
 from rich.table import Table
 
+from mild_client.atomic_write import write_atomically
 from mild_core import alarms, bitmap
 from mild_core.draw import DRAW_SIZE
 from mild_core.statements import Statement, describe_draw, describe_quality, describe_truth, describe_verdict
@@ -24,18 +25,16 @@ from mild_trainer.training.history import History, RoundRecord, find_set_round
 from mild_trainer.training.loop import get_validation_accuracies
 from mild_trainer.training.progress import format_count
 
-HEADINGS = (
-    "round",
-    "members",
-    "kept",
-    "precision",
-    "recall",
-    "F1",
-    "noise true",
-    "test accuracy",
-    "noise fitted",
-    "verdict",
-)
+_NUMBERS = {
+    "precision": "precision",
+    "recall": "recall",
+    "F1": "f1",
+    "noise true": "true_noise",
+    "test accuracy": "test_accuracy",
+    "noise fitted": "fitted_noise",
+}
+"""Columns of the table of rounds that are numbers, and their names in ``summary.json``."""
+HEADINGS = ("round", "members", "kept", *_NUMBERS, "verdict")
 """Headings of the table of rounds."""
 
 
@@ -50,46 +49,32 @@ def format_table_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
         Content of ``summary.json``.
     """
     rows = [
-        (
-            str(record["round"]),
-            f"{record['members']:,}",
-            f"{record['selected']:,}",
-            *(format_number(record[name]) for name in ("precision", "recall", "f1", "true_noise", "test_accuracy")),
-            format_number(record["fitted_noise"]),
-            str(record["verdict"]),
-        )
+        {
+            "round": str(record["round"]),
+            "members": f"{record['members']:,}",
+            "kept": f"{record['selected']:,}",
+            **{heading: format_number(record[name]) for heading, name in _NUMBERS.items()},
+            "verdict": str(record["verdict"]),
+        }
         for record in results["rounds"]
     ]
     n_samples, noise = results["dataset"]["num_samples"], results["noise"]["actual"]
     if validation := _get_validation(results):
         n_samples -= validation["num_samples"]
-    true_metrics = (
-        ("", "", "")
-        if noise is None
-        else (format_number(1 - noise), format_number(1.0), format_number(_compute_f1_of_all(noise)))
-    )
-    rows.append(
-        (
-            "all labels",
-            f"{n_samples:,}",
-            "",
-            *true_metrics,
-            "",
-            format_number(results["baseline"]["test_accuracy"]),
-            "",
-            "",
-        )
-    )
+    others = [("all labels", n_samples, results["baseline"]["test_accuracy"], noise)]
     finish, oracle = results["finish"], results["oracle"]
     if finish is not None:
-        rows.append(
-            (finish["method"], f"{finish['n_kept']:,}", *[""] * 5, format_number(finish["test_accuracy"]), "", "")
-        )
+        others.append((finish["method"], finish["n_kept"], finish["test_accuracy"], None))
     if oracle is not None and noise is not None:
-        n_clean = round((1 - noise) * n_samples)
-        perfect = ("1.000",) * 3
-        rows.append(("true clean", f"{n_clean:,}", "", *perfect, "", format_number(oracle["test_accuracy"]), "", ""))
-    return rows
+        others.append(("true clean", round((1 - noise) * n_samples), oracle["test_accuracy"], 0.0))
+    for name, n_members, test_accuracy, wrong_share in others:
+        row = {"round": name, "members": f"{n_members:,}", "test accuracy": format_number(test_accuracy)}
+        if wrong_share is not None:  # of a set that keeps all of its samples
+            f1 = 2 * (1 - wrong_share) / (2 - wrong_share)
+            quality = map(format_number, (1 - wrong_share, 1.0, f1))
+            row |= zip(("precision", "recall", "F1"), quality, strict=True)
+        rows.append(row)
+    return [tuple(row.get(heading, "") for heading in HEADINGS) for row in rows]
 
 
 def build_rounds_table(results: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -244,11 +229,6 @@ def _get_validation(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return validation
 
 
-def _compute_f1_of_all(noise: float) -> float:
-    """Return the F1 of keeping all samples, where the precision is 1 - noise and the recall is 1."""
-    return 2 * (1 - noise) / (2 - noise)
-
-
 def find_round_alarms(rounds: Sequence[RoundRecord]) -> list[str]:
     """Return the alarms after the last of `rounds`, each a sentence without a full stop.
 
@@ -308,9 +288,8 @@ def summarise_training(history: History) -> dict[str, Any]:
             "shape": list(data.x_train.shape[1:]),
         },
         "noise": {"spec": settings.noise, "actual": history.true_noise},
-        "verified": None
-        if history.held_out_agreement is None
-        else {
+        "verified": history.held_out_agreement
+        and {
             **asdict(history.held_out_agreement),
             "what": "agreement of the given labels with networks that were trained on the other half of the samples",
         },
@@ -345,9 +324,8 @@ def summarise_training(history: History) -> dict[str, Any]:
             "test_accuracy": history.baseline_accuracy,
             "what": "the same network and epochs on all labels, planted ones included, which is what round 0 trains on",
         },
-        "finish": None
-        if history.finish_result is None
-        else {
+        "finish": history.finish_result
+        and {
             **asdict(history.finish_result),
             "ema": settings.ema,
             "what": "a fresh network trained after the last round; its weights are those of model.safetensors",
@@ -367,14 +345,11 @@ def summarise_training(history: History) -> dict[str, Any]:
 
 
 def _summarise_round(record: RoundRecord, true_noise: float | None) -> dict[str, Any]:
-    true_metrics = record.agreement
     return {
         "round": record.round,
         "members": record.n_members,
         "selected": record.n_selected,
-        "precision": None if true_metrics is None else true_metrics.precision,
-        "recall": None if true_metrics is None else true_metrics.recall,
-        "f1": None if true_metrics is None else true_metrics.f1,
+        **(dict.fromkeys(("precision", "recall", "f1")) if record.agreement is None else asdict(record.agreement)),
         "fitted_noise": record.fitted_noise,
         "true_noise": true_noise,
         "test_accuracy": record.test_accuracy,
@@ -383,7 +358,7 @@ def _summarise_round(record: RoundRecord, true_noise: float | None) -> dict[str,
         "overlap": record.overlap,
         "seconds": sum(epoch.seconds for epoch in record.epochs),
         "selection": dict(record.summary),
-        "fit": None if record.fit is None else asdict(record.fit),
+        "fit": record.fit and asdict(record.fit),
         "epochs": [{"epoch": epoch.epoch, **epoch.to_metrics(), "seconds": epoch.seconds} for epoch in record.epochs],
     }
 
@@ -392,7 +367,7 @@ def write_summary(results: dict[str, Any], folder: Path) -> Path:
     """Write the result of `summarise_training` to ``summary.json`` in `folder`, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "summary.json"
-    path.write_text(json.dumps(results, indent=2) + "\n")
+    write_atomically(path, f"{json.dumps(results, indent=2)}\n".encode())
     return path
 
 

@@ -100,11 +100,7 @@ class DeviceImages:
             sizes = compute_part_sizes(n, batch_size)
             yield from zip(*(torch.split(part, sizes) for part in (slab, images, self.labels[slab])), strict=True)
 
-    def iter_recorded(self, indices: Tensor, batch_size: int, generator: torch.Generator) -> Batches:
-        """Yield batches (indices, images, labels) without augmentation: nothing is drawn for a recording pass."""
-        return self.iter_plain(indices, batch_size)
-
-    def iter_plain(self, indices: Tensor | None, batch_size: int) -> Batches:
+    def iter_plain(self, indices: Tensor | None, batch_size: int, generator: torch.Generator | None = None) -> Batches:
         """Yield batches (indices, images, labels) without augmentation, in the order of `indices`; None for all."""
         if indices is None:
             indices = torch.arange(self.n_samples, device=self.device)

@@ -63,15 +63,11 @@ class DeviceFeatures:
         """Yield batches (indices, features, labels) with noise, in the order of `indices`."""
         return self._iter_batches(indices, compute_part_sizes(len(indices), batch_size), generator)
 
-    def iter_recorded(self, indices: Tensor, batch_size: int, generator: torch.Generator) -> Batches:
-        """Yield batches (indices, features, labels) with noise, in the order of `indices`."""
-        return self._iter_batches(indices, split_evenly(len(indices), batch_size), generator)
-
-    def iter_plain(self, indices: Tensor | None, batch_size: int) -> Batches:
-        """Yield batches (indices, features, labels) without noise, in the order of `indices`; None for all samples."""
+    def iter_plain(self, indices: Tensor | None, batch_size: int, generator: torch.Generator | None = None) -> Batches:
+        """Yield batches (indices, features, labels) in the order of `indices`; noise if there is a generator."""
         if indices is None:
             indices = torch.arange(self.n_samples, device=self.labels.device)
-        return self._iter_batches(indices, split_evenly(len(indices), batch_size), None)
+        return self._iter_batches(indices, split_evenly(len(indices), batch_size), generator)
 
     def _iter_batches(self, indices: Tensor, sizes: Sequence[int], generator: torch.Generator | None) -> Batches:
         """Yield batches of `sizes`, with noise from `generator`; None for none."""

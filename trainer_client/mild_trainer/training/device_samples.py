@@ -38,14 +38,11 @@ class DeviceSamples(Protocol):
             Random generator of the same device, which draws the changes.
         """
 
-    def iter_recorded(self, indices: Tensor, batch_size: int, generator: torch.Generator) -> Batches:
-        """Yield batches for a pass that only records correctness bits, in the order of `indices`.
+    def iter_plain(self, indices: Tensor | None, batch_size: int, generator: torch.Generator | None = None) -> Batches:
+        """Yield batches without augmentation, in the order of `indices`; None for all samples. The last may be smaller.
 
-        The parameters are those of `iter_augmented`; the last batch may be smaller.
+        A pass that records correctness bits has a `generator`, which draws the dither of features.
         """
-
-    def iter_plain(self, indices: Tensor | None, batch_size: int) -> Batches:
-        """Yield batches without changes, in the order of `indices`; None for all samples. The last may be smaller."""
 
 
 def compute_part_sizes(n_samples: int, part_size: int) -> list[int]:

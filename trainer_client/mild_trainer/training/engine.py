@@ -282,11 +282,8 @@ def evaluate(
     if indices is None:
         indices = torch.arange(samples.n_samples, device=context.device)
     shard, batch_size = context.ranks.shard(indices), context.get_eval_batch_size(settings.batch_size)
-    if generator is None:
-        batches = samples.iter_plain(shard, batch_size)
-    else:
-        batches = samples.iter_recorded(shard, batch_size, context.ranks.derive_generator(generator))
-    for batch, x, labels in batches:
+    own_generator = None if generator is None else context.ranks.derive_generator(generator)
+    for batch, x, labels in samples.iter_plain(shard, batch_size, own_generator):
         with context.autocast():
             logits = train_state.model(x)
         n_correct += (logits.argmax(1) == labels).sum()

@@ -65,12 +65,6 @@ def find_set_round(selections: Sequence[Mapping[str, Any]]) -> int:
     return cut[-1] if cut else len(selections) - 1
 
 
-def jaccard_similarity(a: Bitmap, b: Bitmap) -> float:
-    """Return the size of the intersection of two sets, divided by that of their union; 1 for two empty sets."""
-    union = bitmap.popcount(a | b)
-    return bitmap.popcount(a & b) / union if union else 1.0
-
-
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
     """Metrics and costs of one epoch.
@@ -197,20 +191,14 @@ class RoundRecord:
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Create a record from the `values` that `to_json` returned."""
         fit, agreement = values["fit"], values["agreement"]
-        return cls(
-            round=values["round"],
-            members=_decode_bitmap(values["members"]),
-            selected=_decode_bitmap(values["selected"]),
-            epochs=tuple(EpochRecord(**epoch) for epoch in values["epochs"]),
-            summary=values["summary"],
-            fit=None
-            if fit is None
-            else RoundFit(
-                fit["origin"], fit["width"], tuple(fit["counts"]), tuple(tuple(density) for density in fit["densities"])
-            ),
-            agreement=None if agreement is None else SetMetrics(**agreement),
-            overlap=values["overlap"],
-        )
+        parsed = {
+            "members": _decode_bitmap(values["members"]),
+            "selected": _decode_bitmap(values["selected"]),
+            "epochs": tuple(EpochRecord(**epoch) for epoch in values["epochs"]),
+            "fit": fit and RoundFit(**fit),
+            "agreement": agreement and SetMetrics(**agreement),
+        }
+        return cls(**{**values, **parsed})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

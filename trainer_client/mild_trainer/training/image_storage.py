@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from math import inf
-from typing import Protocol, Self
+from typing import Self, TypeAlias
 
 import numpy as np
 import torch
@@ -126,8 +126,11 @@ _MAX_MEMORY_SHARE = 0.5
 """Largest share of the device's free memory that images may take; the network needs the rest."""
 
 
-class ImageStorage(Protocol):
-    """Stored images, which are read part by part, each image with a border of zeros."""
+class DeviceImageStorage:
+    """Stores all images on the device."""
+
+    def __init__(self, images: NDArray[np.uint8], pad: int, device: torch.device) -> None:
+        self._padded = _pad_images(torch.from_numpy(images).to(device), pad)
 
     def iter_parts(self, indices: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield (part, padded, rows) on the device for every part of `indices`.
@@ -151,18 +154,8 @@ class ImageStorage(Protocol):
         rows
             Shape (n_part,), positions of the part's images in `padded`.
         """
-
-
-class DeviceImageStorage:
-    """Stores all images on the device."""
-
-    def __init__(self, images: NDArray[np.uint8], pad: int, device: torch.device) -> None:
-        self._padded = _pad_images(torch.from_numpy(images).to(device), pad)
-
-    def iter_parts(self, indices: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Yield (part, padded, rows) for every part; `padded` has all images, so `rows` is the part itself."""
         for part in torch.split(indices, list(sizes)):
-            yield part, self._padded, part
+            yield part, self._padded, part  # all images are there
 
 
 class HostImageStorage:
@@ -176,6 +169,10 @@ class HostImageStorage:
         device_parts = prefetch_images(self._images, indices, sizes, self._device)
         for part, images in zip(torch.split(indices, list(sizes)), device_parts, strict=True):
             yield part, _pad_images(images, self._pad_size), torch.arange(len(part), device=self._device)
+
+
+ImageStorage: TypeAlias = DeviceImageStorage | HostImageStorage
+"""Stored images, which are read part by part, each image with a border of zeros."""
 
 
 def store_images(images: NDArray[np.uint8], pad: int, device: torch.device, data_on: DataOn) -> ImageStorage:

@@ -31,7 +31,6 @@ from mild_trainer.training.history import (
     RoundRecord,
     SetMetrics,
     find_set_round,
-    jaccard_similarity,
 )
 from mild_trainer.training.progress import Reporter, format_count
 from mild_trainer.training.trainer import Trainer
@@ -330,7 +329,7 @@ class _TrainingLoop:
         compared = bitmap.full(self.data.n_samples)
         if number == 1 and self.planted_labels is not None:
             compared &= ~self.planted_labels.planted
-        return jaccard_similarity(previous & compared, selected & compared)
+        return bitmap.compute_jaccard(previous & compared, selected & compared)
 
     def train_finish_network(self) -> FinishResult | None:
         """Train a new network on the last clean set; return None if there is no finish, or the set is too small."""
