@@ -57,10 +57,10 @@ class CleanSet:
     audit: Audit | None = None
 
     @classmethod
-    def from_selection(cls, selection: Selection, **known: Any) -> Self:
-        """Return the set of a selection made in this process; what else is `known` by the name of the attribute."""
+    def from_selection(cls, selection: Selection, **attributes: Any) -> Self:
+        """Return the set of a selection made in this process; `attributes` are the others, by name."""
         kept = bitmap.unpack(selection.bitmap, selection.n_samples)
-        return cls(kept=kept, scores=selection.scores, noisy_posterior=selection.identified_posterior, **known)
+        return cls(kept=kept, scores=selection.scores, noisy_posterior=selection.identified_posterior, **attributes)
 
     def name_samples(self, data: Dataset, predicted: NDArray[np.int64] | None) -> Self:
         """Return the set with the samples and classes named as in `data`.
@@ -106,7 +106,7 @@ class CleanSet:
                 *(unknown if values is None else [values[index] for index in positions] for values in texts),
                 *(unknown if values is None else values[block].tolist() for values in numbers),
                 self.kept[block].tolist(),
-                (clean if known else None for known, clean in zip(is_marked, is_clean, strict=True)),
+                (mark if has_mark else None for has_mark, mark in zip(is_marked, is_clean, strict=True)),
             )
             yield from map(format_sample, positions, *columns)
 

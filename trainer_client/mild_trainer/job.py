@@ -177,16 +177,16 @@ class Job:
 
         results = summary.summarise_training(history)
         summary_path = summary.write_summary(results, self.out)
-        run = scored = predicted = samples = None
+        run = scores = predicted = samples = None
         if history.rounds:
             training = TrainingFolder.read(self.out, history.data)
             run = self._open_run(training, history.run_id, client)
-            scored = None if run is None else run.score_samples()
+            scores = None if run is None else run.score_samples()
             if not is_distributed():  # other ranks would have to predict, too; ``mild report`` adds the samples
                 predicted = training.predict_labels(history.data)
-        clean_set_line = summary.write_clean_set(history, self.out, scored, predicted)
-        if run is not None and scored is not None and predicted is not None:
-            samples = sample_sections.gather_samples(run, scored, history.data, predicted)
+        clean_set_line = summary.write_clean_set(history, self.out, scores, predicted)
+        if run is not None and scores is not None and predicted is not None:
+            samples = sample_sections.gather_samples(run, scores, history.data, predicted)
         selection = run.read_selection() if run is not None and self.resume else None  # marks may be there already
         if service is not None:
             service.request_stop()  # it stops while the report is drawn
@@ -269,11 +269,11 @@ def _print_results(
             console.print(text, highlight=False, soft_wrap=True, style=style)
 
     agreement = history.held_out_agreement
-    known, fitted = (
+    leading, fitted = (
         [each.text for each in statements if (each.basis == "fitted") == is_fitted] for is_fitted in (False, True)
     )
     next_step = summary.describe_next_step(statements, review_command, results)
-    show(*known, summary.describe_set_round(results), next_step)
+    show(*leading, summary.describe_set_round(results), next_step)
     console.print(summary.build_terminal_table(results))
     show(summary.describe_last_verdict(results), *fitted, style="dim")
     if agreement is not None:

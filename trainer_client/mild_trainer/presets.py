@@ -81,8 +81,8 @@ class Preset:
         settings = dict(self.settings)
         selection = settings.pop("selection", None)
         options = {} if selection is None else asdict(selection)
-        given = {name: value for name, value in options.items() if value is not None}
-        return {"dataset": self.dataset, **settings, **given}
+        choices = {name: value for name, value in options.items() if value is not None}
+        return {"dataset": self.dataset, **settings, **choices}
 
 
 def _make_published_preset(noise: str, dataset: DatasetName = "cifar10", **settings: Any) -> Preset:

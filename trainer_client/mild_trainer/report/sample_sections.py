@@ -44,9 +44,10 @@ def gather_samples(
     images: list[str | None] = [None] * len(first)
     if data is None:
         samples = run.name_samples(samples, np.union1d(first, dropped))
-        given, suggested = (values or [None] * samples.kept.size for values in (samples.labels, samples.suggested))
-        known = [(given[i], suggested[i]) for i in dropped.tolist() if None not in (given[i], suggested[i])]
-        pairs = np.array(known, dtype=np.int64) if known else _NO_PAIRS
+        names = [values or [None] * samples.kept.size for values in (samples.labels, samples.suggested)]
+        labels = [(names[0][index], names[1][index]) for index in dropped.tolist()]
+        complete = [pair for pair in labels if None not in pair]
+        pairs = np.array(complete, dtype=np.int64) if complete else _NO_PAIRS
     else:
         samples = samples.name_samples(data, predicted)
         pairs = _NO_PAIRS if predicted is None else np.stack((data.y_train[dropped], predicted[dropped]), axis=1)

@@ -195,7 +195,7 @@ def load_checkpoint(folder: Path, settings: TrainSettings) -> Checkpoint:
                 "resume with the same settings"
             )
     agreement, planted = stored["held_out_agreement"], stored["planted_labels"]
-    parsed = {
+    values = {
         "rounds": tuple(map(RoundRecord.from_json, stored["rounds"])),
         "epochs": tuple(EpochRecord(**record) for record in stored["epochs"]),
         "held_out_agreement": agreement and HeldOutAgreement(**agreement),
@@ -203,7 +203,7 @@ def load_checkpoint(folder: Path, settings: TrainSettings) -> Checkpoint:
         "weights": _to_array(stored["weights"]),
         "class_bias": _to_array(stored["class_bias"]),
     }
-    return Checkpoint(**{**stored, **parsed})
+    return Checkpoint(**{**stored, **values})
 
 
 def _to_tensor(array: NDArray[Any] | None) -> Tensor | None:

@@ -191,14 +191,14 @@ class RoundRecord:
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Create a record from the `values` that `to_json` returned."""
         fit, agreement = values["fit"], values["agreement"]
-        parsed = {
+        objects = {
             "members": _decode_bitmap(values["members"]),
             "selected": _decode_bitmap(values["selected"]),
             "epochs": tuple(EpochRecord(**epoch) for epoch in values["epochs"]),
             "fit": fit and RoundFit(**fit),
             "agreement": agreement and SetMetrics(**agreement),
         }
-        return cls(**{**values, **parsed})
+        return cls(**{**values, **objects})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
