@@ -29,10 +29,16 @@ TRAINING_COST, LOOKING_COST = 3, 1
 class LogitTracker(CorrectnessTracker):
     """A tracker that also keeps the logits that its bits were made of."""
 
-    def __init__(self, n_samples: int, n_classes: int, class_prior: NDArray[np.float64] | None = None) -> None:
-        super().__init__(n_samples, class_prior=class_prior)
+    def __init__(
+        self,
+        n_samples: int,
+        n_classes: int,
+        device: torch.device | str = "cpu",
+        class_prior: NDArray[np.float64] | None = None,
+    ) -> None:
+        super().__init__(n_samples, device, class_prior=class_prior)
         self.epochs: list[Logits] = []
-        self._logits = torch.full((n_samples, n_classes), torch.nan)
+        self._logits = torch.full((n_samples, n_classes), torch.nan, device=device)
 
     def update(self, indices: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Record one batch, as `CorrectnessTracker` does, and its logits."""
@@ -41,7 +47,7 @@ class LogitTracker(CorrectnessTracker):
 
     def take_logits(self) -> Logits:
         """Shape (n_samples, n_classes), as last seen; NaN where a sample was not."""
-        seen: Logits = self._logits.numpy().copy()
+        seen: Logits = self._logits.cpu().numpy().copy()
         self._logits.fill_(torch.nan)
         return seen
 
@@ -83,7 +89,7 @@ class RecordingTrainer(Trainer):
     def __init__(self, settings: TrainSettings, data: Dataset) -> None:
         super().__init__(settings, data)
         prior = parse_class_prior(settings.class_prior, data.n_classes)
-        self._tracker: LogitTracker = LogitTracker(data.n_samples, data.n_classes, prior)
+        self._tracker: LogitTracker = LogitTracker(data.n_samples, data.n_classes, self._context.device, prior)
 
     def record(self, round: int = 0, *, plant: bool = False) -> Recording:
         """Train a round on everyone, as a run's first round does, with its planted labels if they are wanted."""

@@ -1,11 +1,13 @@
 """Record correctness bits of real trainings: what fits, cuts and verdicts are chosen and judged on.
 
 usage: python -m benchmarks.record [--data-dir DIR] [--only TEXT] [--list]
+       python -m benchmarks.record --full --device cuda --data-dir DIR
 
 Trains the project's own networks on digits and on CIFAR-10 with labels broken in many ways, with and without planted
 noise, and writes one ``sequences/<name>.npz`` per training (see `benchmarks.recordings`): bits and cleanness only, no
 image and no label. What is there already is not trained again. Seed 0 is for choosing, seed 1 for judging; so are the
 seeds from 100 and from 200 on, trainings of several rounds for `studies.pooling`, which lie in ``sequences/rounds``.
+``--full`` records ResNet-18 on all of CIFAR-10 instead, which takes a GPU.
 """
 
 import argparse
@@ -26,9 +28,9 @@ from mild_core.bitmap import Bitmap
 from mild_core.selection import select
 from mild_core.types import RoundBits
 from mild_trainer import data as datasets
-from mild_trainer import planting
+from mild_trainer import planting, presets
 from mild_trainer.data import Dataset
-from mild_trainer.settings import TrainSettings
+from mild_trainer.settings import DeviceName, TrainSettings
 from mild_trainer.training.augment import Augmentation, DeviceImages
 from mild_trainer.training.engine import ComputeContext, TrainState, evaluate, train_epoch
 from mild_trainer.training.trainer import derive_seed, predict_early
@@ -44,7 +46,8 @@ class Case:
     Attributes
     ----------
     data
-        ``digits``; ``cifar16``, 3,000 CIFAR-10 images averaged down to 16 x 16; ``cifar32``, 2,000 as they are.
+        ``digits``; ``cifar16``, 3,000 CIFAR-10 images averaged down to 16 x 16; ``cifar32``, 2,000 as they are;
+        ``cifar10``, all of them, which ResNet-18 learns as the preset ``fast-cifar10`` has it.
     noise
         As the trainer takes it, or ``human:aggre`` and ``human:worse`` for CIFAR-10N's labels.
     epochs, rounds, seed
@@ -60,7 +63,7 @@ class Case:
         shifted by a pixel, which it can.
     """
 
-    data: Literal["digits", "cifar16", "cifar32"]
+    data: Literal["digits", "cifar16", "cifar32", "cifar10"]
     noise: str
     epochs: int
     seed: int
@@ -132,8 +135,13 @@ def cases() -> list[Case]:
     return found
 
 
-def dataset(case: Case, data_dir: Path | None) -> Dataset:
-    """The case's data with its broken labels."""
+def full_cases(epochs: int) -> list[Case]:
+    """Trainings on all of CIFAR-10, for judging."""
+    return [Case("cifar10", noise, epochs, 1, "confused", smoothing=0.1) for noise in ("human:worse", "symmetric:0.4")]
+
+
+def dataset(case: Case, data_dir: Path | None, limit: int = 0) -> Dataset:
+    """The case's data with its broken labels; a `limit` above 0 is for all of CIFAR-10."""
     if case.data == "digits":
         data = datasets.load("digits", None)
     else:
@@ -147,7 +155,8 @@ def dataset(case: Case, data_dir: Path | None) -> Dataset:
             data = replace(data, y_train=given, y_train_clean=data.y_train)
         if case.data == "cifar16":
             data = replace(data, x_train=_halved(data.x_train), x_test=_halved(data.x_test))
-        data = data.take_balanced(3000 if case.data == "cifar16" else 2000, case.seed)
+        # Before the noise, which is drawn by the same seed: the subset would be of what it has broken.
+        data = data.take_balanced({"cifar16": 3000, "cifar32": 2000}.get(case.data, limit or data.n_samples), case.seed)
     if case.tail > 1:
         data = _long_tailed(data, case.tail, case.seed)
     return data if case.noise.startswith("human:") else data.with_noise(case.noise, case.seed)
@@ -172,7 +181,10 @@ def _long_tailed(data: Dataset, tail: int, seed: int) -> Dataset:
     return replace(data, x_train=data.x_train[kept], y_train=data.y_train[kept])
 
 
-def settings_of(case: Case) -> TrainSettings:
+def settings_of(case: Case, device: DeviceName = "cpu") -> TrainSettings:
+    if case.data == "cifar10":
+        own: dict[str, Any] = {"epochs": case.epochs, "seed": case.seed, "label_smoothing": case.smoothing}
+        return presets.make_settings("fast-cifar10", **own, device=device)
     kind: Any = "digits" if case.data == "digits" else "cifar10"
     pad = {"digits": 1, "cifar16": 2, "cifar32": 4}[case.data] if case.augmented else 1
     return TrainSettings.for_dataset(
@@ -185,21 +197,22 @@ def settings_of(case: Case) -> TrainSettings:
         pad=pad,
         flip=case.augmented and case.data != "digits",
         threads=1,
-        device="cpu",
+        device=device,
     )
 
 
 class Recorder:
     """One case's training, with the bits of both passes."""
 
-    def __init__(self, case: Case, data: Dataset) -> None:
-        self.case, self.data, self.settings = case, data, settings_of(case)
+    def __init__(self, case: Case, data: Dataset, settings: TrainSettings | None = None) -> None:
+        self.case, self.data, self.settings = case, data, settings or settings_of(case)
         self.context = ComputeContext.from_settings(self.settings)
         mean, std = data.compute_channel_statistics()
         augmentation = Augmentation(self.settings.pad, self.settings.flip)
         self.images = DeviceImages(
-            data.x_train, data.y_train, mean, std, self.context.device, augmentation=augmentation
+            data.x_train, data.y_train, mean, std, self.context.device, self.context.dtype, augmentation
         )
+        self.given_labels = self.images.labels
         self.train_state = TrainState(self.settings, self.context, data.x_train.shape[-1], data.n_classes)
 
     def run(self) -> Recording:
@@ -212,12 +225,12 @@ class Recorder:
             chosen = planting.plant_labels(
                 data.y_train, data.n_classes, PLANTED_SHARE, self.case.seed, self.predicted()
             )
-            self.images.labels = torch.from_numpy(chosen.labels)
+            self.images.labels = torch.from_numpy(chosen.labels).to(self.context.device)
             planted = chosen.planted
         members, rounds = bitmap.full(n), []
         for number in range(self.case.rounds):
             rounds.append(self.round(number, members))
-            self.images.labels = torch.from_numpy(data.y_train)
+            self.images.labels = self.given_labels
             members = self.selected(rounds, planted)
         return Recording(self.case.name, n, bitmap.pack(clean), planted, tuple(rounds))
 
@@ -230,11 +243,12 @@ class Recorder:
     def round(self, number: int, members: Bitmap) -> Round:
         """Train one round; the training pass sees the members, the evaluation pass everyone."""
         self.train_state.reinitialise(derive_seed(self.case.seed, 0, number))
-        inside = torch.from_numpy(bitmap.to_indices(members, self.data.n_samples))
-        trackers = [CorrectnessTracker(self.data.n_samples) for _ in range(2)]
+        device = self.context.device
+        inside = torch.from_numpy(bitmap.to_indices(members, self.data.n_samples)).to(device)
+        trackers = [CorrectnessTracker(self.data.n_samples, device) for _ in range(2)]
         taken: list[list[Bitmap]] = [[], []]
         for epoch in range(self.case.epochs):
-            draws = torch.Generator().manual_seed(derive_seed(self.case.seed, 1, number, epoch))
+            draws = torch.Generator(device).manual_seed(derive_seed(self.case.seed, 1, number, epoch))
             train_epoch(self.train_state, self.images, inside, self.settings, epoch, draws, trackers[0])
             evaluate(self.train_state, self.images, self.settings, tracker=trackers[1])
             for tracker, rows in zip(trackers, taken, strict=True):
@@ -253,10 +267,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data-dir", type=Path, help="holds cifar-10-batches-py and cifar-n-labels.npz")
     parser.add_argument("--only", default="", help="record only the cases with this text in their name")
     parser.add_argument("--list", action="store_true", help="list the cases and stop")
+    parser.add_argument("--full", action="store_true", help="train on all of CIFAR-10")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--epochs", type=int, default=30, help="of --full")
+    parser.add_argument("--model", default="resnet18", help="of --full")
+    parser.add_argument("--limit", type=int, default=0, help="of --full: take so many images; 0: all")
     parser.add_argument("--out", type=Path, default=FOLDER)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
-    for case in cases():
+    for case in full_cases(arguments.epochs) if arguments.full else cases():
         path = arguments.out / case.folder / f"{case.name}.npz"
         if arguments.only not in case.name or path.exists():
             continue
@@ -264,7 +283,11 @@ def main(argv: list[str] | None = None) -> int:
             print(case.name)
             continue
         started = time.perf_counter()
-        recording = Recorder(case, dataset(case, arguments.data_dir)).run()
+        data = dataset(case, arguments.data_dir, arguments.limit)
+        settings = settings_of(case, arguments.device)
+        if arguments.full:
+            settings = replace(settings, model=arguments.model)
+        recording = Recorder(case, data, settings).run()
         recording.save(path)
         print(f"{case.name}: {recording.n_samples} samples, {time.perf_counter() - started:.0f} s", flush=True)
     return 0

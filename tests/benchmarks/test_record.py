@@ -1,0 +1,26 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import record, recordings, selection
+from mild_trainer.data import Dataset
+
+
+def test_a_recording_of_all_images_is_one_of_the_judging_half(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images, clean = rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8), np.arange(60) % 3
+    labels = np.where(np.arange(60) < 12, (clean + 1) % 3, clean)
+    data = Dataset("small", images, labels, images[:3], clean[:3], 3, y_train_clean=clean)
+    case = record.full_cases(epochs=2)[0]
+    settings = record.settings_of(case)
+    assert (settings.model, settings.batch_size, settings.epochs) == ("resnet18", 512, 2)
+
+    made = record.Recorder(case, data, replace(settings, model="resnet8", batch_size=16)).run()
+    made.save(tmp_path / f"{case.name}.npz")
+    (read,) = recordings.recordings(1, tmp_path)
+    assert not recordings.recordings(0, tmp_path)
+    assert np.array_equal(read.is_clean, labels == clean)
+    traces = selection.sequences([read])
+    assert [trace.rounds[0].n_epochs for trace in traces] == [2, 2]
+    assert read.name.split("_")[1] == "human-worse"  # the noise, as `benchmarks.selection` reads it
