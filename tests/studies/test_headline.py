@@ -1,6 +1,7 @@
 import pytest
 
 from mild_core.types import Observe, SelectionOptions
+from mild_trainer.presets import make_settings
 from mild_trainer.settings import PlantHow, TrainSettings
 from mild_trainer.training.loop import run_rounds
 from studies import headline, headline_budget
@@ -44,3 +45,16 @@ def test_a_training_needs_its_data(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         headline.parse([])
     assert "give --data-dir, or --budget" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("share", "first", "epochs", "rounds"),
+    [(2.0, 70, 20, 27), (1.0, 70, 20, 27), (0.5, 35, 10, 27), (0.1, 8, 8, 7), (0.001, 8, 8, 1)],
+)
+def test_a_shortened_loop_takes_its_share_in_stages_that_can_be_fitted(
+    share: float, first: int, epochs: int, rounds: int
+) -> None:
+    published = make_settings("paper-cifar10-sym80")
+    short = headline.shorten(published, share)
+    assert (short.first_epochs, short.epochs, short.rounds) == (first, epochs, rounds)
+    assert first + (rounds - 1) * epochs <= max(share * 590, 8)
