@@ -8,12 +8,13 @@ from fastapi import FastAPI
 from benchmarks.killing import trained
 from benchmarks.outage import while_not
 from mild_client import MildClient
+from mild_client.backends.record_log import RecordLog
 from mild_client.backends.sync import sync_spools
 from tests.live import serving
 
 ARGUMENTS = ["--limit", "100", "--epochs", "2", "--rounds", "2", "--agree", "1", "--noise", "symmetric:0.4"]
 ARGUMENTS += ["--deterministic", "--device", "cpu", "--mode", "offline", "--run-id", "killed"]
-MOMENTS = ["round-0/epoch-1.bits", "round-1/epoch-0.bits"]
+MOMENTS = ["epoch-0-1", "epoch-1-0"]
 
 
 def test_a_killed_trainer_ends_with_the_same_sets_and_the_same_network(tmp_path: Path, app: FastAPI) -> None:
@@ -23,8 +24,10 @@ def test_a_killed_trainer_ends_with_the_same_sets_and_the_same_network(tmp_path:
         if not moments:
             while_not(ends_within)
             return
-        written = out / "spool" / "killed" / "bits" / moments.pop(0)
-        while not written.exists():
+        moment = moments.pop(0)
+        while moment not in [
+            entry.record and entry.record.name for entry in RecordLog(out / "spool" / "killed").read()
+        ]:
             assert not ends_within(0.002)
 
     whole = trained(ARGUMENTS, tmp_path / "whole", lambda _, ends_within: while_not(ends_within))

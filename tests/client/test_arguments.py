@@ -16,8 +16,8 @@ import torch
 
 from mild_client import BackgroundBackend, HttpBackend, LocalSelector, MildClient, Position, RunSpec, SelectionOptions
 from mild_client.api import Calls
-from mild_client.arguments import to_bitmap, to_bits, to_classes, to_integer, to_json, to_metrics, to_spec
-from mild_client.backends.sync import inspect_spools
+from mild_client.arguments import to_bitmap, to_classes, to_epoch_body, to_integer, to_json, to_metrics, to_spec
+from mild_client.backends.sync import sync_spools
 from mild_client.errors import ClientError, StaleAttempt
 from mild_core import bitmap
 from mild_core.errors import InvalidInput, MildError, ParameterError, SampleIndexError
@@ -107,7 +107,7 @@ def test_every_backend_takes_every_form(kind: str, form: str, client: Any, tmp_p
     assert bitmap.popcount(backend.finish(0).selected) > 0
     if kind == "background":
         backend.close()
-        assert [spool.n_unsent for spool in inspect_spools(folder)] == [9]
+        assert [spool.n_unsent for spool in sync_spools(folder, dry_run=True)] == [8]
 
 
 class LambdaBackend:
@@ -315,11 +315,11 @@ def test_a_set_is_a_bitmap_a_mask_or_indices() -> None:
 
 def test_bits_are_checked_before_they_are_stored() -> None:
     with pytest.raises(ParameterError, match="those of 8 samples, the run has 64"):
-        to_bits(EpochBits(8, bitmap.full(8)), n_samples=N)
+        to_epoch_body(EpochBits(8, bitmap.full(8)), n_samples=N)
     with pytest.raises(MildError, match="correct but not observed"):
-        to_bits(MASK, ~MASK, N)
+        to_epoch_body(MASK, ~MASK, N)
     with pytest.raises(ParameterError, match="observed has shape"):
-        to_bits(MASK, MASK[1:], N)
+        to_epoch_body(MASK, MASK[1:], N)
 
 
 def test_a_specification_has_values_of_python_afterwards() -> None:

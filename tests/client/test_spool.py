@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mild_client.backends.record_log import Record, RecordLog
 from mild_client.backends.spool import Spool
-from mild_client.backends.spool_records import Record
 from mild_client.errors import SpoolError, SpoolFull, SpoolInUse
 
 
@@ -50,36 +50,48 @@ def test_records_come_back_whole_in_their_order_from_any_process(folder: Path) -
     ]
 
 
-def test_what_is_sent_stays_sent_and_takes_no_room(folder: Path) -> None:
+def test_what_is_sent_stays_sent_and_can_still_be_read(folder: Path) -> None:
     with create(folder) as spool:
         for number in range(3):
             spool.append(epoch(number))
-        spool.set_attempt(7)
+        spool.attempt = 7
         assert spool.peek() is not None
         spool.advance()
     with Spool(folder) as spool:
         assert (spool.n_unsent, spool.attempt) == (2, 7)
         assert names(spool) == ["epoch-0-1", "epoch-0-2"]
-    assert not list(folder.glob("*.log"))
     with create(folder) as spool:
         assert not spool.is_fresh
         assert (spool.n_unsent, spool.n_unsent_bytes) == (0, 0)
         spool.append(epoch(3))
         assert names(spool) == ["epoch-0-3"]
+    entries = list(RecordLog(folder).read())
+    assert [entry.record and entry.record.name for entry in entries] == [f"epoch-0-{number}" for number in range(4)]
 
 
-def test_segments_are_deleted_as_they_are_sent(folder: Path) -> None:
-    create(folder).close()
-    with Spool(folder, segment_bytes=100) as spool:
-        for number in range(20):
-            spool.append(epoch(number, bytes(40)))
-        assert len(list(folder.glob("*.log"))) > 5
-        for _ in range(18):
-            assert spool.peek() is not None
-            spool.advance()
-        assert len(list(folder.glob("*.log"))) <= 2
-    with Spool(folder, segment_bytes=100) as spool:
-        assert names(spool) == ["epoch-0-18", "epoch-0-19"]
+def test_what_the_service_has_already_is_not_sent(folder: Path) -> None:
+    with create(folder) as spool:
+        spool.append(epoch(0), is_sent=True)
+        spool.append(epoch(1))
+    with Spool(folder) as spool:
+        assert names(spool) == ["epoch-0-1"]
+
+
+def test_a_log_that_is_cleared_keeps_what_was_refused(folder: Path) -> None:
+    with create(folder) as spool:
+        spool.append(epoch(0))
+        assert len(names(spool)) == 1
+        spool.clear()
+        assert spool.size == 0
+        spool.append(epoch(1))
+        assert spool.peek() is not None
+        spool.advance(ValueError("why"))
+        spool.clear()
+        spool.append(epoch(2))
+        assert names(spool) == ["epoch-0-2"]
+        (entry,) = spool.read_refused()
+        assert entry.record is not None
+        assert entry.record.name == "epoch-0-1"
 
 
 @settings(max_examples=25)
@@ -93,12 +105,12 @@ def test_a_torn_last_record_is_set_aside_wherever_it_was_torn(
         n_before = spool.n_unsent_bytes
         spool.append(epoch(1, os.urandom(50)))
         n_record = spool.n_unsent_bytes - n_before
-    os.truncate(folder / "00000000.log", n_before + cut % n_record)
+    os.truncate(folder / "records.log", n_before + cut % n_record)
     with Spool(folder) as spool:
         assert spool.n_unsent == 1
         spool.append(epoch(2))
         assert names(spool) == ["epoch-0-0", "epoch-0-2"]
-        assert spool.n_refused == (1 if cut % n_record else 0)
+        assert len(spool.refused) == (1 if cut % n_record else 0)
 
 
 @settings(max_examples=25)
@@ -110,7 +122,7 @@ def test_a_byte_that_a_disk_has_changed_costs_one_record_at_most(
     with create(folder) as spool:
         for number in range(4):
             spool.append(epoch(number, bytes(20)))
-    log = folder / "00000000.log"
+    log = folder / "records.log"
     content = bytearray(log.read_bytes())
     content[place % len(content)] ^= change
     log.write_bytes(bytes(content))
@@ -119,19 +131,24 @@ def test_a_byte_that_a_disk_has_changed_costs_one_record_at_most(
         assert len(found) == 3
         assert found == sorted(found)
         assert spool.n_unsent == 0
-        assert spool.n_refused == 1
+        assert len(spool.refused) == 1
 
 
 def test_what_is_refused_is_kept_with_the_reason(folder: Path) -> None:
     with create(folder) as spool:
-        spool.append(epoch(0))
+        spool.append(epoch(0, b"\x07"))
         spool.append(epoch(1))
         assert spool.peek() is not None
-        kept = spool.copy_to_refused("epoch 0 holds other bits (epoch-conflict, status 409)")
-        spool.advance()
-        assert kept.read_bytes() == epoch(0).encode()
-        assert kept.with_suffix(".txt").read_text() == "epoch 0 holds other bits (epoch-conflict, status 409)\n"
-        assert (spool.n_refused, names(spool)) == (1, ["epoch-0-1"])
+        spool.advance(ValueError("epoch 0 holds other bits (epoch-conflict, status 409)"))
+    with Spool(folder) as spool:
+        assert names(spool) == ["epoch-0-1"]
+        (entry,) = spool.read_refused()
+        assert entry.record is not None
+        assert (entry.record.name, entry.record.body) == ("epoch-0-0", b"\x07")
+        assert spool.refused == {entry.start: "epoch 0 holds other bits (epoch-conflict, status 409)"}
+        spool.drop_refused(entry)
+    with Spool(folder) as spool:
+        assert not spool.refused
 
 
 def test_a_full_spool_says_so_and_keeps_what_it_has(folder: Path) -> None:
@@ -147,7 +164,8 @@ def test_a_full_spool_says_so_and_keeps_what_it_has(folder: Path) -> None:
 
 def test_a_disk_that_takes_no_more_fills_it_too(folder: Path) -> None:
     with create(folder) as spool:
-        (folder / "00000000.log").symlink_to("/dev/full")
+        spool.path.unlink()
+        spool.path.symlink_to("/dev/full")
         with pytest.raises(SpoolFull, match=r"No space left.*make room on the disk"):
             spool.append(epoch(0))
 
@@ -182,8 +200,7 @@ def test_a_writer_that_is_killed_lets_go_and_leaves_its_records(folder: Path) ->
 
 def test_one_thread_writes_while_another_one_sends(folder: Path) -> None:
     found: list[str] = []
-    create(folder).close()
-    with Spool(folder, segment_bytes=500) as spool:
+    with create(folder) as spool:
 
         def write() -> None:
             for number in range(300):
@@ -201,14 +218,12 @@ def test_one_thread_writes_while_another_one_sends(folder: Path) -> None:
     ("name", "content", "message"),
     [
         ("spool.json", "{", "is damaged"),
-        ("spool.json", '{"version": 1}', "is damaged"),
+        ("spool.json", '{"version": 2}', "is damaged"),
         (
             "spool.json",
-            '{"version": 2, "run_id": "a-run", "num_samples": 8, "url": null}',
-            "has version 2, this client",
+            '{"version": 1, "run_id": "a-run", "num_samples": 8, "url": null}',
+            "has version 1, this client",
         ),
-        ("sent.json", "", "is damaged.*delete it to send all"),
-        ("sent.json", '{"segment": 0}', "is damaged"),
     ],
 )
 def test_a_spool_that_cannot_be_read_is_named(folder: Path, name: str, content: str, message: str) -> None:
@@ -239,24 +254,14 @@ def test_an_address_is_kept_until_another_one_is_given(folder: Path) -> None:
         assert spool.url == "http://other"
 
 
-def test_segments_lost_or_cut_under_what_was_sent_are_nothing_to_send(folder: Path) -> None:
-    create(folder).close()
-    with Spool(folder, segment_bytes=1) as spool:
-        for number in range(3):
-            spool.append(epoch(number))
-        assert spool.peek() is not None
-        spool.advance()
-    (folder / "00000000.log").unlink()
-    with Spool(folder) as spool:
-        assert names(spool) == ["epoch-0-1", "epoch-0-2"]
+def test_what_a_disk_has_lost_of_the_sent_records_hides_none_that_follow(folder: Path) -> None:
     with create(folder) as spool:
-        spool.append(epoch(3))
-        spool.append(epoch(4))
-        assert spool.peek() is not None
-        spool.advance()
-    log = max(folder.glob("*.log"))
-    os.truncate(log, 3)
+        for number in range(3):
+            spool.append(epoch(number, bytes(99)))
+        assert len(names(spool)) == 3
+    os.truncate(folder / "records.log", 3)
+    for number in (5, 6):
+        with Spool(folder) as spool:
+            spool.append(epoch(number, bytes(200)))
     with Spool(folder) as spool:
-        assert spool.n_unsent == 0
-        spool.append(epoch(5))
-        assert names(spool) == ["epoch-0-5"]
+        assert names(spool) == ["epoch-0-5", "epoch-0-6"]

@@ -11,7 +11,8 @@ from typer.testing import CliRunner, Result
 
 from mild_client import BackgroundBackend, MildClient, Retry, RunSpec
 from mild_client.backends import sync as syncing
-from mild_client.backends.spool_records import Record
+from mild_client.backends.record_log import Record
+from mild_client.backends.spool import Spool
 from mild_core import bitmap
 from mild_core.types import EpochBits
 from mild_trainer import cli
@@ -45,9 +46,9 @@ def sets(out: Path) -> list[tuple[int, float]]:
     return [(each["selection"]["num_selected"], each["f1"]) for each in rounds]
 
 
-def numbers(synced: Result) -> list[int]:
-    """What the table says of run ``r``: sent, refused, left, bytes left."""
-    row = next(line for line in synced.output.splitlines() if re.search(r" r +│", line))
+def numbers(synced: Result, run_id: str = "r") -> list[int]:
+    """What the table says of a run: sent, refused, left, bytes left."""
+    row = next(line for line in synced.output.splitlines() if re.search(rf" {run_id} +│", line))
     return [int(cell) for cell in re.findall(r" (\d+) +│", row)]
 
 
@@ -63,10 +64,10 @@ def test_a_training_without_its_service_ends_well_and_is_synced(
 
     spools = str(tmp_path / "away")
     looked = run.invoke(cli.app, ["sync", spools, "--dry-run"])
-    assert (looked.exit_code, numbers(looked)[:3]) == (0, [0, 0, 17])
+    assert (looked.exit_code, numbers(looked)[:3]) == (0, [0, 0, 15])
     with serving(app) as url:
         synced = run.invoke(cli.app, ["sync", spools, "--url", url])
-        assert (synced.exit_code, numbers(synced)) == (0, [17, 0, 0, 0])
+        assert (synced.exit_code, numbers(synced)) == (0, [15, 0, 0, 0])
         assert httpx.get(f"{url}/selection/r", timeout=PATIENCE).json()["num_selected"] == sets(tmp_path / "away")[1][0]
         assert httpx.get(f"{url}/runs/r", timeout=PATIENCE).json()["status"] == "finished"
         assert run.invoke(cli.app, ["sync", spools, "--url", url]).exit_code == 0
@@ -91,7 +92,7 @@ def test_disabled_is_local(run: CliRunner, tmp_path: Path) -> None:
     arguments = ["train", *QUICK, "--mode", "disabled", "--url", NOBODY, "--out", str(tmp_path)]
     assert run.invoke(cli.app, arguments).exit_code == 0
     assert not (tmp_path / "spool").exists()
-    assert (tmp_path / "bits" / "round-0" / "epoch-0.bits").exists()
+    assert (tmp_path / "bits" / "records.log").exists()
 
 
 def spooled(folder: Path, run_id: str) -> BackgroundBackend:
@@ -115,9 +116,9 @@ def test_what_cannot_be_sent_is_told_and_exits_with_1(
     assert result.exit_code == 1
     assert "is damaged" in result.stderr
     assert "is in use by another process" in result.stderr
-    assert f"{tmp_path / 'one' / 'refused'} has what was refused" in result.stderr
-    reasons = [path.read_text() for path in sorted((tmp_path / "one" / "refused").glob("*.txt"))]
-    assert "num_samples 9, got 8" in reasons[0]
+    assert f"{tmp_path / 'one'} has what was refused" in result.stderr
+    listed = run.invoke(cli.app, ["sync", str(tmp_path / "one"), "--refused"])
+    assert "num_samples 9, got 8" in listed.output.splitlines()[0]
 
     monkeypatch.setattr(syncing, "MildClient", partial(MildClient, retry=Retry(first_deadline=0)))
     away = run.invoke(cli.app, ["sync", str(tmp_path / "held"), "--url", NOBODY])
@@ -140,7 +141,7 @@ def test_what_was_refused_is_listed_sent_again_and_dropped(run: CliRunner, tmp_p
         httpx.put(f"{url}/runs/one", **other).raise_for_status()  # type: ignore[arg-type]
         synced = run.invoke(cli.app, ["sync", spool, "--url", url])
         assert f"sync {spool} --refused" in synced.stderr
-        n_refused = len(list(Path(spool, "refused").glob("*.record")))
+        n_refused = numbers(synced, "one")[1]
 
         listed = run.invoke(cli.app, ["sync", spool, "--refused"])
         assert (listed.exit_code, len(listed.output.splitlines())) == (1, n_refused)
@@ -162,21 +163,23 @@ def test_refused_records_that_would_undo_others_or_are_damaged_are_dropped_on_de
     run: CliRunner, tmp_path: Path, app: FastAPI
 ) -> None:
     spooled(tmp_path, "one").close()
-    refused = tmp_path / "one" / "refused"
-    refused.mkdir()
-    opening = Record("open", {"spec": RunSpec("one", 8).as_json(), "resume_from": {"round": 0, "epoch": 0}})
-    for name, content in (("a-open", opening.encode()), ("b-damaged", b"nothing")):
-        (refused / f"{name}.record").write_bytes(content)
-        (refused / f"{name}.txt").write_text("why\n")
+    meta = {"spec": RunSpec("one", 8).as_json(), "resume_from": {"round": 0, "epoch": 0}}
     with serving(app) as url:
+        assert run.invoke(cli.app, ["sync", str(tmp_path), "--url", url]).exit_code == 0
+        with Spool(tmp_path / "one") as spool:
+            spool.refused = {spool.size: "why"}
+            spool.append(Record("open", meta), is_sent=True)
+            spool.path.write_bytes(spool.path.read_bytes() + b"nothing")
         assert run.invoke(cli.app, ["sync", str(tmp_path), "--url", url]).exit_code == 1
         again = run.invoke(cli.app, ["sync", str(tmp_path), "--refused", "--again", "--url", url])
         assert again.exit_code == 1
         assert "the run was opened since, and would lose its epochs; drop it (why)" in again.output
-        assert "its bytes are damaged; drop it (why)" in again.output
+        assert "its bytes are damaged; drop it (7 bytes are damaged" in again.output
         assert httpx.get(f"{url}/runs/one", timeout=PATIENCE).json()["rounds"][0]["num_epochs"] == 1
     dropped = run.invoke(cli.app, ["sync", str(tmp_path), "--refused", "--drop"])
-    assert (dropped.exit_code, dropped.output.count("one: dropped "), list(refused.iterdir())) == (0, 2, [])
+    assert (dropped.exit_code, dropped.output.count("one: dropped ")) == (0, 2)
+    assert run.invoke(cli.app, ["sync", str(tmp_path), "--dry-run"]).exit_code == 0
+    assert "nothing that was refused" in run.invoke(cli.app, ["sync", str(tmp_path), "--refused"]).output
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,12 @@ from mild_client import logs
 from mild_client.api_results import OptionChanges, ResultCalls, ServiceCalls, parse_json_object
 from mild_client.arguments import (
     SampleSet,
+    check_sample_ids,
     needs_n_samples,
     to_array,
     to_bitmap,
-    to_bits,
     to_classes,
+    to_epoch_body,
     to_indices,
     to_integer,
     to_mask,
@@ -307,7 +308,7 @@ class Calls(LogCalls, ResultCalls):
 
     def put_sample_ids(self, run_id: str, ids: Iterable[str]) -> Call[JsonObject]:
         """Store the external ids of all samples, in index order. They cannot change after the first epoch."""
-        lines = "\n".join(map(json.dumps, _check_ids(ids))).encode()
+        lines = "\n".join(map(json.dumps, check_sample_ids(ids))).encode()
         return parse_json_object((yield Request.with_body("PUT", build_run_path(run_id, "sample-ids"), lines, NDJSON)))
 
     def sample_ids(self, run_id: str) -> Call[list[str]]:
@@ -393,8 +394,12 @@ class Calls(LogCalls, ResultCalls):
         response = yield Request("GET", build_round_path(run_id, round, "members"), headers={"Accept": BITMAP})
         return bitmap.validate(response.content, n_samples, "members")
 
-    def put_epoch(self, run_id: str, round: int, epoch: int, bits: EpochBits, attempt: int | None = None) -> Call[None]:
-        """Store the correctness bits of all samples for one epoch, and commit the epoch.
+    def put_epoch(
+        self, run_id: str, round: int, epoch: int, bits: EpochBits | bytes, attempt: int | None = None
+    ) -> Call[None]:
+        """Store the correctness bits of all samples for one epoch, as `EpochBits` or as a body of the HTTP API.
+
+        The epoch is committed.
 
         Raises
         ------
@@ -402,7 +407,7 @@ class Calls(LogCalls, ResultCalls):
             If the bits are larger than the service accepts in one request.
         """
         path = build_round_path(run_id, round, "epochs", to_integer(epoch, "epoch"))
-        yield from self.upload(Request.with_body("PUT", path, to_bits(bits).to_body(), BITMAP, attempt))
+        yield from self.upload(Request.with_body("PUT", path, to_epoch_body(bits), BITMAP, attempt))
 
     def put_shard(
         self, run_id: str, round: int, epoch: int, shard: int, of: int, bits: EpochBits, attempt: int | None = None
@@ -433,7 +438,7 @@ class Calls(LogCalls, ResultCalls):
         path = build_round_path(
             run_id, round, "epochs", to_integer(epoch, "epoch"), "shards", to_integer(shard, "shard")
         )
-        request = Request.with_body("PUT", path, to_bits(bits).to_body(), BITMAP, attempt)
+        request = Request.with_body("PUT", path, to_epoch_body(bits), BITMAP, attempt)
         params = {"of": to_integer(of, "of", 1)}
         return parse_json_object((yield from self.upload(dataclasses.replace(request, params=params))))
 
@@ -507,16 +512,3 @@ class Calls(LogCalls, ResultCalls):
             If the run does not exist.
         """
         return EventStream(run_id, last_event_id)
-
-
-def _check_ids(ids: Iterable[str]) -> Iterable[str]:
-    """Yield external ids; raise ParameterError where one is not text, or `ids` is a single text."""
-    if isinstance(ids, str):
-        raise ParameterError(f"ids are the text {ids!r:.100}; give a list with one text for each sample")
-    for index, sample_id in enumerate(ids):
-        if not isinstance(sample_id, str):
-            raise ParameterError(
-                f"the id of sample {index} is {sample_id!r:.100}, which is no text; give ids as they are written "
-                "elsewhere, such as str(number)"
-            )
-        yield sample_id

@@ -153,16 +153,18 @@ def to_bitmap(samples: Any, name: str, n_samples: int) -> Bitmap:
     return bitmap.from_indices(to_indices(array, name), n_samples)
 
 
-def to_bits(correct: Any, observed: Any = None, n_samples: int | None = None) -> EpochBits:
-    """Convert the bits of an epoch, `EpochBits` or one or two masks of shape (n_samples,), to valid EpochBits.
+def to_epoch_body(correct: Any, observed: Any = None, n_samples: int | None = None) -> bytes:
+    """Serialise the bits of an epoch, `EpochBits` or one or two masks of shape (n_samples,), as a valid epoch body.
 
     Parameters
     ----------
     correct, observed
-        `EpochBits`, or booleans of shape (n_samples,); `observed` may be None.
+        `EpochBits`, or booleans of shape (n_samples,); `observed` may be None. An epoch body stays as it is.
     n_samples
         Number of samples of the run; None takes the length of `correct`.
     """
+    if isinstance(correct, bytes):
+        return correct
     if not isinstance(correct, EpochBits):
         mask = to_mask(correct, "correct", n_samples)
         observed = None if observed is None else bitmap.pack(to_mask(observed, "observed", mask.size))
@@ -175,7 +177,22 @@ def to_bits(correct: Any, observed: Any = None, n_samples: int | None = None) ->
             )
         observed = None if correct.observed is None else _pack(correct.observed, "observed", size)
         bits = EpochBits(size, _pack(correct.correct, "correct", size), observed)
-    return EpochBits.from_body(bits.to_body(), bits.n_samples)
+    body = bits.to_body()
+    EpochBits.from_body(body, bits.n_samples)  # raises the error of bits that are not valid
+    return body
+
+
+def check_sample_ids(ids: Iterable[str]) -> Iterable[str]:
+    """Yield external ids; raise ParameterError where one is not text, or `ids` is a single text."""
+    if isinstance(ids, str):
+        raise ParameterError(f"ids are the text {ids!r:.100}; give a list with one text for each sample")
+    for index, sample_id in enumerate(ids):
+        if not isinstance(sample_id, str):
+            raise ParameterError(
+                f"the id of sample {index} is {sample_id!r:.100}, which is no text; give ids as they are written "
+                "elsewhere, such as str(number)"
+            )
+        yield sample_id
 
 
 def to_metrics(metrics: Any) -> dict[str, float]:

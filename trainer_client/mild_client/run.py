@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mild_client.api import Calls
-from mild_client.arguments import SampleSet, to_bitmap, to_bits, to_integer, to_spec
+from mild_client.arguments import SampleSet, to_bitmap, to_epoch_body, to_integer, to_spec
 from mild_client.backend import Position
 from mild_client.errors import (
     ClientError,
@@ -108,9 +108,9 @@ class RunCalls:
         StaleAttempt
             If another writer has resumed the run.
         """
-        bits = to_bits(correct, observed, self.spec.num_samples)
+        body = to_epoch_body(correct, observed, self.spec.num_samples)
         run_id, attempt = self.spec.run_id, self._require_attempt()
-        yield from self._calls.put_epoch(run_id, self.round, self.epoch, bits, attempt)
+        yield from self._calls.put_epoch(run_id, self.round, self.epoch, body, attempt)
         epoch, self.epoch = self.epoch, self.epoch + 1
         self._is_finished = False
         if metrics:

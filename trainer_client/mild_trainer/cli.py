@@ -540,7 +540,7 @@ def sync(
     if refused:
         _handle_refused(folder, "send" if again else "drop" if drop else None, url, api_key)
         return
-    results = list(spools.inspect_spools(folder) if dry_run else spools.sync_spools(folder, url, api_key))
+    results = list(spools.sync_spools(folder, url, api_key, dry_run=dry_run))
     if not results:
         typer.echo(f"{folder}: no spool is in it or below, so there is nothing to send")
         return
@@ -554,7 +554,7 @@ def sync(
             typer.echo(f"{result.folder}: {result.problem}", err=True)
         if result.n_refused:
             typer.echo(
-                f"{result.folder / 'refused'} has what was refused; see why with: "
+                f"{result.folder} has what was refused; see why with: "
                 f"{format_command('mild', 'sync', result.folder, '--refused')}",
                 err=True,
             )
@@ -569,7 +569,7 @@ def _handle_refused(folder: Path, action: spools.RefusedAction | None, url: str 
         n_records += 1
         n_left += not result.is_sent and action != "drop"
         outcome = "sent" if result.is_sent else "dropped" if action == "drop" else "refused"
-        typer.echo(f"{result.run_id}: {outcome} {result.path}" + (f": {result.reason}" if result.reason else ""))
+        typer.echo(f"{result.run_id}: {outcome} {result.name}" + (f": {result.reason}" if result.reason else ""))
     if not n_records:
         typer.echo(f"{folder}: nothing that was refused is in it or below")
     if n_left:

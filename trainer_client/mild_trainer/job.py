@@ -200,7 +200,7 @@ class Job:
     def _open_run(self, training: "TrainingFolder", run_id: str, client: MildClient | None) -> "ReviewedRun | None":
         """Return the run with all of its bits, from this machine alone; None where bits are missing.
 
-        With a service elsewhere, which may be unreachable, the bits are those beside the spool.
+        With a service elsewhere, which may be unreachable, the bits are those in the spool.
         """
         from mild_trainer.review.review_runs import LocalRun, ServiceRun
 
@@ -208,7 +208,7 @@ class Job:
             return ServiceRun(client, training.require_run_id(), training)
         if self.backend_options.local:
             return LocalRun(training)
-        run = LocalRun(training, self.out / "spool" / run_id / "bits")
+        run = LocalRun(training, self.out / "spool" / run_id)
         return run if run.is_complete() else None
 
     def _review_command(self) -> str:

@@ -32,7 +32,7 @@ for number in range(4):
     backend.put_epoch(0, number, epochs[number])
 said, says = os.pipe()
 waits, goes_on = os.pipe()
-with backend._upload_thread._changed, backend._spool._mutex:  # as another thread may, at the worst moment
+with backend._spool.changed:  # as another thread may, at the worst moment
     child = os.fork()
 if child == 0:
     signal.alarm(60)  # ends a child that hangs

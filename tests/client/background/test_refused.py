@@ -5,11 +5,16 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mild_client import RunExists
+from mild_client import LocalSelector, RunExists
+from mild_client.backends.sync import handle_refused
 from mild_client.errors import NotAllowed
 from mild_core.types import EpochBits
 from tests.client.background.trainings import SPEC, Gate, local_set, put, stored, synced, training
 from tests.client.wire import Reply
+
+
+def refused(spools: Path) -> list[tuple[str, str]]:
+    return [(result.name, result.reason) for result in handle_refused(spools)]
 
 
 def test_what_is_refused_is_set_aside_and_the_rest_arrives(
@@ -19,8 +24,9 @@ def test_what_is_refused_is_set_aside_and_the_rest_arrives(
     with training(http, spools) as backend:
         backend.open(SPEC)
         used = put(backend, epochs)
-    (reason,) = (spools / "a-run" / "refused").glob("*.txt")
-    assert "limit, value, remedy (invalid-request, status 422, request r-1)" in reason.read_text()
+    ((name, reason),) = refused(spools)
+    assert name == "metrics-0-3"
+    assert "limit, value, remedy (invalid-request, status 422, request r-1)" in reason
     assert stored(http)["bits"] == used.selected.tobytes() == local_set(epochs)
     assert synced(http, spools) == [(0, 1, 0)]
 
@@ -32,10 +38,10 @@ def test_a_key_that_is_no_longer_taken_leaves_all_to_be_sent_with_another_one(
         backend.open(SPEC)
         gate.refused = {"/": Reply.problem(401, "unauthenticated")}
         used = put(backend, epochs)
-    assert backend.n_unsent == 26
-    assert synced(http, spools) == [(0, 0, 26)]
+    assert backend.n_unsent == 25
+    assert synced(http, spools) == [(0, 0, 25)]
     gate.refused = {}
-    assert synced(http, spools) == [(26, 0, 0)]
+    assert synced(http, spools) == [(25, 0, 0)]
     assert stored(http)["bits"] == used.selected.tobytes()
 
 
@@ -59,12 +65,13 @@ def test_a_name_that_was_used_without_the_service_is_not_used_again(
     with training(http, spools, "offline") as backend:
         backend.open(SPEC)
         put(backend, epochs)
-    with training(http, spools, "offline") as backend, pytest.raises(RunExists, match=r"27 records .* not sent yet"):
+    with training(http, spools, "offline") as backend, pytest.raises(RunExists, match=r"26 records .* not sent yet"):
         backend.open(SPEC)
-    assert synced(http, spools) == [(27, 0, 0)]
+    assert synced(http, spools) == [(26, 0, 0)]
     with training(http, spools, "offline") as backend, pytest.raises(RunExists, match="was written before"):
         backend.open(SPEC)
-    assert (spools / "a-run" / "bits" / "round-0" / "epoch-3.bits").exists()
+    (evidence,) = LocalSelector(spools / "a-run").read_rounds(SPEC, 1)
+    assert evidence.n_epochs == len(epochs)
 
 
 def test_another_offline_training_of_the_same_name_is_set_aside_whole(
@@ -74,7 +81,7 @@ def test_another_offline_training_of_the_same_name_is_set_aside_whole(
         with training(http, folder, "offline") as backend:
             backend.open(SPEC)
             put(backend, epochs[: len(folder.name)])
-    assert synced(http, spools) == [(9, 0, 0), (0, 9, 0)]
-    reasons = sorted(path.read_text() for path in (spools / "two" / "a-run" / "refused").glob("*.txt"))
+    assert synced(http, spools) == [(8, 0, 0), (0, 8, 0)]
+    reasons = [reason for _, reason in refused(spools / "two")]
     assert sum("run 'a-run' exists already" in reason for reason in reasons) == 1
-    assert sum("was not opened, which was refused before" in reason for reason in reasons) == 8
+    assert sum("was not opened, which was refused before" in reason for reason in reasons) == 7

@@ -6,42 +6,25 @@ import logging
 import os
 import weakref
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Literal, Self, TypeAlias, get_args
 
 import httpx
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mild_client.arguments import (
-    SampleSet,
-    to_bitmap,
-    to_bits,
-    to_classes,
-    to_integer,
-    to_metrics,
-    to_path,
-    to_spec,
-)
+from mild_client.arguments import SampleSet, to_integer, to_path, to_spec
 from mild_client.backend import EndStatus, Position, RoundResult, RunState
 from mild_client.backends.http import HttpBackend
 from mild_client.backends.local import LocalSelector
+from mild_client.backends.record_log import Record
 from mild_client.backends.spool import Spool
-from mild_client.backends.spool_records import Record
-from mild_client.backends.uploader import (
-    TEMPORARY_ERRORS,
-    UploadThread,
-    make_finish_record,
-    make_labels_record,
-    make_open_record,
-)
+from mild_client.backends.uploader import TEMPORARY_ERRORS, UploadThread, attach_backend
 from mild_client.client import MildClient
 from mild_client.commands import format_command
 from mild_client.errors import (
     LocalStateError,
     RunExists,
     ServiceUnreachable,
-    SpoolFull,
     StaleAttempt,
     Unavailable,
 )
@@ -60,38 +43,13 @@ DEFAULT_SPOOL_BYTES = 10 << 30
 
 
 def resolve_mode(mode: str | None) -> Mode:
-    """Return `mode`; if it is None, return the mode in ``MILD_MODE``, or ``online`` if that is not set.
-
-    Raises
-    ------
-    ParameterError
-        If the mode is not ``online``, ``offline`` or ``disabled``.
-    """
+    """Return `mode`; if it is None, return the mode in ``MILD_MODE``, or ``online`` if that is not set."""
     name = mode or os.environ.get("MILD_MODE") or "online"
     for valid_mode in get_args(Mode):
         if name == valid_mode:
             resolved: Mode = valid_mode
             return resolved
     raise ParameterError(f"the mode is {name!r}; choose one of {', '.join(get_args(Mode))}")
-
-
-def resolve_spool_dir(folder: str | os.PathLike[str] | None) -> Path:
-    """Return the folder of all spools: `folder`, or that in ``MILD_SPOOL_DIR``, or ``mild-spool``."""
-    return to_path(folder or os.environ.get("MILD_SPOOL_DIR") or DEFAULT_SPOOL_DIR, "folder")
-
-
-def resolve_spool_bytes(limit: int | None) -> int:
-    """Return the largest number of unsent bytes of a run: `limit`, or that in ``MILD_SPOOL_BYTES``, or 10 GiB.
-
-    Raises
-    ------
-    ParameterError
-        If the limit is not a whole number of bytes.
-    """
-    text = str(limit) if limit is not None else os.environ.get("MILD_SPOOL_BYTES") or str(DEFAULT_SPOOL_BYTES)
-    if not text.isdecimal():
-        raise ParameterError(f"the spool's limit is {text!r}; give a number of bytes, such as {DEFAULT_SPOOL_BYTES}")
-    return int(text)
 
 
 class BackgroundBackend:
@@ -153,19 +111,19 @@ class BackgroundBackend:
         if self.mode == "online" and url is None:
             raise ParameterError("mode is online and there is no url; give the service's address, or mode offline")
         self._url, self._api_key, self._http = url, api_key, http
-        self._folder = resolve_spool_dir(folder)
-        self._limit = resolve_spool_bytes(spool_bytes)
+        self._folder = to_path(folder or os.environ.get("MILD_SPOOL_DIR") or DEFAULT_SPOOL_DIR, "folder")
+        limit = spool_bytes if spool_bytes is not None else os.environ.get("MILD_SPOOL_BYTES") or DEFAULT_SPOOL_BYTES
+        if not str(limit).isdecimal():
+            raise ParameterError(
+                f"the spool's limit is {str(limit)!r}; give a number of bytes, such as {DEFAULT_SPOOL_BYTES}"
+            )
+        self._limit = int(limit)
         self._patience, self._drain = patience, drain
         self._local = LocalSelector()
         self._client = self._create_client(Retry(_SHORT_DEADLINE, _SHORT_DEADLINE)) if self.mode == "online" else None
         self._spool: Spool | None = None
         self._upload_thread: UploadThread | None = None
-        self._remote: HttpBackend | None = None
-        self._n_samples = 0
-        self._results: dict[int, RoundResult] = {}
-        self._rounds_from_service: set[int] = set()
         self._is_forked = False
-        self._n_dropped = 0
 
     def __enter__(self) -> Self:
         return self
@@ -195,9 +153,6 @@ class BackgroundBackend:
             If the spool cannot be created, or another process uses it.
         """
         spec = to_spec(spec)
-        self._n_samples = spec.num_samples
-        self._results.clear()
-        self._rounds_from_service.clear()
         if self.mode == "disabled":
             return self._local.open(spec, resume_from)
         folder = self._folder / spec.run_id
@@ -207,14 +162,12 @@ class BackgroundBackend:
                 raise RunExists(
                     f"run {spec.run_id!r} has {self._spool.n_unsent} records in {folder} that are not sent yet"
                 )
-            self._local = LocalSelector(folder / "bits")
-            state = self._local.open(spec, resume_from) if resume_from is not None else RunState(0, 1)
-            if not self._try_open_at_service(spec, resume_from):
-                if resume_from is None and not self._spool.is_fresh:
-                    raise RunExists(f"run {spec.run_id!r} was written before, into {folder}")
-                self._append_record(make_open_record(spec, resume_from))
-            if resume_from is None:
-                state = self._local.open(spec)
+            self._local = LocalSelector(self._spool)
+            state = self._local.restore(spec, resume_from)
+            is_open = self._try_open_at_service(spec, resume_from)
+            if not is_open and resume_from is None and not self._spool.is_fresh:
+                raise RunExists(f"run {spec.run_id!r} was written before, into {folder}")
+            self._local.append_open(resume_from, is_sent=is_open)
         except BaseException:
             self.close()
             raise
@@ -226,28 +179,19 @@ class BackgroundBackend:
 
     def put_labels(self, labels: ArrayLike) -> None:
         """Store the given labels, shape (n_samples,), and send them later."""
-        self._check_writable()
-        labels = to_classes(labels, "labels")
-        self._local.put_labels(labels)
-        self._append_record(make_labels_record(labels))
+        self._get_writable().put_labels(labels)
 
     def put_sample_ids(self, ids: Sequence[str]) -> None:
         """Store the external id of each sample, and send them later."""
-        self._append_record(Record("sample_ids", {}, "\n".join(ids).encode()))
+        self._get_writable().put_sample_ids(ids)
 
     def put_planted(self, planted: SampleSet) -> None:
         """Store which samples round 0 trains on with planted (wrong) labels: a bitmap, a mask, or indices."""
-        self._check_writable()
-        planted = to_bitmap(planted, "planted", self._n_samples)
-        self._local.put_planted(planted)
-        self._append_record(Record("planted", {}, planted.tobytes()))
+        self._get_writable().put_planted(planted)
 
     def put_members(self, round: int, members: SampleSet) -> None:
         """Store the samples that a round trains on: a bitmap, a mask, or indices."""
-        self._check_writable()
-        round, members = to_integer(round, "round"), to_bitmap(members, "members", self._n_samples)
-        self._local.put_members(round, members)
-        self._append_record(Record("members", {"round": round}, members.tobytes()))
+        self._get_writable().put_members(round, members)
 
     def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
         """Store the correctness bits of all samples for one epoch, and send them later.
@@ -257,17 +201,11 @@ class BackgroundBackend:
         StaleAttempt
             If another trainer has taken over the run.
         """
-        self._check_writable()
-        round, epoch = to_integer(round, "round"), to_integer(epoch, "epoch")
-        bits = to_bits(bits, n_samples=self._n_samples)
-        self._local.put_epoch(round, epoch, bits)
-        self._append_record(Record("epoch", {"round": round, "epoch": epoch}, bits.to_body()))
+        self._get_writable().put_epoch(round, epoch, bits)
 
     def put_metrics(self, round: int, epoch: int, metrics: Mapping[str, float]) -> None:
         """Store scalars of an epoch, such as ``train_loss``, and send them later."""
-        if numbers := to_metrics(metrics):
-            position = {"round": to_integer(round, "round"), "epoch": to_integer(epoch, "epoch")}
-            self._append_record(Record("metrics", {**position, "metrics": numbers}), is_durable=False)
+        self._get_writable().put_metrics(round, epoch, metrics)
 
     def finish(self, round: int) -> RoundResult:
         """Freeze the round, and return the clean set of the service, or, if there is none, of this process.
@@ -278,20 +216,14 @@ class BackgroundBackend:
             If another trainer has taken over the run.
         """
         round = to_integer(round, "round")
-        if round in self._results:
-            return self._results[round]
-        self._check_writable()
+        if (stored := self._local.get_result(round)) is not None:
+            return stored
+        self._get_writable()
         result = self._fetch_result(round)
-        self._check_writable()
-        if result is not None:
-            self._local.adopt_result(result)
-            self._rounds_from_service.add(round)
-            self._results[round] = result
-            return result
-        self._results[round] = result = self._local.finish(round)
-        self._append_record(make_finish_record(result))
-        # Explicit, as the service may have frozen the round with its own set before its response was lost.
-        self._append_record(Record("members", {"round": round + 1}, result.selected.tobytes()))
+        local = self._get_writable()  # while the service was waited for, it may have refused a record as stale
+        if result is None:
+            return local.finish(round)
+        local.end_round(result, is_sent=True)
         return result
 
     def compute_weights(self, result: RoundResult) -> NDArray[np.float32]:
@@ -299,14 +231,15 @@ class BackgroundBackend:
 
         The probability is 0 where the sample has no score. `result` is that of a finished round.
         """
-        if result.round in self._rounds_from_service and self._remote is not None:
+        is_from_service = "basis" in result.summary
+        if is_from_service and self._client is not None and self._spool is not None:
             with contextlib.suppress(*TEMPORARY_ERRORS):
-                return self._remote.compute_weights(result)
+                return attach_backend(self._client, self._spool).compute_weights(result)
         return self._local.compute_weights(result)
 
     def set_status(self, status: EndStatus) -> None:
         """Set the status of the run, and send it later."""
-        self._append_record(Record("status", {"status": status}))
+        self._get_writable().append(Record("status", {"status": status}))
 
     def flush(self, seconds: float) -> bool:
         """Wait until all records are sent, and return whether they are.
@@ -325,16 +258,7 @@ class BackgroundBackend:
             spool.close()
             if spool.n_unsent:
                 logger.warning("run %s: %s", spool.run_id, self.describe_unsent())
-            if self._n_dropped:
-                logger.error(
-                    "run %s: %d records were not kept, as %s was full, and are not at the service; its sets were made "
-                    "in this process",
-                    spool.run_id,
-                    self._n_dropped,
-                    spool.folder,
-                )
-            if unwritten := self._local.describe_unwritten():
-                logger.warning("run %s: %s", spool.run_id, unwritten)
+            self._local.warn_unwritten()
         if self._client is not None:
             self._client.close()
 
@@ -360,14 +284,11 @@ class BackgroundBackend:
             return False
         if self._spool.n_unsent and not self._send_unsent(self._spool):
             return False
-        remote = HttpBackend(self._client)
         try:
-            state = remote.open(spec, resume_from)
+            self._spool.attempt = HttpBackend(self._client).open(spec, resume_from).attempt
         except (ServiceUnreachable, Unavailable) as error:
             logger.warning("run %s is recorded without the service, to be sent to it later: %s", spec.run_id, error)
             return False
-        self._spool.set_attempt(state.attempt)
-        self._remote = remote
         return True
 
     def _send_unsent(self, spool: Spool) -> bool:
@@ -378,28 +299,6 @@ class BackgroundBackend:
         finally:
             upload_thread.close(self._patience)
 
-    def _append_record(self, record: Record, is_durable: bool = True) -> None:
-        """Add a record to the spool and wake the upload thread; a full spool only logs an error."""
-        if self.mode == "disabled":
-            return
-        self._check_writable()
-        assert self._spool is not None
-        if self._spool.is_full:
-            self._n_dropped += 1
-            return
-        try:
-            self._spool.append(record, is_durable)
-        except SpoolFull as error:
-            self._n_dropped += 1
-            logger.error(
-                "run %s: %s. The training goes on and selects in this process; nothing more of the run is kept to be "
-                "sent",
-                self._spool.run_id,
-                error,
-            )
-        if self._upload_thread is not None:
-            self._upload_thread.notify()
-
     def _fetch_result(self, round: int) -> RoundResult | None:
         """Finish a round at the service and return the result; None if the service is slow or lacks records."""
         upload_thread, spool, client = self._upload_thread, self._spool, self._client
@@ -407,19 +306,19 @@ class BackgroundBackend:
             return None
         if not upload_thread.flush(self._patience) or upload_thread.n_refused or spool.attempt is None:
             return None
-        if self._remote is None:
-            self._remote = HttpBackend(client)
-        self._remote.use_attempt(RunSpec(spool.run_id, spool.n_samples), spool.attempt)
         try:
-            return self._remote.finish(round)
+            return attach_backend(client, spool).finish(round)
         except StaleAttempt:
             raise
         except MildError as error:
             logger.warning("run %s: round %d is selected in this process: %s", spool.run_id, round, error)
             return None
 
-    def _check_writable(self) -> None:
-        """Raise LocalStateError if the run is not open in this process, StaleAttempt if another trainer has it."""
+    def _get_writable(self) -> LocalSelector:
+        """Return the selector that writes to the spool.
+
+        Raise LocalStateError if the run is not open in this process, and StaleAttempt if another trainer has it.
+        """
         if self.mode != "disabled" and (self._spool is None or self._spool.is_closed):
             forked = ", as it was opened by the process that this one was forked from" if self._is_forked else ""
             raise LocalStateError(
@@ -427,6 +326,7 @@ class BackgroundBackend:
             )
         if self._upload_thread is not None and self._upload_thread.stale_error is not None:
             raise self._upload_thread.stale_error
+        return self._local
 
     def _abandon(self) -> None:
         """Give the run up in a forked process: it is the parent's, whose thread this process does not have."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mild_client.arguments import SampleSet, to_bitmap, to_bits, to_spec
+from mild_client.arguments import SampleSet, to_bitmap, to_epoch_body, to_spec
 from mild_client.backend import EndStatus, Position, RoundResult, RunState, check_epoch_order, compute_sample_weights
 from mild_client.client import MildClient
 from mild_client.errors import ClientError, Conflict, ResumeError, RunExists, StaleAttempt
@@ -22,12 +22,14 @@ class HttpBackend:
     ----------
     client
         Client of the service.
+    spec, attempt
+        A run that is open already, and the number of its writer; None for a run that `open` opens.
     """
 
-    def __init__(self, client: MildClient) -> None:
+    def __init__(self, client: MildClient, spec: RunSpec | None = None, attempt: int | None = None) -> None:
         self._client = client
-        self._spec = RunSpec(run_id="unopened", num_samples=0)
-        self._attempt: int | None = None
+        self._spec = spec or RunSpec(run_id="unopened", num_samples=0)
+        self._attempt = attempt
         self._next_epoch: Position | None = None
 
     def open(self, spec: RunSpec, resume_from: Position | None = None) -> RunState:
@@ -65,10 +67,6 @@ class HttpBackend:
         self._next_epoch = resume_from or Position(int(answer["round"]), 0)
         return RunState(round=int(answer["round"]), attempt=self._attempt)
 
-    def use_attempt(self, spec: RunSpec, attempt: int) -> None:
-        """Write to a run that is open already, with the writer number `attempt`, instead of opening it."""
-        self._spec, self._attempt, self._next_epoch = spec, attempt, None
-
     def put_labels(self, labels: ArrayLike) -> None:
         """Store the given labels, shape (n_samples,), before the first epoch."""
         self._client.put_labels(self._spec.run_id, labels)
@@ -95,10 +93,10 @@ class HttpBackend:
         LocalStateError
             If the epoch leaves a gap behind the ones before.
         """
-        bits = to_bits(bits, n_samples=self._spec.num_samples)
+        body = to_epoch_body(bits, n_samples=self._spec.num_samples)
         if self._next_epoch is not None:
             check_epoch_order(self._next_epoch, round, epoch)
-        self._client.put_epoch(self._spec.run_id, round, epoch, bits, self._attempt)
+        self._client.put_epoch(self._spec.run_id, round, epoch, body, self._attempt)
         if self._next_epoch == Position(round, epoch):
             self._next_epoch = Position(round, epoch + 1)
 

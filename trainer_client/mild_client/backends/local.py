@@ -1,6 +1,6 @@
 """`LocalSelector`, which selects in the training process, without a service."""
 
-import contextlib
+import dataclasses
 import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,17 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mild_client.arguments import SampleSet, to_bitmap, to_bits, to_classes, to_integer, to_path, to_spec
+from mild_client.arguments import (
+    SampleSet,
+    check_sample_ids,
+    to_bitmap,
+    to_classes,
+    to_epoch_body,
+    to_integer,
+    to_metrics,
+    to_path,
+    to_spec,
+)
 from mild_client.backend import (
     EndStatus,
     Position,
@@ -21,19 +31,18 @@ from mild_client.backend import (
     check_epoch_order,
     compute_sample_weights,
 )
-from mild_client.errors import LocalStateError, ResumeError
+from mild_client.backends.record_log import Record, RecordLog
+from mild_client.compatibility import VERSION
+from mild_client.errors import LocalStateError, ResumeError, SpoolFull
 from mild_core import bitmap, selection
 from mild_core.audit import Annotations
 from mild_core.bitmap import Bitmap
-from mild_core.errors import CorrectNotObservedError, ParameterError, get_reason
+from mild_core.errors import CorrectNotObservedError, ParameterError
 from mild_core.results import Selection
 from mild_core.types import EpochBits, RoundBits, RunSpec, SelectionOptions
 from mild_core.wrong_predictions import MAX_CLASS, describe_unknown_classes
 
 logger = logging.getLogger(__name__)
-
-_LABELS = "round-0/labels.npy"
-_PLANTED = "round-0/planted.bits"
 
 SelectFunction: TypeAlias = Callable[[Sequence[RoundBits], SelectionOptions, Annotations | None], Selection]
 
@@ -44,7 +53,7 @@ class _LocalRound:
 
     members: Bitmap | None = None
     planted: Bitmap | None = None
-    epochs: dict[int, EpochBits] = field(default_factory=dict)
+    epochs: list[EpochBits] = field(default_factory=list)
     result: RoundResult | None = None
     posterior: NDArray[np.float32] | None = None
 
@@ -55,20 +64,23 @@ class LocalSelector:
     Parameters
     ----------
     folder
-        Folder in which the bits are also stored, so that an interrupted training can resume. Each bitmap is a file in
-        the format of the HTTP API (``round-0/epoch-3.bits``, ``round-0/planted.bits``, ``round-1/members.bits``). None
-        keeps the bits in memory only.
+        Folder with the log of the run (`RecordLog`), to which every call is written, so that an interrupted training
+        can resume; or such a log. None keeps the bits in memory only.
     select
         Function that selects a clean set from the bits of all rounds.
 
     Attributes
     ----------
     n_unwritten
-        Number of files that could not be written, such as on a full disk, which does not end a training.
+        Number of records that could not be written, such as on a full disk, which does not end a training.
     """
 
-    def __init__(self, folder: str | PathLike[str] | None = None, select: SelectFunction = selection.select) -> None:
-        self._folder = None if folder is None else to_path(folder, "folder")
+    def __init__(
+        self, folder: str | PathLike[str] | RecordLog | None = None, select: SelectFunction = selection.select
+    ) -> None:
+        if folder is not None and not isinstance(folder, RecordLog):
+            folder = RecordLog(to_path(folder, "folder"))
+        self._log = folder
         self._select = select
         self._spec = RunSpec(run_id="local", num_samples=0)
         self._rounds: list[_LocalRound] = []
@@ -83,14 +95,73 @@ class LocalSelector:
         ResumeError
             If epochs before `resume_from` are missing from the folder.
         """
+        state = self.restore(spec, resume_from)
+        self.append_open(resume_from)
+        return state
+
+    def restore(self, spec: RunSpec, resume_from: Position | None) -> RunState:
+        """Set the run to what was written before `resume_from`, or to an empty run, without writing anything.
+
+        Raises
+        ------
+        ResumeError
+            If epochs before `resume_from` are missing from the folder.
+        """
         self._spec = to_spec(spec)
-        if resume_from is None:
-            self._annotations = None
-            self._delete_files()
-            self._rounds = [_LocalRound()]
-        else:
-            self._rounds = self._read_folder(resume_from)
+        self._reset()
+        if resume_from is not None:
+            if self._log is None:
+                raise ResumeError("cannot resume: this selector was given no folder to keep bits in; pass one")
+            for entry in self._log.read():
+                if entry.record is not None:
+                    self._replay(entry.record)
+            self._discard_from(resume_from)
+            n_epochs = [len(each.epochs) for each in self._rounds]
+            if len(n_epochs) <= resume_from.round or n_epochs[-1] != resume_from.epoch or not all(n_epochs[:-1]):
+                raise ResumeError(
+                    f"cannot resume at round {resume_from.round}, epoch {resume_from.epoch}: {self._log.folder} holds "
+                    f"{n_epochs} epochs of rounds 0..{len(n_epochs) - 1}; start anew"
+                )
         return RunState(round=len(self._rounds) - 1, attempt=1)
+
+    def append_open(self, resume_from: Position | None, is_sent: bool = False) -> None:
+        """Write that the run was opened, at the service, too, if `is_sent`; a new run replaces an earlier one."""
+        self.n_unwritten = 0
+        if self._log is not None:
+            self._log.is_full = False  # there may be room again
+            if resume_from is None:
+                self._log.clear()
+        position = None
+        if resume_from is not None:
+            position = {name: to_integer(value, name) for name, value in dataclasses.asdict(resume_from).items()}
+        self.append(Record("open", {"spec": self._spec.as_json(), "resume_from": position}), is_sent=is_sent)
+
+    def append(self, record: Record, is_durable: bool = True, is_sent: bool = False) -> None:
+        """Write a record to the folder, if there is one; count it if the disk is full."""
+        if self._log is None:
+            return
+        try:
+            self._log.append(record, is_durable, is_sent)
+        except SpoolFull as error:
+            self.n_unwritten += 1
+            if self.n_unwritten == 1:
+                logger.error(
+                    "run %s: %s. The training goes on with the bits in memory and selects in this process; nothing "
+                    "more of the run is kept, to be resumed from or sent",
+                    self._spec.run_id,
+                    error,
+                )
+
+    def warn_unwritten(self) -> None:
+        """Log how many records could not be written, if there are any."""
+        if self.n_unwritten and self._log is not None:
+            logger.warning(
+                "run %s: %d records were not kept, as %s was full: the run cannot be resumed behind what is there, and "
+                "they are not sent",
+                self._spec.run_id,
+                self.n_unwritten,
+                self._log.folder,
+            )
 
     def put_labels(self, labels: ArrayLike) -> None:
         """Store the given labels, shape (n_samples,), which are needed for fits and minimum shares per class.
@@ -105,10 +176,9 @@ class LocalSelector:
         if (found := describe_unknown_classes(labels, np.arange(labels.size), n_classes)) is not None:
             raise ParameterError(f"labels are outside 0..{n_classes - 1}, such as {found}")
         self._annotations = Annotations(labels)
-        if self._folder is not None:
-            body = io.BytesIO()
-            np.save(body, labels, allow_pickle=False)
-            self._write_file(_LABELS, body.getvalue())
+        body = io.BytesIO()
+        np.save(body, labels, allow_pickle=False)
+        self.append(Record("labels", {}, body.getvalue()))
 
     @property
     def labels(self) -> NDArray[np.integer] | None:
@@ -116,7 +186,8 @@ class LocalSelector:
         return None if self._annotations is None else self._annotations.labels
 
     def put_sample_ids(self, ids: Sequence[str]) -> None:
-        """Do nothing: no set depends on external ids."""
+        """Store the external id of each sample; no set depends on them."""
+        self.append(Record("sample_ids", {}, "\n".join(check_sample_ids(ids)).encode()))
 
     def put_planted(self, planted: SampleSet) -> None:
         """Store which samples round 0 trains on with planted (wrong) labels: a bitmap, a mask, or indices.
@@ -130,34 +201,32 @@ class LocalSelector:
         """
         planted = to_bitmap(planted, "planted bitmap", self._spec.num_samples)
         stored = self._rounds[0].planted
-        if stored is not None and np.array_equal(stored, planted):
-            return
-        first_round = self._get_open_round(0)
-        if first_round.epochs:
-            raise LocalStateError(
-                f"round 0 has {len(first_round.epochs)} epochs already, so its planted samples are fixed; "
-                "give them before its first epoch"
-            )
-        first_round.planted = planted
-        self._write_file(_PLANTED, planted.tobytes())
+        if stored is None or not np.array_equal(stored, planted):
+            first_round = self._get_open_round(0)
+            if first_round.epochs:
+                raise LocalStateError(
+                    f"round 0 has {len(first_round.epochs)} epochs already, so its planted samples are fixed; "
+                    "give them before its first epoch"
+                )
+            first_round.planted = planted
+        self.append(Record("planted", {}, planted.tobytes()))
 
     def read_rounds(self, spec: RunSpec, n_rounds: int) -> tuple[RoundBits, ...]:
-        """Return the bits of the first `n_rounds` rounds of the folder, without changing the folder.
+        """Return the bits of the first `n_rounds` rounds, which are finished, of the folder; the folder stays as it is.
 
         Raises
         ------
         ResumeError
             If epochs of these rounds are missing from the folder.
         """
-        self._spec = spec
-        self._rounds = self._read_folder(Position(n_rounds, 0), delete_later_epochs=False)
+        self.restore(spec, Position(n_rounds, 0))
         return self.collect_rounds()
 
     def put_members(self, round: int, members: SampleSet) -> None:
         """Store the samples that `round`, the open round, trains on: a bitmap, a mask, or indices."""
-        members = to_bitmap(members, "members bitmap", self._spec.num_samples)
+        round, members = to_integer(round, "round"), to_bitmap(members, "members bitmap", self._spec.num_samples)
         self._get_open_round(round).members = members
-        self._write_file(f"round-{round}/members.bits", members.tobytes())
+        self.append(Record("members", {"round": round}, members.tobytes()))
 
     def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
         """Store the correctness bits of all samples for one epoch of the open round.
@@ -169,8 +238,9 @@ class LocalSelector:
         LocalStateError
             If the epoch leaves a gap behind the ones before, or is stored with other bits.
         """
-        bits, epoch = to_bits(bits, n_samples=self._spec.num_samples), to_integer(epoch, "epoch")
-        current = self._get_open_round(round)
+        n_samples, round, epoch = self._spec.num_samples, to_integer(round, "round"), to_integer(epoch, "epoch")
+        body = to_epoch_body(bits, n_samples=n_samples)
+        bits, current = EpochBits.from_body(body, n_samples), self._get_open_round(round)
         check_epoch_order(Position(round, len(current.epochs)), round, epoch)
         if self._spec.observe == "members" and bits.observed is None and current.members is not None:
             n_outside = bitmap.popcount(bits.correct & ~current.members)
@@ -179,16 +249,20 @@ class LocalSelector:
                     f"{n_outside} samples are correct but no members of round {round}, and the run observes members "
                     "only; clear the others' bits, or give an observed bitmap"
                 )
-        stored = current.epochs.setdefault(epoch, bits)
-        if stored.to_body() != bits.to_body():
+        if epoch == len(current.epochs):
+            current.epochs.append(bits)
+            self.append(Record("epoch", {"round": round, "epoch": epoch}, body))
+        elif current.epochs[epoch].to_body() != body:
             raise LocalStateError(
                 f"epoch {epoch} of round {round} is stored with other bits; the next one is {len(current.epochs)}: "
                 f"number each epoch once, or open the run with resume_from=Position({round}, {epoch})"
             )
-        self._write_file(f"round-{round}/epoch-{epoch}.bits", bits.to_body())
 
     def put_metrics(self, round: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Do nothing, as scalars of an epoch are not stored locally."""
+        """Store scalars of an epoch, such as ``train_loss``; no set depends on them."""
+        if numbers := to_metrics(metrics):
+            position = {"round": to_integer(round, "round"), "epoch": to_integer(epoch, "epoch")}
+            self.append(Record("metrics", {**position, "metrics": numbers}), is_durable=False)
 
     def finish(self, round: int) -> RoundResult:
         """Select the clean set from the bits up to this round, open the next round, and return the result.
@@ -200,44 +274,46 @@ class LocalSelector:
         EmptySetError
             If no sample can be kept.
         """
-        if 0 <= round < len(self._rounds) and (stored := self._rounds[round].result) is not None:
+        round = to_integer(round, "round")
+        if (stored := self.get_result(round)) is not None:
             return stored
         current = self._get_open_round(round)
         if not current.epochs:
             raise LocalStateError(f"round {round} has 0 epochs, at least 1 is needed; put one before finishing it")
         selected = self._select(self.collect_rounds(), self._spec.selection, self._annotations)
         selection.check_not_empty(selected.bitmap, selected.reasons)
-        current.result, current.posterior = _make_round_result(round, selected), selected.noisy_posterior
-        self._begin_next_round(current.result)
-        return current.result
+        result = RoundResult(
+            round, selected.n_samples, selected.bitmap, selected.summary(), RoundFit.from_selection(selected)
+        )
+        current.posterior = selected.noisy_posterior
+        self.end_round(result)
+        return result
 
-    def adopt_result(self, result: RoundResult) -> None:
-        """Finish the open round with a result that the service has selected, and open the next round."""
-        current = self._get_open_round(result.round)
-        current.result = result
-        self._begin_next_round(result)
+    def get_result(self, round: int) -> RoundResult | None:
+        """Return the result of a round; None unless it was finished in this process."""
+        return self._rounds[round].result if round < len(self._rounds) else None
+
+    def end_round(self, result: RoundResult, is_sent: bool = False) -> None:
+        """Finish the open round with a result, and open the next round; `is_sent` if the service has selected it."""
+        self._get_open_round(result.round).result = result
+        self._rounds.append(_LocalRound(members=result.selected))
+        meta = {"round": result.round, "core_version": VERSION}
+        self.append(Record("finish", meta, result.selected.tobytes()), is_sent=is_sent)
 
     def set_status(self, status: EndStatus) -> None:
-        """Log what could not be written, as the training ends; a run in this process has no status."""
-        if self.n_unwritten:
-            logger.warning("run %s: %s", self._spec.run_id, self.describe_unwritten())
-
-    def describe_unwritten(self) -> str:
-        """Return a sentence with the number of files that could not be written; empty if there is none."""
-        if not self.n_unwritten:
-            return ""
-        return f"{self.n_unwritten} files of bits could not be written to {self._folder}, which cannot be resumed from"
+        """Store that the training ends, and log what could not be written."""
+        self.append(Record("status", {"status": status}))
+        self.warn_unwritten()
 
     def compute_weights(self, result: RoundResult) -> NDArray[np.float32]:
         """Return the probability that each sample's given label is right, shape (n_samples,).
 
         The probability is 0 where the sample has no score. `result` is that of a finished round.
 
-
         Raises
         ------
         LocalStateError
-            If the round is not finished, or was finished by `adopt_result` and is not the last finished round.
+            If the round is not finished, or was selected by the service and is not the last finished round.
         """
         local_round = self._rounds[result.round] if result.round < len(self._rounds) else _LocalRound()
         if local_round.posterior is None and local_round.result is not None and result.round == len(self._rounds) - 2:
@@ -249,32 +325,16 @@ class LocalSelector:
         return compute_sample_weights(local_round.posterior, result.selected, result.summary["verdict"])
 
     def collect_rounds(self) -> tuple[RoundBits, ...]:
-        """Return the bits of all rounds that have epochs, in the order of the rounds.
+        """Return the bits of all rounds that have epochs, in the order of the rounds."""
+        rounds = [r for r in self._rounds if r.epochs]
+        if not rounds:
+            raise LocalStateError("the run has 0 epochs, at least 1 is needed; put one before selecting")
+        return tuple(self._make_round_bits(r) for r in rounds)
 
-        Raises
-        ------
-        LocalStateError
-            If a round lacks an epoch before its last one, or no round has epochs.
-        """
-        rounds = [r for r in self._rounds if r.epochs] or self._rounds
-        return tuple(self._make_round_bits(number, r) for number, r in enumerate(rounds))
-
-    def _begin_next_round(self, result: RoundResult) -> None:
-        """Open the next round, with the clean set of `result` as its training samples."""
-        self._write_file(f"round-{result.round + 1}/members.bits", result.selected.tobytes())
-        self._rounds.append(_LocalRound(members=result.selected))
-
-    def _make_round_bits(self, number: int, local_round: _LocalRound) -> RoundBits:
-        """Stack the epochs of a round; raise LocalStateError if one is missing."""
-        n_epochs = len(local_round.epochs)
-        missing = sorted(set(range(max(local_round.epochs, default=0) + 1)) - set(local_round.epochs))
-        if missing:
-            raise LocalStateError(
-                f"round {number} has {n_epochs} epochs and lacks epoch {missing[0]}; "
-                "put every epoch from 0 on before selecting"
-            )
-        epochs = [local_round.epochs[e] for e in range(n_epochs)]
-        correct, observed = np.stack([e.correct for e in epochs]), [e.observed for e in epochs]
+    def _make_round_bits(self, local_round: _LocalRound) -> RoundBits:
+        """Stack the epochs of a round."""
+        correct = np.stack([bits.correct for bits in local_round.epochs])
+        observed = [bits.observed for bits in local_round.epochs]
         return RoundBits.from_epochs(
             self._spec.num_samples, correct, observed, local_round.members, self._spec.observe, local_round.planted
         )
@@ -287,70 +347,33 @@ class LocalSelector:
             )
         return self._rounds[round]
 
-    def _delete_files(self) -> None:
-        """Delete the files of an earlier run in the folder, so that resuming does not read them."""
-        if self._folder is not None:
-            for path in (*self._folder.glob("round-*/*.bits"), self._folder / _LABELS):
-                path.unlink(missing_ok=True)
-
-    def _write_file(self, name: str, body: bytes) -> None:
-        """Replace a file of the folder by `body`; do nothing without a folder, and only count it on a full disk."""
-        if self._folder is None:
+    def _replay(self, record: Record) -> None:
+        """Repeat a write of an earlier process; one that others before it are missing for has no effect."""
+        n_samples, number = self._spec.num_samples, record.meta.get("round", 0)
+        if number >= len(self._rounds):
             return
-        path = self._folder / name
-        temporary_path = path.with_suffix(".part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary_path.write_bytes(body)
-            temporary_path.replace(path)
-        except OSError as error:
-            for incomplete in (temporary_path, path):  # an earlier file under this name would be read for this one
-                with contextlib.suppress(OSError):
-                    incomplete.unlink(missing_ok=True)
-            self.n_unwritten += 1
-            if self.n_unwritten == 1:
-                logger.error(
-                    "run %s: %s cannot be written (%s). The training goes on with the bits in memory, and cannot be "
-                    "resumed from %s if it is interrupted; make room on the disk",
-                    self._spec.run_id,
-                    path,
-                    get_reason(error),
-                    self._folder,
-                )
+        local_round = self._rounds[number]
+        match record.kind:
+            case "open":
+                position = record.meta["resume_from"]
+                self._reset() if position is None else self._discard_from(Position(**position))
+            case "labels":
+                self._annotations = Annotations(np.load(io.BytesIO(record.body), allow_pickle=False))
+            case "planted":
+                local_round.planted = bitmap.validate(record.body, n_samples)
+            case "members":
+                local_round.members = bitmap.validate(record.body, n_samples)
+            case "epoch" if record.meta["epoch"] == len(local_round.epochs):
+                local_round.epochs.append(EpochBits.from_body(record.body, n_samples))
+            case "finish" if local_round is self._rounds[-1]:
+                self._rounds.append(_LocalRound(members=bitmap.validate(record.body, n_samples)))
 
-    def _read_folder(self, until: Position, delete_later_epochs: bool = True) -> list[_LocalRound]:
-        """Read the rounds up to `until`, the next epoch to write, and with `delete_later_epochs` delete later files."""
-        if self._folder is None:
-            raise ResumeError("cannot resume: this selector was given no folder to keep bits in; pass one")
-        n_samples = self._spec.num_samples
-        rounds = []
-        for number in range(until.round + 1):
-            folder = self._folder / f"round-{number}"
-            members = folder / "members.bits"
-            local_round = _LocalRound(
-                members=bitmap.validate(members.read_bytes(), n_samples) if members.exists() else None
-            )
-            for path in folder.glob("epoch-*.bits"):
-                epoch = int(path.stem.removeprefix("epoch-"))
-                if number < until.round or epoch < until.epoch:
-                    local_round.epochs[epoch] = EpochBits.from_body(path.read_bytes(), n_samples)
-                elif delete_later_epochs:
-                    path.unlink()
-            rounds.append(local_round)
-        labels = self._folder / _LABELS
-        self._annotations = Annotations(np.load(labels, allow_pickle=False)) if labels.exists() else None
-        planted = self._folder / _PLANTED
-        if planted.exists():
-            rounds[0].planted = bitmap.validate(planted.read_bytes(), n_samples)
-        if len(rounds[-1].epochs) != until.epoch or not all(r.epochs for r in rounds[:-1]):
-            raise ResumeError(
-                f"cannot resume at round {until.round}, epoch {until.epoch}: {self._folder} holds "
-                f"{[len(r.epochs) for r in rounds]} epochs of rounds 0..{until.round}; start anew"
-            )
-        return rounds
+    def _reset(self) -> None:
+        """Discard all that was written to the run."""
+        self._rounds, self._annotations = [_LocalRound()], None
 
-
-def _make_round_result(round: int, selected: Selection) -> RoundResult:
-    return RoundResult(
-        round, selected.n_samples, selected.bitmap, selected.summary(), RoundFit.from_selection(selected)
-    )
+    def _discard_from(self, position: Position) -> None:
+        """Discard all rounds and epochs from a position on."""
+        del self._rounds[position.round + 1 :]
+        if len(self._rounds) > position.round:
+            del self._rounds[position.round].epochs[position.epoch :]

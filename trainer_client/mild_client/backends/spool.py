@@ -1,29 +1,24 @@
-"""`Spool`, a queue on disk of the records of one run, which the trainer appends and a thread sends.
+"""`Spool`, a record log whose records are sent to the service in their order, and what was sent.
 
 ::
 
-    FOLDER/                 spool of one run, named after the run
-      spool.json            version of this layout, run, number of samples, address of the service
-      lock                  held by the process that writes or sends
-      00000000.log, ...     segments of records (`spool_records`), appended to and never changed
-      sent.json             position of the next record to send, and the attempt number to send with it
-      refused/              refused or damaged records, each with a text file that gives the reason
+    FOLDER/            spool of one run, named after the run
+      records.log      all records of the run, sent or not (`record_log`); locked by the process that writes or sends
+      spool.json       version of this layout, run, number of samples, address of the service, attempt number to send,
+                       offset of the next record to send, and offset and reason of each refused record; a log
+                       without this file has nothing to send
 
-A killed process leaves at worst an incomplete record at the end of the last segment, which the next process moves to
-``refused/``. Sent segments are deleted. The system releases the lock when the process ends, even if it was killed.
+The system releases the lock when the process ends, even if it was killed.
 """
 
-import contextlib
 import json
 import logging
-import os
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
-from mild_client.atomic_write import fsync_folder, write_atomically
-from mild_client.backends.spool_records import Record, read_record
+from mild_client.atomic_write import write_atomically
+from mild_client.backends.record_log import LogEntry, Record, RecordLog
 from mild_client.errors import SpoolError, SpoolFull, SpoolInUse
 from mild_core.errors import get_reason
 
@@ -32,35 +27,14 @@ try:
 except ImportError:  # Windows: without the lock, it is up to the user that a spool has one writer
     fcntl = None  # type: ignore[assignment]
 
-
-class SpoolLock:
-    """Exclusive lock of a folder by this process, until `release`."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = (folder / "lock").open("a")
-        try:
-            if fcntl is not None:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise SpoolInUse(
-                f"{folder} is in use by another process, which sends what is in it; wait until that has ended"
-            ) from None
-
-    def release(self) -> None:
-        """Release the lock."""
-        self._file.close()
-
-
 logger = logging.getLogger(__name__)
 
-VERSION = 1
-MARKER_NAME = "spool.json"
+VERSION = 2
+STATE_NAME = "spool.json"
 """Name of the file that marks a folder as a spool."""
-_SEGMENT_BYTES = 4 << 20
 
 
-class Spool:
+class Spool(RecordLog):
     """Spool of one run, locked by this process until `close`; one thread may append while another one sends.
 
     Parameters
@@ -69,28 +43,41 @@ class Spool:
         Folder of the spool.
     limit
         Largest number of bytes of unsent records.
-    segment_bytes
-        Size in bytes at which a new segment begins.
+
+    Attributes
+    ----------
+    run_id, n_samples
+        Id and number of samples of the run.
+    url
+        Address of the service; None if there is none.
+    attempt
+        Attempt number that is sent with the records; None if the run was not opened at the service.
+    refused
+        Offset of each refused record, with the reason.
+    n_unsent
+        Number of unsent records.
+    changed
+        Condition that is notified of each record that is appended.
     """
 
-    def __init__(self, folder: Path, limit: int = 1 << 40, segment_bytes: int = _SEGMENT_BYTES) -> None:
-        self.folder, self._limit, self._segment_bytes = folder, limit, segment_bytes
-        self.is_full = False
+    def __init__(self, folder: Path, limit: int = 1 << 40) -> None:
+        super().__init__(folder)
+        self._limit = limit
+        self.changed = threading.Condition()
         self.is_closed = False
-        self._has_warned = False
-        self._mutex = threading.Lock()
-        self._metadata = _read_metadata(folder)
-        self._lock = SpoolLock(folder)
-        self._segment_file: IO[bytes] | None = None
-        self._peeked: tuple[Record, int] | None = None
+        self._is_stale = False
+        self._peeked: LogEntry | None = None
+        self._sent = 0
+        self._lock_file = self._lock()
         try:
-            self._segment, self._offset, self.attempt = self._read_progress()
-            self._last_segment, self._last_segment_size = self._segment, 0
-            self.n_unsent = self.n_unsent_bytes = 0
-            self._count_unsent()
-        except BaseException:
-            self._lock.release()
+            self._load_state()
+        except SpoolError:
+            self._lock_file.close()
             raise
+        if self._sent > self.size:  # the disk has lost what was sent
+            self._sent = self.size
+            self.save_state()
+        self.n_unsent = sum(entry.record is not None for entry in self.read(self._sent))
 
     @classmethod
     def create(cls, folder: Path, run_id: str, n_samples: int, url: str | None, limit: int) -> Self:
@@ -107,168 +94,143 @@ class Spool:
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            metadata: dict[str, Any] = {"version": VERSION, "run_id": run_id, "num_samples": n_samples, "url": url}
-            if not (folder / MARKER_NAME).exists():
-                write_atomically(folder / MARKER_NAME, _encode_json(metadata))
+            if not (folder / STATE_NAME).exists():
+                state = {"run_id": run_id, "num_samples": n_samples, "url": url, "attempt": None, "refused": []}
+                _write_state(folder, {**state, "sent": RecordLog(folder).size})
             spool = cls(folder, limit)
-            if (spool.run_id, spool.n_samples) != (run_id, n_samples):
-                spool.close()
-                raise SpoolError(
-                    f"{folder} is the spool of run {spool.run_id!r} of {spool.n_samples} samples, got {run_id!r} of "
-                    f"{n_samples}; choose another run id or another folder"
-                )
-            if url not in (None, spool.url):
-                spool._metadata = metadata
-                write_atomically(folder / MARKER_NAME, _encode_json(metadata))
         except OSError as error:
             raise SpoolError(
                 f"{folder} cannot be written ({get_reason(error)}); give another folder for the spool"
             ) from error
+        if (spool.run_id, spool.n_samples) != (run_id, n_samples):
+            spool.close()
+            raise SpoolError(
+                f"{folder} is the spool of run {spool.run_id!r} of {spool.n_samples} samples, got {run_id!r} of "
+                f"{n_samples}; choose another run id or another folder"
+            )
+        if url not in (None, spool.url):
+            spool.url = url
+            spool.save_state()
         return spool
 
     @property
-    def run_id(self) -> str:
-        """Id of the run."""
-        return str(self._metadata["run_id"])
-
-    @property
-    def n_samples(self) -> int:
-        """Number of samples of the run."""
-        return int(self._metadata["num_samples"])
-
-    @property
-    def url(self) -> str | None:
-        """Stored address of the service; None if there is none."""
-        url = self._metadata["url"]
-        return None if url is None else str(url)
+    def n_unsent_bytes(self) -> int:
+        """Number of bytes of the unsent records."""
+        return self.size - self._sent
 
     @property
     def is_fresh(self) -> bool:
         """Whether the spool has never had a record, and the run was never opened at the service."""
-        return self.attempt is None and (self._segment, self._offset, self._last_segment, self._last_segment_size) == (
-            0,
-            0,
-            0,
-            0,
-        )
+        return self.attempt is None and not self.size
 
-    def append(self, record: Record, is_durable: bool = True) -> None:
-        """Append a record, and flush it to the disk if `is_durable`."""
+    def append(self, record: Record, is_durable: bool = True, is_sent: bool = False) -> None:
+        """Append a record, to be sent unless `is_sent`, and flush it to the disk if `is_durable`.
+
+        `is_sent` says that the service has the record already, as all records before it.
+        """
         content = record.encode()
-        with self._mutex:
-            if self.is_full:
-                raise SpoolFull(f"{self.folder} takes nothing more, as it is full; send what is in it, or make room")
-            if self.n_unsent_bytes + len(content) > self._limit:
+        with self.changed:
+            if not self.is_full and self.n_unsent_bytes + len(content) > self._limit:
                 self.is_full = True
                 raise SpoolFull(
                     f"{self.folder} holds {self.n_unsent_bytes} bytes that are not sent and may hold {self._limit}, "
                     f"{record.name} takes {len(content)} more; raise MILD_SPOOL_BYTES, or bring the service back"
                 )
-            try:
-                self._write_bytes(content, is_durable)
-            except OSError as error:
-                self.is_full = True
-                raise SpoolFull(
-                    f"{self.folder} cannot be written ({get_reason(error)}); make room on the disk"
-                ) from error
-            self._last_segment_size += len(content)
-            self.n_unsent += 1
-            self.n_unsent_bytes += len(content)
+            self._append_bytes(content, is_durable)
+            if is_sent:
+                self._sent = self.size
+            else:
+                self.n_unsent += 1
+                self.changed.notify_all()
+        if is_sent:
+            self.save_state()
 
     def peek(self) -> Record | None:
-        """Return the oldest unsent record, or None if all are sent; move damaged bytes before it to ``refused/``."""
-        while True:
-            with self._mutex:
-                if self.is_closed:
-                    return None
-                if self._peeked is not None:
-                    return self._peeked[0]
-                if (
-                    self._segment < self._last_segment
-                    and self._offset >= self._segment_path(self._segment).stat().st_size
-                ):
-                    self._delete_sent_segment()
-                    continue
-                size = (
-                    self._last_segment_size
-                    if self._segment == self._last_segment
-                    else self._segment_path(self._segment).stat().st_size
+        """Return the oldest unsent record, or None if all are sent; count damaged bytes before it as refused."""
+        with self.changed:
+            if self.is_closed:
+                return None
+            for entry in self.read(self._sent):
+                if entry.record is not None:
+                    self._peeked = entry
+                    return entry.record
+                n_bytes, self._sent = entry.end - entry.start, entry.end
+                self.refused[entry.start] = reason = (
+                    f"{n_bytes} bytes are damaged: their writer ended while it wrote, or the disk has changed them"
                 )
-                if self._offset >= size:
-                    return None
-                with self._segment_path(self._segment).open("rb") as file:
-                    entry = read_record(file, self._offset, size)
-                    if entry.record is None:
-                        self._copy_damaged_bytes(
-                            file, self._segment, self._offset, entry.end, "damaged: its checksum is wrong"
-                        )
-                        self._offset = entry.end
-                        continue
-                self._peeked = (entry.record, entry.end)
+                logger.warning("run %s: %s: %s", self.run_id, self.path, reason)
+                self.save_state()
+            return None
 
-    def advance(self) -> None:
-        """Mark the record that `peek` returned as sent."""
-        with self._mutex:
+    def advance(self, refusal: Exception | None = None) -> None:
+        """Mark the record that `peek` returned as sent, or as refused."""
+        with self.changed:
             if self._peeked is None or self.is_closed:
                 return
-            _, end = self._peeked
-            self._peeked = None
+            if refusal is not None:
+                self.refused[self._peeked.start] = str(refusal)
+            self._sent, self._peeked = self._peeked.end, None
             self.n_unsent -= 1
-            self.n_unsent_bytes -= end - self._offset
-            self._offset = end
-        self._write_progress()  # outside the mutex, so that writers do not wait for the disk
+        self.save_state()  # outside the lock, so that writers do not wait for the disk
 
-    def set_attempt(self, attempt: int) -> None:
-        """Store the attempt number that is sent with the following records."""
-        self.attempt = attempt
-        self._write_progress()
+    def clear(self) -> None:
+        """Delete all records, which are sent; those that were refused stay."""
+        if not self.refused:
+            super().clear()
+        self._sent = self.size
 
-    def copy_to_refused(self, reason: str) -> Path:
-        """Copy the record that `peek` returned, and the `reason`, to ``refused/``, and return the path of the copy."""
-        assert self._peeked is not None
-        record, _ = self._peeked
-        name = f"{self._segment:08d}-{self._offset:010d}-{record.name}"
+    def read_refused(self) -> list[LogEntry]:
+        """Return the records that were refused, in their order."""
+        return [next(self.read(start), LogEntry(None, start, start)) for start in sorted(self.refused)]
+
+    def drop_refused(self, entry: LogEntry) -> None:
+        """Forget that a record was refused."""
+        del self.refused[entry.start]
+        self.save_state()
+
+    def save_state(self) -> None:
+        """Write ``spool.json``.
+
+        What cannot be noted on a full disk is sent again by the next process, which changes nothing at the service.
+        """
+        state = {
+            "run_id": self.run_id,
+            "num_samples": self.n_samples,
+            "url": self.url,
+            "attempt": self.attempt,
+            "sent": self._sent,
+            "refused": list(self.refused.items()),
+        }
         try:
-            return self._write_refused(name, record.encode(), reason)
+            _write_state(self.folder, state)
+            self._is_stale = False
         except OSError as error:
-            raise SpoolFull(
-                f"{record.name} was refused ({reason}) and cannot be set aside in {self.folder} ({get_reason(error)}); "
-                "make room on the disk"
-            ) from error
-
-    @property
-    def n_refused(self) -> int:
-        """Number of records in ``refused/``."""
-        return len(self.list_refused())
-
-    def list_refused(self) -> list["RefusedRecord"]:
-        """Return the records in ``refused/``, in the order in which they were written."""
-        return [RefusedRecord(path.with_suffix(".record")) for path in sorted(self.folder.glob("refused/*.txt"))]
+            if not self._is_stale:
+                self._is_stale = True
+                logger.warning(
+                    "run %s: %s cannot be written (%s), so the next process sends again what this one has sent; make "
+                    "room on the disk",
+                    self.run_id,
+                    self.folder / STATE_NAME,
+                    get_reason(error),
+                )
 
     def close(self) -> None:
-        """Release the lock, and delete the last segment if all records are sent."""
-        with self._mutex:
-            if self.is_closed:
-                return
+        """Release the lock."""
+        with self.changed:
+            if self._is_stale and not (self.is_closed or self.n_unsent or self.refused):
+                (self.folder / STATE_NAME).unlink(missing_ok=True)  # so that nothing is sent again
             self.is_closed = True
-            if self._segment_file is not None:
-                self._segment_file.close()
-            if not self.n_unsent and self._segment_path(self._last_segment).exists():
-                self._segment_path(self._last_segment).unlink()
-                self._segment, self._offset = self._last_segment + 1, 0
-                self._write_progress()
-            self._lock.release()
+            self._lock_file.close()
+            self.changed.notify_all()
 
     def abandon(self) -> None:
-        """Close the files in a forked process, which must not write here, nor keep the lock that its parent releases.
+        """Close the spool in a forked process, which must not write here, nor keep the lock that its parent releases.
 
-        Nothing is waited for: threads that the fork did not copy may have held the mutex.
+        Nothing is waited for: threads that the fork did not copy may have held the condition.
         """
-        self.is_closed = True
-        self._mutex = threading.Lock()
-        if self._segment_file is not None:
-            self._segment_file.close()
-        self._lock.release()
+        self.changed, self.is_closed = threading.Condition(), True
+        self._lock_file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -276,153 +238,45 @@ class Spool:
     def __exit__(self, *raised: object) -> None:
         self.close()
 
-    def _write_bytes(self, content: bytes, is_durable: bool) -> None:
-        """Append bytes to the last segment, or to a new one if the last one is large enough."""
-        if self._last_segment_size >= self._segment_bytes:
-            self._last_segment, self._last_segment_size = self._last_segment + 1, 0
-            if self._segment_file is not None:
-                self._segment_file.close()
-                self._segment_file = None
-        if self._segment_file is None:
-            self._segment_file = self._segment_path(self._last_segment).open("ab", buffering=0)
-            fsync_folder(self.folder)
-        n_written = 0
+    def _load_state(self) -> None:
+        """Read ``spool.json``; raise SpoolError if it is damaged, or of another version."""
+        path = self.folder / STATE_NAME
         try:
-            while n_written < len(content):
-                n_written += self._segment_file.write(content[n_written:])
-        except OSError:
-            with contextlib.suppress(OSError):  # otherwise an incomplete record stays, which readers detect
-                self._segment_file.truncate(self._last_segment_size)
-            raise
-        if is_durable:
-            os.fsync(self._segment_file.fileno())
-
-    def _segment_path(self, segment: int) -> Path:
-        return self.folder / f"{segment:08d}.log"
-
-    def _delete_sent_segment(self) -> None:
-        """Continue with the next segment, and delete the current one, all of which is sent."""
-        self._segment_path(self._segment).unlink(missing_ok=True)  # first, as it makes room for what follows
-        self._segment, self._offset = self._segment + 1, 0
-        self._write_progress()
-
-    def _count_unsent(self) -> None:
-        """Count the unsent records, delete sent segments, and move an incomplete last record to ``refused/``."""
-        numbers = sorted(int(path.stem) for path in self.folder.glob("*.log"))
-        for number in numbers:
-            if number < self._segment:
-                self._segment_path(number).unlink()
-        numbers = [number for number in numbers if number >= self._segment]
-        if numbers and numbers[0] > self._segment:
-            self._segment, self._offset = numbers[0], 0
-        self._last_segment = max([self._segment, *numbers])
-        for number in numbers:
-            size, offset = self._segment_path(number).stat().st_size, self._offset if number == self._segment else 0
-            with self._segment_path(number).open("rb") as file:
-                while offset < size:
-                    entry = read_record(file, offset, size)
-                    if entry.record is not None:
-                        self.n_unsent += 1
-                        self.n_unsent_bytes += entry.end - offset
-                    elif number == self._last_segment and entry.end == size:
-                        self._copy_damaged_bytes(
-                            file, number, offset, size, "cut short: its writer ended while it wrote"
-                        )
-                        os.truncate(self._segment_path(number), offset)
-                        size = offset
-                        break
-                    offset = entry.end
-            if number == self._last_segment:
-                self._last_segment_size = size
-        if self._last_segment_size < self._offset:  # the disk has lost bytes that were sent
-            self._offset = self._last_segment_size
-
-    def _copy_damaged_bytes(self, file: IO[bytes], segment: int, offset: int, end: int, reason: str) -> None:
-        """Copy the bytes from `offset` to `end` of a segment to ``refused/``, and log a warning."""
-        file.seek(offset)
-        path = self._write_refused(f"{segment:08d}-{offset:010d}-damaged", file.read(end - offset), reason)
-        n_bytes = end - offset
-        logger.warning("run %s: %d bytes of its spool are no record (%s): %s", self.run_id, n_bytes, reason, path)
-
-    def _write_refused(self, name: str, content: bytes, reason: str) -> Path:
-        """Write bytes and the reason to ``refused/``, and return the path of the bytes."""
-        folder = self.folder / "refused"
-        folder.mkdir(exist_ok=True)
-        path = folder / f"{name}.record"
-        write_atomically(path, content)
-        write_atomically(path.with_suffix(".txt"), f"{reason}\n".encode())
-        return path
-
-    def _read_progress(self) -> tuple[int, int, int | None]:
-        """Return segment and offset of the next record to send, and the attempt number, from ``sent.json``."""
-        path = self.folder / "sent.json"
-        if not path.exists():
-            return 0, 0, None
-        try:
-            stored = json.loads(path.read_bytes())
-            return int(stored["segment"]), int(stored["offset"]), stored["attempt"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise SpoolError(f"{path} is damaged ({error}); delete it to send all that is there again") from error
-
-    def _write_progress(self) -> None:
-        """Write segment and offset of the next record to send, and the attempt number, to ``sent.json``.
-
-        What cannot be noted on a full disk is sent again by the next process, which changes nothing at the service.
-        """
-        sent = {"segment": self._segment, "offset": self._offset, "attempt": self.attempt}
-        try:
-            write_atomically(self.folder / "sent.json", _encode_json(sent))
-        except OSError as error:
-            if not self._has_warned:
-                self._has_warned = True
-                logger.warning(
-                    "run %s: %s cannot be written (%s), so the next process sends again what this one has sent; make "
-                    "room on the disk",
-                    self.run_id,
-                    self.folder / "sent.json",
-                    get_reason(error),
+            state = json.loads(path.read_bytes())
+            if state["version"] != VERSION:
+                raise SpoolError(
+                    f"{self.folder} has version {state['version']}, this client reads {VERSION}; use the client that "
+                    "wrote it"
                 )
+            self.run_id: str = state["run_id"]
+            self.n_samples: int = state["num_samples"]
+            self.url: str | None = state["url"]
+            self.attempt: int | None = state["attempt"]
+            self._sent = state["sent"]
+            self.refused: dict[int, str] = dict(state["refused"])
+        except OSError as error:
+            raise SpoolError(
+                f"{path} cannot be read ({get_reason(error)}); allow it, or give another folder"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise SpoolError(f"{path} is damaged ({error}); restore it, or move the folder away") from error
+
+    def _lock(self) -> IO[bytes]:
+        """Lock ``records.log`` for this process, until the returned file is closed."""
+        if not (self.folder / STATE_NAME).exists():
+            raise SpoolError(f"{self.folder} is no spool; give a folder with a {STATE_NAME}")
+        file = self.path.open("ab")
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise SpoolInUse(
+                f"{self.folder} is in use by another process, which sends what is in it; wait until that has ended"
+            ) from None
+        return file
 
 
-@dataclass(frozen=True, slots=True)
-class RefusedRecord:
-    """A record that was set aside, by the path of its copy."""
-
-    path: Path
-
-    def read_reason(self) -> str:
-        """Return why the record was set aside."""
-        return self.path.with_suffix(".txt").read_text().strip()
-
-    def read(self) -> Record | None:
-        """Return the record; None if its bytes are damaged."""
-        with self.path.open("rb") as file:
-            return read_record(file, 0, self.path.stat().st_size).record
-
-    def replace_reason(self, reason: str) -> None:
-        """Write why the record was refused again."""
-        write_atomically(self.path.with_suffix(".txt"), f"{reason}\n".encode())
-
-    def delete(self) -> None:
-        """Delete the record and its reason."""
-        self.path.unlink(missing_ok=True)
-        self.path.with_suffix(".txt").unlink(missing_ok=True)
-
-
-def _read_metadata(folder: Path) -> dict[str, Any]:
-    """Read ``spool.json``; raise SpoolError if it is absent, damaged, or of another version."""
-    path = folder / MARKER_NAME
-    try:
-        metadata = json.loads(path.read_bytes())
-        version, _ = metadata["version"], (metadata["run_id"], metadata["num_samples"], metadata["url"])
-    except OSError as error:
-        raise SpoolError(f"{folder} is no spool ({get_reason(error)}); give a folder with a {MARKER_NAME}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise SpoolError(f"{path} is damaged ({error}); restore it, or move the folder away") from error
-    if version != VERSION:
-        raise SpoolError(f"{folder} has version {version}, this client reads {VERSION}; use the client that wrote it")
-    return dict(metadata)
-
-
-def _encode_json(values: dict[str, Any]) -> bytes:
-    return json.dumps(values, indent=2).encode() + b"\n"
+def _write_state(folder: Path, state: dict[str, Any]) -> None:
+    content = json.dumps({"version": VERSION, **state}, indent=2).encode() + b"\n"
+    write_atomically(folder / STATE_NAME, content)

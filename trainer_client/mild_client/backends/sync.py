@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from mild_client.arguments import to_path
-from mild_client.backends.spool import MARKER_NAME, Spool
-from mild_client.backends.uploader import TEMPORARY_ERRORS, Uploader, upload_next
+from mild_client.backends.record_log import LogEntry
+from mild_client.backends.spool import STATE_NAME, Spool
+from mild_client.backends.uploader import TEMPORARY_ERRORS, Uploader
 from mild_client.client import MildClient
 from mild_client.errors import SpoolError
 from mild_core.errors import MildError, ParameterError
@@ -25,7 +26,7 @@ class SyncResult:
     n_sent
         Number of records that were sent.
     n_refused
-        Number of records in ``refused/``, including earlier ones.
+        Number of refused records, including earlier ones.
     n_unsent, n_unsent_bytes
         Number of unsent records, and their bytes.
     problem
@@ -48,12 +49,17 @@ class SyncResult:
 
 @dataclass(frozen=True, slots=True)
 class RefusedResult:
-    """A refused record: where it is or was, its run, and why the service does not have it (empty if it has)."""
+    """A refused record: its spool, run and name, and why the service does not have it (empty if it has)."""
 
-    path: Path
+    folder: Path
     run_id: str
+    name: str
     reason: str
-    is_sent: bool = False
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the service has the record."""
+        return not self.reason
 
 
 def find_spools(root: str | PathLike[str]) -> list[Path]:
@@ -61,7 +67,7 @@ def find_spools(root: str | PathLike[str]) -> list[Path]:
     root = to_path(root, "root")
     if not root.is_dir():
         raise ParameterError(f"{root} is no folder; give one with spools in it, such as the --out of a training")
-    return sorted(mark.parent for mark in root.rglob(MARKER_NAME))
+    return sorted(state.parent for state in root.rglob(STATE_NAME))
 
 
 def sync_spools(
@@ -69,11 +75,12 @@ def sync_spools(
     url: str | None = None,
     api_key: str | None = None,
     connect: Callable[[str], MildClient] | None = None,
+    dry_run: bool = False,
 ) -> Iterator[SyncResult]:
     """Send the records of all spools in `root` and its subfolders, and yield a result for each spool.
 
-    The records of a spool are sent in their order. Refused records are moved to its ``refused/`` with the reason, and
-    the others are sent. A spool that another process uses is skipped, and its result has a `problem`.
+    The records of a spool are sent in their order. Refused records are noted with the reason, and the others are sent.
+    A spool that another process uses is skipped, and its result has a `problem`.
 
     Parameters
     ----------
@@ -85,34 +92,21 @@ def sync_spools(
         API key to send. None takes the key in ``MILD_API_KEY``, if that is set.
     connect
         Function that creates the client of an address; None creates a `MildClient`.
+    dry_run
+        Whether to send nothing.
     """
-    clients: dict[str, MildClient] = {}
-    try:
-        for folder in find_spools(root):
-            try:
-                with Spool(folder) as spool:
-                    address = url or spool.url
-                    if address is None:
-                        yield _make_result(spool, 0, "it names no service; give --url")
-                        continue
-                    if address not in clients:
-                        clients[address] = connect(address) if connect else MildClient(address, api_key=api_key)
-                    yield _send_records(spool, clients[address])
-            except SpoolError as error:
-                yield _make_unreadable_result(folder, error)
-    finally:
-        for client in clients.values():
-            client.close()
-
-
-def inspect_spools(root: str | PathLike[str]) -> Iterator[SyncResult]:
-    """Yield a result for each spool in `root` and its subfolders, without sending anything."""
     for folder in find_spools(root):
         try:
             with Spool(folder) as spool:
-                yield _make_result(spool, 0, "")
+                if dry_run:
+                    yield _make_result(spool, 0, "")
+                elif (client := _connect(spool, url, api_key, connect)) is None:
+                    yield _make_result(spool, 0, _NO_ADDRESS)
+                else:
+                    with client:
+                        yield _send_records(spool, client)
         except SpoolError as error:
-            yield _make_unreadable_result(folder, error)
+            yield SyncResult(folder, folder.name, problem=str(error))
 
 
 RefusedAction: TypeAlias = Literal["send", "drop"]
@@ -132,47 +126,65 @@ def handle_refused(
     root, url, api_key, connect
         As in `sync_spools`.
     action
-        ``send`` sends each record again, and deletes it from ``refused/`` once the service has it. ``drop`` deletes
-        it. None only lists them.
+        ``send`` sends each record again, until the service has it. ``drop`` gives it up. None only lists them.
     """
     for folder in find_spools(root):
         try:
             with Spool(folder) as spool:
-                address = url or spool.url
                 if action != "send":
-                    for refused in spool.list_refused():
-                        yield RefusedResult(refused.path, spool.run_id, refused.read_reason())
+                    for entry in spool.read_refused():
+                        yield _make_refused_result(spool, entry, spool.refused[entry.start])
                         if action == "drop":
-                            refused.delete()
-                elif address is None:
-                    yield RefusedResult(folder, spool.run_id, "it names no service; give --url")
+                            spool.drop_refused(entry)
+                elif (client := _connect(spool, url, api_key, connect)) is None:
+                    yield RefusedResult(folder, spool.run_id, "spool", _NO_ADDRESS)
                 else:
-                    with connect(address) if connect else MildClient(address, api_key=api_key) as client:
+                    with client:
                         yield from _send_refused(spool, client)
         except SpoolError as error:
-            yield RefusedResult(folder, folder.name, str(error))
+            yield RefusedResult(folder, folder.name, "spool", str(error))
+
+
+_NO_ADDRESS = "it names no service; give --url"
+
+
+def _connect(
+    spool: Spool, url: str | None, api_key: str | None, connect: Callable[[str], MildClient] | None
+) -> MildClient | None:
+    """Create a client of the service of a spool; None if it names none, and `url` is None."""
+    address = url or spool.url
+    if address is None:
+        return None
+    return connect(address) if connect else MildClient(address, api_key=api_key)
 
 
 def _send_refused(spool: Spool, client: MildClient) -> Iterator[RefusedResult]:
     """Send the refused records of a spool again, until one cannot be sent now."""
     uploader = Uploader(client, spool)
-    for refused in spool.list_refused():
-        record = refused.read()
-        if record is None or (record.kind == "open" and spool.attempt is not None):
-            why = "its bytes are damaged" if record is None else "the run was opened since, and would lose its epochs"
-            yield RefusedResult(refused.path, spool.run_id, f"{why}; drop it ({refused.read_reason()})")
-            continue
-        try:
-            uploader.send(record)
-        except TEMPORARY_ERRORS as error:
-            yield RefusedResult(refused.path, spool.run_id, str(error))
-            return
-        except MildError as error:
-            refused.replace_reason(str(error))
-            yield RefusedResult(refused.path, spool.run_id, str(error))
+    for entry in spool.read_refused():
+        record, reason = entry.record, spool.refused[entry.start]
+        if record is None:
+            problem = f"its bytes are damaged; drop it ({reason})"
+        elif record.kind == "open" and spool.attempt is not None:
+            problem = f"the run was opened since, and would lose its epochs; drop it ({reason})"
         else:
-            refused.delete()
-            yield RefusedResult(refused.path, spool.run_id, "", is_sent=True)
+            problem = ""
+            try:
+                uploader.send(record)
+                spool.drop_refused(entry)
+            except TEMPORARY_ERRORS as error:
+                yield _make_refused_result(spool, entry, str(error))
+                return
+            except MildError as error:
+                problem = spool.refused[entry.start] = str(error)
+                spool.save_state()
+        yield _make_refused_result(spool, entry, problem)
+
+
+def _make_refused_result(spool: Spool, entry: LogEntry, reason: str) -> RefusedResult:
+    """Make the result of a refused record; an empty `reason` says that it is sent."""
+    name = "damaged bytes" if entry.record is None else entry.record.name
+    return RefusedResult(spool.folder, spool.run_id, name, reason)
 
 
 def _send_records(spool: Spool, client: MildClient) -> SyncResult:
@@ -181,7 +193,7 @@ def _send_records(spool: Spool, client: MildClient) -> SyncResult:
     n_sent = 0
     while spool.peek() is not None:
         try:
-            refusal: MildError | None = upload_next(spool, uploader)
+            refusal: MildError | None = uploader.send_next()
         except TEMPORARY_ERRORS as error:
             return _make_result(spool, n_sent, str(error))
         n_sent += refusal is None
@@ -192,10 +204,11 @@ def _make_result(spool: Spool, n_sent: int, problem: str) -> SyncResult:
     """Make the result of a spool; `problem` is dropped if all records are sent."""
     n_unsent = spool.n_unsent
     return SyncResult(
-        spool.folder, spool.run_id, n_sent, spool.n_refused, n_unsent, spool.n_unsent_bytes, problem if n_unsent else ""
+        spool.folder,
+        spool.run_id,
+        n_sent,
+        len(spool.refused),
+        n_unsent,
+        spool.n_unsent_bytes,
+        problem if n_unsent else "",
     )
-
-
-def _make_unreadable_result(folder: Path, error: SpoolError) -> SyncResult:
-    """Make the result of a spool that cannot be opened."""
-    return SyncResult(folder, folder.name, problem=str(error))
