@@ -8,6 +8,7 @@ does not hold. ``--full`` also writes the page of each benchmark.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.claims import HEADS, RESULTS, format_table
+from benchmarks.timing import machine
 
 BENCHMARKS = (
     "digits", "selection", "peers", "features", "recovery", "fit", "dynamics", "tracker", "ingest", "stream", "latency",
@@ -61,8 +63,9 @@ def write_table(rows: Sequence[str], page: Path) -> list[str]:
     text = [
         "# Claims",
         "",
-        f"{len(lines)} claims, {n_missed} of them missed. Made by `make bench`: each row is of the benchmark's last "
-        "run, by the command behind it. Machine, versions and all other figures are on the benchmarks' own pages.",
+        f"{len(lines)} claims, {n_missed} of them missed. Made by `make bench` on {machine('numpy')}, "
+        f"{os.cpu_count()} cores: each row is of the benchmark's last run, by the command behind it. All other "
+        "figures of full runs are on the benchmarks' own pages.",
         "",
         *format_table((*HEADS, "command"), []),
         *lines,
