@@ -355,13 +355,8 @@ class Selection:
 def serialize_fit(selected: Selection) -> dict[str, Any]:
     """Return the fit of a selection by field, with arrays."""
     summary = selected.summary()
-    histogram = selected.histogram and {
-        "origin": selected.histogram.origin,
-        "width": selected.histogram.width,
-        "counts": selected.histogram.counts,
-    }
     return {
-        "histogram": histogram,
+        "histogram": selected.histogram and asdict(selected.histogram),
         "densities": selected.densities,
         "curves": selected.curves and asdict(selected.curves),
         "early": selected.early,

@@ -1,13 +1,14 @@
 """Explanation of one sample: its history, its score, and why it was kept or dropped."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.errors import SampleIndexError
+from mild_core.fields import describe
 from mild_core.forgetting import shorten_round
 from mild_core.results import Selection
 from mild_core.sample_scores import SampleScore
@@ -17,69 +18,47 @@ from mild_core.types import Evidence, RoundBits, Verdict
 
 @dataclass(frozen=True, slots=True)
 class SampleHistory:
-    """History of a sample in one round.
+    """History of a sample in one round. A round in which its label was changed on purpose does not count."""
 
-    Attributes
-    ----------
-    bits
-        One character per epoch: ``1`` for memorised, ``0`` for misclassified, ``.`` for not observed.
-    member
-        Whether the model was trained on the sample.
-    planted
-        Whether the label of the sample was changed on purpose in the round. If so, the bits describe the changed label,
-        and the round does not count.
-    """
-
-    bits: str
-    member: bool
-    planted: bool
+    round: int = field(metadata=describe("Number of the round."))
+    member: bool = field(metadata=describe("Whether the model was trained on it."))
+    planted: bool = field(
+        metadata=describe("Whether its label was made wrong on purpose; the history is then about the wrong label.")
+    )
+    history: str = field(
+        metadata=describe("One character per epoch: `1` memorised, `0` misclassified, `.` not observed.")
+    )
 
     @property
     def observed(self) -> int:
         """Number of epochs in which the sample was observed."""
-        return len(self.bits) - self.bits.count(".")
+        return len(self.history) - self.history.count(".")
 
     def take(self, epochs: Iterable[int]) -> "SampleHistory":
         """Return the history of some epochs, by their positions."""
-        return replace(self, bits="".join(self.bits[epoch] for epoch in epochs))
+        return replace(self, history="".join(self.history[epoch] for epoch in epochs))
 
     @property
     def misclassified(self) -> int:
         """Number of epochs in which the sample was observed and misclassified."""
-        return self.bits.count("0")
+        return self.history.count("0")
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a selection keeps or drops one sample.
+    """Why a selection keeps or drops one sample."""
 
-    Attributes
-    ----------
-    index
-        Index of the sample.
-    rounds
-        History of the sample in every round, oldest first, including the rounds that do not count.
-    epochs, observed, misclassified
-        Number of epochs of the rounds that count, and in how many of these the sample was observed and misclassified.
-    score
-        Metric of the sample; None if it was never observed.
-    noisy_posterior
-        Probability that the sample is mislabelled; None unless the fit identifies it.
-    kept
-        Whether the selection keeps the sample.
-    why
-        The explanation in one sentence.
-    """
-
-    index: int
-    rounds: tuple[SampleHistory, ...]
-    epochs: int
-    observed: int
-    misclassified: int
-    score: float | None
-    noisy_posterior: float | None
-    kept: bool
-    why: str
+    index: int = field(metadata=describe("The sample."))
+    rounds: tuple[SampleHistory, ...] = field(metadata=describe("All rounds, oldest first."))
+    epochs: int = field(metadata=describe("Epochs of the rounds that count."))
+    observed: int = field(metadata=describe("Those among them in which it was observed."))
+    misclassified: int = field(metadata=describe("Those among them in which it was misclassified."))
+    score: float | None = field(metadata=describe("Its metric; null if it was never observed."))
+    noisy_posterior: float | None = field(
+        metadata=describe("Probability of being mislabelled, by the fit; null unless the verdict is `separable`.")
+    )
+    kept: bool = field(metadata=describe("Whether the selection keeps it."))
+    why: str = field(metadata=describe("The explanation in one sentence."))
 
 
 def explain_sample(rounds: Sequence[RoundBits], selection: Selection, index: int) -> Explanation:
@@ -96,7 +75,7 @@ def explain_sample(rounds: Sequence[RoundBits], selection: Selection, index: int
     """
     if not 0 <= index < selection.n_samples:
         raise make_sample_index_error(index, selection.n_samples)
-    histories = [read_history(bits, index) for bits in rounds]
+    histories = read_histories(rounds, index)
     recorded = [None if bits.observed is None else np.flatnonzero(bits.observed.any(axis=1)) for bits in rounds]
     score = SampleScore(
         float(selection.scores[index]), float(selection.identified_posterior[index]), bool(selection.scored[index])
@@ -156,9 +135,9 @@ def explain_histories(
     if sample.evidence == "latest":
         scored = scored[-1:]
     for _ in range(sample.early):
-        scored = [history.take(range(shorten_round(len(history.bits)))) for history in scored]
+        scored = [history.take(range(shorten_round(len(history.history)))) for history in scored]
     counted = [history for history in scored if not history.planted]
-    epochs = sum(len(history.bits) for history in counted)
+    epochs = sum(len(history.history) for history in counted)
     observed = sum(history.observed for history in counted)
     misclassified = sum(history.misclassified for history in counted)
     if sample.score.is_scored:
@@ -186,14 +165,20 @@ def make_sample_index_error(index: int, n_samples: int) -> SampleIndexError:
     )
 
 
-def read_history(bits: RoundBits, index: int) -> SampleHistory:
+def read_histories(rounds: Sequence[RoundBits], index: int) -> list[SampleHistory]:
+    """Read the history of the sample `index` in every round."""
+    return [_read_history(number, bits, index) for number, bits in enumerate(rounds)]
+
+
+def _read_history(number: int, bits: RoundBits, index: int) -> SampleHistory:
     """Read the history of the sample `index` in one round."""
     correct = bitmap.get_sample_bits(bits.correct, index)
     observed = np.ones_like(correct) if bits.observed is None else bitmap.get_sample_bits(bits.observed, index)
     return SampleHistory(
-        bits="".join(np.where(correct, "1", np.where(observed, "0", ".")).tolist()),
+        round=number,
         member=bits.members is None or bool(bitmap.get_sample_bits(bits.members, index)),
         planted=bits.planted is not None and bool(bitmap.get_sample_bits(bits.planted, index)),
+        history="".join(np.where(correct, "1", np.where(observed, "0", ".")).tolist()),
     )
 
 
@@ -208,7 +193,7 @@ def _explain_missing_score(counted: Sequence[SampleHistory], is_kept: bool) -> s
         decision = _format_decision(is_kept)
         return f"its label was broken on purpose, and its own one is judged from the next round on; {decision}"
     observed = sum(history.observed for history in counted)
-    epochs = sum(len(history.bits) for history in counted)
+    epochs = sum(len(history.history) for history in counted)
     return f"seen in {observed} of {epochs} epochs, too few to be judged; {_format_decision(is_kept)}"
 
 

@@ -1,4 +1,4 @@
-"""Table of all samples of a selection, with filters, sort orders and pages."""
+"""Table of all samples of a selection, with sort orders and pages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,39 +79,6 @@ class SampleTable:
             return self.order
         n_with_score = self.n_samples - int(np.isnan(self.scores).sum())
         return np.concatenate((self.order[:n_with_score][::-1], self.order[n_with_score:]))
-
-
-@dataclass(frozen=True, slots=True)
-class SampleFilter:
-    """Filter of the samples of a table; ranges include both ends, and None stands for no restriction.
-
-    Attributes
-    ----------
-    kept
-        True for kept samples only, False for dropped samples only.
-    score
-        Smallest and largest score.
-    misclassified, transitions
-        Smallest and largest number of misclassified epochs and of transitions; a range excludes unobserved samples.
-    """
-
-    kept: bool | None = None
-    score: tuple[float | None, float | None] = (None, None)
-    misclassified: tuple[int, int] | None = None
-    transitions: tuple[int, int] | None = None
-
-    def find_matches(self, table: SampleTable) -> Mask:
-        """Return a mask of the samples of `table` that pass the filter, shape (n_samples,)."""
-        mask = np.ones(table.n_samples, dtype=np.bool_) if self.kept is None else table.kept == self.kept
-        low, high = self.score
-        if low is not None:
-            mask &= table.scores >= low
-        if high is not None:
-            mask &= table.scores <= high
-        for limits, counts in ((self.misclassified, table.misclassified), (self.transitions, table.transitions)):
-            if limits is not None:
-                mask &= (counts >= limits[0]) & (counts <= limits[1]) & (table.observed > 0)
-        return mask
 
 
 def build_sample_table(

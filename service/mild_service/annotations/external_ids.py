@@ -108,6 +108,10 @@ class ExternalIds:
 
         return await self._read_current(run, read_ids)
 
+    async def get_optional_ids(self, run: Run, indices: NDArray[np.int64]) -> Sequence[str | None]:
+        """Return the external ids of some samples, as `get_ids`; None for each of them if the run has no ids."""
+        return [None] * indices.size if run.ids is None else await self.get_ids(run, indices)
+
     async def _upload(self, run: Run, upload: str, unit: Unit, batches: AsyncIterator[Sequence[str]]) -> SampleIdsRef:
         """Check the ids and write them in pieces; return the reference to the upload."""
         n_samples, digest = run.spec.num_samples, hashlib.sha256()

@@ -106,16 +106,17 @@ async def _build_rows(
     run: Run, audit: Audit, shown: NDArray[np.int64], labels_and_audits: LabelsAndAudits, sample_ids: ExternalIds
 ) -> list[dict[str, Any]]:
     """Return what a checker sees of each sample, and the answer."""
-    ids = [None] * shown.size if run.ids is None or not shown.size else await sample_ids.get_ids(run, shown)
+    ids, labels = await sample_ids.get_optional_ids(run, shown), await labels_and_audits.read_labels(run, shown)
+    given = [None] * shown.size if labels is None else labels.tolist()
     return [
         {
             "index": index,
             "id": sample_id,
             "picture": fill_image_url(run.spec.picture_url, index, sample_id),
-            "label": await labels_and_audits.read_label(run, index),
+            "label": label,
             "mark": audit.get_mark(index),
         }
-        for index, sample_id in zip(shown.tolist(), ids, strict=True)
+        for index, sample_id, label in zip(shown.tolist(), ids, given, strict=True)
     ]
 
 

@@ -191,7 +191,7 @@ def make_history_segments(history: str, max_single: int = 120) -> list[Segment]:
     Parameters
     ----------
     history
-        One character per epoch, as in `HistoryView`.
+        One character per epoch, as in `SampleHistory`.
     max_single
         Most epochs for which each gets its own segment.
     """

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from mild_core.audit import Audit, AuditChange
 from mild_core.inspect.sample_table import (
     Mask,
-    SampleFilter,
     SampleTable,
     Sort,
     find_next_positions,
@@ -48,14 +47,12 @@ async def build_rows(
     table, run = await selection.build_table(), selection.run
     labels, audit = await selection.read_labels(), await selection.read_audit()
     ascending = np.sort(samples).astype(np.int64)
-    ids = {}
-    if run.ids is not None and ascending.size:
-        ids = dict(zip(ascending.tolist(), await sample_ids.get_ids(run, ascending), strict=True))
+    ids = dict(zip(ascending.tolist(), await sample_ids.get_optional_ids(run, ascending), strict=True))
     return [
         {
             "index": index,
-            "id": ids.get(index),
-            "picture": fill_image_url(run.spec.picture_url, index, ids.get(index)),
+            "id": ids[index],
+            "picture": fill_image_url(run.spec.picture_url, index, ids[index]),
             "label": None if labels is None else int(labels[index]),
             "kept": bool(table.kept[index]),
             "scored": bool(table.scored[index]),
@@ -113,17 +110,8 @@ class Filters:
         """Whether any field but the order is set."""
         return any(value for name, value in self.query.items() if name != "sort")
 
-    def table_filter(self) -> SampleFilter:
-        """Return the filters on columns of the sample table."""
-        return SampleFilter(
-            kept=None if not self.state else self.state == "kept",
-            score=(float(self.low) if self.low else None, float(self.high) if self.high else None),
-            misclassified=_parse_range(self.misclassified),
-            transitions=_parse_range(self.transitions),
-        )
-
-    def mask(self, table: SampleTable, labels: NDArray[np.int32] | None, audit: Audit) -> Mask:
-        """Return whether each sample matches all filters; shape (n_samples,).
+    def find_matches(self, table: SampleTable, labels: NDArray[np.int32] | None, audit: Audit) -> Mask:
+        """Return whether each sample matches all filters, shape (n_samples,); ranges include both ends.
 
         Parameters
         ----------
@@ -134,7 +122,15 @@ class Filters:
         audit
             The run's audit.
         """
-        mask = self.table_filter().find_matches(table)
+        mask = table.kept == (self.state == "kept") if self.state else np.ones(table.n_samples, dtype=np.bool_)
+        if self.low:
+            mask &= table.scores >= float(self.low)
+        if self.high:
+            mask &= table.scores <= float(self.high)
+        for limits, counts in ((self.misclassified, table.misclassified), (self.transitions, table.transitions)):
+            if limits:
+                first, _, last = limits.partition("-")
+                mask &= (counts >= int(first)) & (counts <= int(last or first)) & (table.observed > 0)
         if self.label and labels is not None:
             mask &= labels == int(self.label)
         if self.mark:
@@ -183,7 +179,7 @@ async def show_samples(
         allow_images(request, page.run)
         labels, audit = await selection.read_labels(), await selection.read_audit()
         sample_page = await anyio.to_thread.run_sync(
-            lambda: _select_page(table, filters.mask(table, labels, audit), filters.sort, after, before)
+            lambda: _select_page(table, filters.find_matches(table, labels, audit), filters.sort, after, before)
         )
         context["sample_page"] = sample_page
         context["rows"] = await build_rows(selection, sample_page.samples, sample_ids)
@@ -255,12 +251,6 @@ def _list_classes(run: Run, labels: NDArray[np.int32]) -> list[int] | None:
     return list(range(n_classes)) if n_classes <= _MAX_CLASSES else None
 
 
-def _parse_range(text: str) -> tuple[int, int] | None:
-    """Return the first and the last number of a range such as '3-5' or '3'; None for an empty text."""
-    first, _, last = text.partition("-")
-    return (int(first), int(last or first)) if text else None
-
-
 Mark = Literal["clean", "wrong", "none"]
 Index = Annotated[int, Path(ge=0, lt=2**63, description="The sample.")]
 
@@ -288,7 +278,7 @@ async def show_sample(
     if page.selection is not None:
         explanation, suggestion = await page.selection.explain(index)
         audit, fit, run = await page.selection.read_audit(), await page.selection.read_fit(), page.selection.run
-        sample_id = None if run.ids is None else (await sample_ids.get_ids(run, suggestion.samples))[0]
+        (sample_id,) = await sample_ids.get_optional_ids(run, suggestion.samples)
         label, suggested = int(suggestion.given[0]), int(suggestion.suggested[0])
         allow_images(request, run)
         context |= {
@@ -300,7 +290,7 @@ async def show_sample(
             "votes": int(suggestion.n_votes[0]),
             "n_observed": int(suggestion.n_observed[0]),
             "mark": _MARK_NAMES[audit.get_mark(index)],
-            "strips": [charts.make_history_segments(round_history.bits) for round_history in explanation.rounds],
+            "strips": [charts.make_history_segments(round_history.history) for round_history in explanation.rounds],
             "distribution": charts.make_distribution(fit, explanation.score),
             "threshold": fit["threshold"],
         }

@@ -314,5 +314,5 @@ async def get_planted(request: Request, run_id: RunId, runs: RunsDep, status_rea
     representation = negotiate(request, sample_sets.MEDIA_TYPES)
     run = await runs.find(run_id)
     planted = await status_reader.read_planted(run)
-    fields = {"run_id": run_id}
-    return await sample_sets.make_set_response(representation, planted, run.spec.num_samples, fields, "num_planted")
+    fields = {"run_id": run_id, "num_planted": bitmap.popcount(planted)}
+    return await responses.make_set_response(representation, fields, planted, run.spec.num_samples)

@@ -11,7 +11,7 @@ from mild_core.types import Verdict
 from mild_service.concurrency import offload
 from mild_service.models import Round
 from mild_service.recording.run_writer import ClientSet
-from mild_service.routes.selection import FitView, SelectionView
+from mild_service.routes.selection import FitView, SelectionView, make_selection_response
 from mild_service.web import bodies, media_types, responses, sample_sets
 from mild_service.web.bodies import MAX_ENTRIES, BitmapText, DocumentRoute, RequestModel, check_entry_count
 from mild_service.web.dependencies import (
@@ -171,8 +171,7 @@ async def finish(
     body, client_set = await offload(len(content), lambda: _parse_finish(content, run.spec.num_samples))
     await runs.finish(run, round_, allow_gaps or body.allow_gaps, attempt, client_set)
     selection = await selections.open(await runs.find(run_id), round_, {})
-    result = await selection.load(with_evaluation=representation.media_type == media_types.JSON)
-    return await responses.make_selection_response(result, representation)
+    return await make_selection_response(selection, representation)
 
 
 def _parse_finish(content: bytes, n_samples: int) -> tuple[FinishRequest, ClientSet | None]:
@@ -222,5 +221,5 @@ async def get_members(
     representation = negotiate(request, sample_sets.MEDIA_TYPES)
     run = await runs.find(run_id)
     members = await status_reader.read_members(run, await status_reader.read_round(run, round_))
-    fields = {"run_id": run_id, "round": round_}
-    return await sample_sets.make_set_response(representation, members, run.spec.num_samples, fields, "num_members")
+    fields = {"run_id": run_id, "round": round_, "num_members": bitmap.popcount(members)}
+    return await responses.make_set_response(representation, fields, members, run.spec.num_samples)

@@ -1,12 +1,14 @@
 """Details of a selection: scores of all samples, one sample's history, all cuts, and the evaluation by the audit."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import orjson
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
+from mild_core.inspect.explain import Explanation
 from mild_core.inspect.sweep import Cut
 from mild_core.types import Metric, Verdict
 from mild_service.errors import (
@@ -53,24 +55,20 @@ class ScoresView(BaseModel):
     )
 
 
-class HistoryView(BaseModel):
-    """History of a sample in one round."""
-
-    round: int
-    member: bool = Field(description="Whether the model was trained on it.")
-    planted: bool = Field(
-        description="Whether its label was made wrong on purpose; the history is then about the wrong label."
-    )
-    history: str = Field(description="One character per epoch: `1` memorised, `0` misclassified, `.` not observed.")
+if TYPE_CHECKING:
+    CutView: TypeAlias = BaseModel
+    _ExplanationFields: TypeAlias = BaseModel
+else:
+    CutView = make_response_model(Cut, all_required=True)
+    _ExplanationFields = make_response_model(Explanation)
 
 
-class SampleView(BaseModel):
+class SampleView(_ExplanationFields):
     """History, score and labels of one sample, and the reason why it was kept or dropped."""
 
     run_id: str
     round: int
     provisional: bool
-    index: int
     id: str | None = Field(description="Its external id; null if the run has no ids.")
     label: int | None = Field(description="Its given label; null if the run has no labels.")
     suggested: int | None = Field(
@@ -79,22 +77,6 @@ class SampleView(BaseModel):
     audited: bool | None = Field(
         description="Whether its label is true by the audit; null if the sample was not audited."
     )
-    rounds: list[HistoryView]
-    epochs: int = Field(description="Epochs of the rounds that count.")
-    observed: int = Field(description="Those among them in which it was observed.")
-    misclassified: int = Field(description="Those among them in which it was misclassified.")
-    score: float | None
-    noisy_posterior: float | None = Field(
-        description="Probability of being mislabelled, by the fit; null unless the verdict is `separable`."
-    )
-    kept: bool
-    why: str
-
-
-if TYPE_CHECKING:
-    CutView: TypeAlias = BaseModel
-else:
-    CutView = make_response_model(Cut, all_required=True)
 
 
 class SweepView(BaseModel):
@@ -172,27 +154,11 @@ async def get_sample(
     given, suggested = int(suggestion.given[0]), int(suggestion.suggested[0])
     return SampleView(
         **selection.head,
-        index=index,
-        id=None if run.ids is None else (await sample_ids.get_ids(run, suggestion.samples))[0],
+        id=(await sample_ids.get_optional_ids(run, suggestion.samples))[0],
         label=None if run.labels is None else given,
         suggested=None if suggested < 0 else suggested,
         audited=audit.get_mark(index),
-        rounds=[
-            HistoryView(
-                round=number,
-                member=round_history.member,
-                planted=round_history.planted,
-                history=round_history.bits,
-            )
-            for number, round_history in enumerate(explanation.rounds)
-        ],
-        epochs=explanation.epochs,
-        observed=explanation.observed,
-        misclassified=explanation.misclassified,
-        score=explanation.score,
-        noisy_posterior=explanation.noisy_posterior,
-        kept=explanation.kept,
-        why=explanation.why,
+        **asdict(explanation),
     )
 
 

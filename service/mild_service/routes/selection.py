@@ -1,7 +1,7 @@
 """Clean index sets: ``/selection/{run_id}`` of a run, and ``/selection`` of bits in the request."""
 
 import codecs
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -14,7 +14,7 @@ from mild_core import bitmap
 from mild_core.log_columns import parse_columns
 from mild_core.results import Component, Estimate, Measured, SelectionSummary, Threshold
 from mild_core.types import Metric, RoundBits, SelectionOptions, Verdict
-from mild_service.annotations.external_ids import no_sample_ids_error
+from mild_service.annotations.external_ids import ExternalIds, no_sample_ids_error
 from mild_service.concurrency import offload
 from mild_service.errors import (
     InvalidRequest,
@@ -23,7 +23,7 @@ from mild_service.ingest import FORMATS, SamplesBy
 from mild_service.models import Basis
 from mild_service.routes.predictions import LOG_CONTENT, ColumnsQuery
 from mild_service.routes.stateless_selection import StatelessRequest, inline_body_schema, parse_rounds
-from mild_service.selecting.selections import Selections
+from mild_service.selecting.round_selection import RoundSelection
 from mild_service.web import bodies, media_types, responses
 from mild_service.web.dependencies import (
     Changes,
@@ -101,18 +101,15 @@ class FitView(BaseModel):
     histogram: HistogramView | None
     densities: list[list[float]] | None = Field(description="Expected counts per bin: clean, then noisy component.")
     curves: CurvesView | None = Field(
-        None, description="Estimates of every cut, with 90% intervals; null where they are not identified."
+        description="Estimates of every cut, with 90% intervals; null where they are not identified."
     )
-    early: int | None = Field(
-        None, description="How often every round was cut to its first quarter; left out of rounds of earlier versions."
-    )
+    early: int = Field(description="How often every round was cut to its first quarter.")
     levels: list[int] | None = Field(
-        None,
         description="Numbers of observed epochs that are told apart, in bins; null where every judged sample was "
         "observed in every epoch.",
     )
-    metric: Metric | None = Field(None, description="Left out of rounds that were finished by earlier versions.")
-    fitted: dict[str, EstimateView | None] | None = Field(None, description="As of a selection; left out likewise.")
+    metric: Metric
+    fitted: dict[str, EstimateView | None] = Field(description="As of a selection.")
     components: list[ComponentView]
     threshold: ThresholdView
     verdict: Verdict
@@ -164,15 +161,28 @@ async def get_selection(
         run = await selections.wait_for_round(run, which, wait)
         await revalidate_key()
     selection = await selections.open(run, which, changes, until_epoch)
-    ids_digest = f":{run.ids.digest}" if ids and run.ids else ""
-    etag = responses.make_etag(selection.identity + ids_digest, representation)
+    etag = responses.make_etag(_make_identity(selection, with_ids=ids), representation)
     if responses.is_not_modified(request, etag):
         return Response(status_code=304, headers=responses.make_cache_headers(etag))
-    result = await selection.load(with_evaluation=representation.media_type == media_types.JSON)
-    if ids_digest:
-        kept_ids = await sample_ids.get_ids(run, bitmap.to_indices(result.bitmap, result.n_samples))
-        result = replace(result, identity=result.identity + ids_digest, ids=kept_ids)
-    return await responses.make_selection_response(result, representation)
+    return await make_selection_response(selection, representation, sample_ids if ids else None)
+
+
+async def make_selection_response(
+    selection: RoundSelection, representation: Representation, sample_ids: ExternalIds | None = None
+) -> Response:
+    """Return a selection as a response; with `sample_ids`, it has the external ids of the kept samples too."""
+    document = await selection.read_document() if representation.media_type == media_types.JSON else {}
+    kept, run, ids = await selection.read_set(), selection.run, None
+    if sample_ids is not None:
+        ids = await sample_ids.get_ids(run, bitmap.to_indices(kept, run.spec.num_samples))
+    identity = _make_identity(selection, with_ids=sample_ids is not None)
+    return await responses.make_set_response(representation, document, kept, run.spec.num_samples, ids, identity)
+
+
+def _make_identity(selection: RoundSelection, *, with_ids: bool) -> str:
+    """Return the identity of a selection, or of the selection with the external ids of its samples."""
+    ids = selection.run.ids
+    return f"{selection.identity}:{ids.digest}" if with_ids and ids else selection.identity
 
 
 @router.post(
@@ -207,10 +217,12 @@ async def select_stateless(
     """
     representation = responses.negotiate_selection(request)
     media_type = bodies.check_content_type(request, tuple(FORMATS), media_types.JSON)
-    options = SelectionOptions()
-    log = bodies.stream_body(request, settings.max_log_bytes)
+    options, log = SelectionOptions(), bodies.stream_body(request, settings.max_log_bytes)
+    rounds: list[RoundBits] = []
+    ids: Sequence[str] | None = None
     if media_type == media_types.JSON:
         body = await bodies.read_json_bytes(request, settings.max_json_bytes)
+        log = _stream_bytes(body)
         if not await offload(len(body), lambda: _holds_records(body)):
             bits = await offload(len(body), lambda: bodies.parse_json(body, StatelessRequest))
             if (num_samples, samples_by, columns) != (None, None, None):
@@ -219,12 +231,13 @@ async def select_stateless(
                 )
             options = bits.options.make_options()
             rounds = await to_thread.run_sync(parse_rounds, bits, settings)
-            return await _select_and_respond(request, selections, rounds, options, changes, representation)
-        log = _stream_bytes(body)
-    rounds, sample_ids = await predictions.read_standalone(
-        media_type, log, num_samples, samples_by, parse_columns(columns or "")
-    )
-    return await _select_and_respond(request, selections, rounds, options, changes, representation, sample_ids)
+    if not rounds:
+        named_columns = parse_columns(columns or "")
+        rounds, ids = await predictions.read_standalone(media_type, log, num_samples, samples_by, named_columns)
+    document, kept = await selections.select_stateless(rounds, replace(options, **changes).validate())
+    n_samples = rounds[0].n_samples
+    kept_ids = None if ids is None else [ids[index] for index in bitmap.to_indices(kept, n_samples).tolist()]
+    return await responses.make_set_response(representation, document, kept, n_samples, kept_ids)
 
 
 def _holds_records(body: bytes) -> bool:
@@ -240,20 +253,6 @@ def _holds_records(body: bytes) -> bool:
         return "sample" in orjson.loads(line)
     except orjson.JSONDecodeError:
         return False
-
-
-async def _select_and_respond(
-    request: Request,
-    selections: Selections,
-    rounds: list[RoundBits],
-    options: SelectionOptions,
-    changes: Mapping[str, Any],
-    representation: Representation,
-    ids: Sequence[str] | None = None,
-) -> Response:
-    """Return the response with the set of `rounds`, in which `changes` replace `options`."""
-    result = await selections.select_stateless(rounds, replace(options, **changes).validate(), ids)
-    return await responses.make_selection_response(result, representation)
 
 
 async def _stream_bytes(body: bytes) -> AsyncIterator[bytes]:

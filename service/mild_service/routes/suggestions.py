@@ -2,7 +2,6 @@
 
 import csv
 import io
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
@@ -75,14 +74,13 @@ async def get_suggestions(
     representation = negotiate(request, (media_types.JSON, media_types.CSV))
     n_dropped, suggestions = await selection.suggest_page(offset, limit)
     n_listed = suggestions.samples.size
-    ids = None if selection.run.ids is None else await sample_ids.get_ids(selection.run, suggestions.samples)
+    ids = await sample_ids.get_optional_ids(selection.run, suggestions.samples)
 
     def make_rows() -> Iterator[list[dict[str, Any]]]:
         for start in range(0, n_listed, _PART_ROWS):
             part = slice(start, start + _PART_ROWS)
             values = [column[part].tolist() for column in suggestions.columns]
-            part_ids = itertools.repeat(None, len(values[0])) if ids is None else ids[part]
-            yield [_make_suggestion(*row) for row in zip(part_ids, *values, strict=True)]
+            yield [_make_suggestion(*row) for row in zip(ids[part], *values, strict=True)]
 
     fields = {**selection.head, "num_dropped": n_dropped, "offset": offset}
 

@@ -1,7 +1,7 @@
 """The selection of a round of a run: one object, whose parts are read or computed where they are asked for."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import wraps
 from typing import Any, TypeAlias, TypeVar
 
@@ -17,7 +17,7 @@ from mild_core.inspect.explain import (
     JudgedSample,
     explain_histories,
     make_sample_index_error,
-    read_history,
+    read_histories,
 )
 from mild_core.inspect.sample_table import SampleTable, build_sample_table
 from mild_core.inspect.sweep import evaluate_cuts, sweep_cuts
@@ -46,29 +46,6 @@ _MAX_PREDICTIONS = 10_000_000
 Of more dropped samples, an evenly spaced part is used."""
 _PREDICTION_BYTES = 16
 """Most memory while one prediction is counted: its class and its label, as read and as arrays."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SelectionResult:
-    """A selection in the form in which it is sent.
-
-    Attributes
-    ----------
-    identity
-        Text that changes whenever the content changes, for ETags; empty for bits that are not stored.
-    document
-        JSON of the selection, without `indices`.
-    n_samples, bitmap
-        Number of samples, and the kept samples as a bitmap of shape (n_bytes,).
-    ids
-        External ids of the kept samples; None if they were not requested.
-    """
-
-    identity: str
-    document: Mapping[str, Any]
-    n_samples: int
-    bitmap: Bitmap
-    ids: Sequence[str] | None = None
 
 
 class SelectionSources:
@@ -162,23 +139,10 @@ class RoundSelection:
         """The fields with which the JSON of every part starts."""
         return {"run_id": self.run.run_id, "round": self.round.number, "provisional": not self.round.finished}
 
-    async def load(self, with_evaluation: bool = True) -> SelectionResult:
-        """Return the set and its JSON, as `read_document`."""
-        if self.is_stored:
-            self._sources.telemetry.selections.labels("stored").inc()
-        document, kept = await self.read_document(with_evaluation), await self.read_set()
-        return SelectionResult(self.identity, document, self.run.spec.num_samples, kept)
-
-    async def read_document(self, with_evaluation: bool = True) -> Mapping[str, Any]:
-        """Return the JSON of the selection, without `indices`.
-
-        Parameters
-        ----------
-        with_evaluation
-            Whether it includes an evaluation by the audit, if the run has an audit.
-        """
+    async def read_document(self) -> Mapping[str, Any]:
+        """Return the JSON of the selection, without `indices`; with an audit, it includes an evaluation."""
         summary, evaluated = {}, {}
-        if with_evaluation and self.run.audit is not None:
+        if self.run.audit is not None:
             summary = to_json_types((await self.judge()).summary())
             measured = (await self.evaluate()).summary()
             evaluated = {"guarantee": summary["guarantee"], "bounds": summary["bounds"], "measured": measured}
@@ -202,6 +166,7 @@ class RoundSelection:
             computed: Selection | ComputedSelection = self._parts.get("compute_details") or await self._compute()
             return computed.bitmap
         assert self.round.selected is not None, "a finished round has its set"
+        self._sources.telemetry.selections.labels("stored").inc()
         return await self._sources.store.bitmaps.read_set(self.run, self.round.selected)
 
     @_lazy
@@ -253,8 +218,7 @@ class RoundSelection:
         Estimates come from the fit. Only the measured quality needs the scores of the samples.
         """
         audit, fit = await self.read_audit(), await self.read_fit()
-        is_fitted_only = not audit.n_known and "curves" in fit  # rounds finished by earlier versions have no curves
-        judged = None if is_fitted_only else await self.judge()
+        judged = await self.judge() if audit.n_known else None
         return await to_thread.run_sync(_make_sweep, fit, judged, audit)
 
     async def build_table(self) -> SampleTable:
@@ -343,17 +307,17 @@ class RoundSelection:
         ]
         recorded_bits = [bits.take_epochs(epochs) for bits, epochs in zip(rounds, recorded, strict=True)]
         fit, kept = await self.read_fit(), await self.read_set()
-        score, early = await self._score_sample(fit, evidence.options, recorded_bits[-n_used:], index)
+        score = await self._score_sample(fit, evidence.options, recorded_bits[-n_used:], index)
         sample = JudgedSample(
             index,
             score,
             bool(bitmap.get_sample_bits(kept, index)),
             evidence.options.evidence,
-            early,
+            fit["early"],
             fit["threshold"]["value"],
             fit["verdict"],
         )
-        return explain_histories([read_history(bits, 0) for bits in rounds], recorded, sample), suggestions
+        return explain_histories(read_histories(rounds, 0), recorded, sample), suggestions
 
     @property
     def _table_key(self) -> str:
@@ -414,20 +378,16 @@ class RoundSelection:
 
     async def _score_sample(
         self, fit: Mapping[str, Any], options: SelectionOptions, rounds: Sequence[RoundBits], index: int
-    ) -> tuple[SampleScore, int]:
-        """Score one sample by its own bits and the fit; return how often rounds were cut to their first quarter, too.
-
-        Where classes have fits of their own, or the fit is of an earlier version, the table of all samples is read.
-        """
-        if options.per_class or "early" not in fit:
+    ) -> SampleScore:
+        """Score one sample by its own bits and the fit; where classes have fits of their own, read the table of all."""
+        if options.per_class:
             table = await self.build_table()
-            score = SampleScore(
+            return SampleScore(
                 float(table.scores[index]), float(table.noisy_posterior[index]), bool(table.scored[index])
             )
-            return score, table.selection.early
         densities = None if fit["densities"] is None else np.array(fit["densities"])
         score = score_sample(rounds, Query(options, fit["early"], None), densities, fit["levels"])
-        return score if is_identified(fit["verdict"]) else replace(score, noisy_posterior=np.nan), fit["early"]
+        return score if is_identified(fit["verdict"]) else replace(score, noisy_posterior=np.nan)
 
 
 def _make_sweep(fit: Mapping[str, Any], judged: Selection | None, audit: Audit) -> dict[str, Any]:

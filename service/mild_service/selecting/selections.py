@@ -1,7 +1,7 @@
 """Opening selections of runs, of the best round too, comparing sets, and selections of bits that are not stored."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
@@ -20,7 +20,7 @@ from mild_service.observability import Telemetry
 from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.event_feed import EventFeed
 from mild_service.selecting.evidence import CORE_VERSION
-from mild_service.selecting.round_selection import RoundSelection, SelectionResult, SelectionSources
+from mild_service.selecting.round_selection import RoundSelection, SelectionSources
 from mild_service.store import Store
 
 RoundChoice: TypeAlias = int | Literal["latest", "best"]
@@ -111,10 +111,41 @@ class Selections:
         # Finished rounds do not change, so the best one depends only on their number and on the audit.
         key = f"{run.uid}:{run.round}:{'' if run.audit is None else run.audit.digest}"
         if (best := self._best_rounds.get(key)) is None:
-            rounds = await self._store.rounds.get(run, range(run.round))
-            best = await find_best_round(run, rounds, audit, lambda round_: self._read_measurable(run, round_))
+            ratings = await self._rate_rounds(run, audit)
+            best = max(sorted(ratings), key=lambda number: ratings[number] or 0.0)  # of equally good ones, the first
             self._best_rounds.put(key, best, _BEST_ROUND_BYTES)
         return run, best
+
+    async def _rate_rounds(self, run: Run, audit: Audit) -> Mapping[int, float | None]:
+        """Return how good the set of each finished round is, by number of the round.
+
+        If the audit has a clean sample, that is the F1 of the set. Otherwise, it is the last `VALIDATION_METRIC` of the
+        round, which every round must have.
+        """
+        rounds = await self._store.rounds.get(run, range(run.round))
+        if not rounds:
+            raise RoundsNotComparable(
+                f"run {run.run_id!r} has 0 finished rounds, the best one is chosen among at least 1; "
+                "finish a round, or ask for round=latest"
+            )
+        if audit.n_clean:
+            return {
+                round_.number: evaluate_selection(await self._read_measurable(run, round_), None, audit).f1
+                for round_ in rounds
+            }
+        accuracies: dict[int, float | None] = {round_.number: None for round_ in rounds}
+        for round_ in rounds:
+            for metrics in round_.metrics.values():
+                accuracies[round_.number] = metrics.get(VALIDATION_METRIC, accuracies[round_.number])
+        n_validated = sum(value is not None for value in accuracies.values())
+        if n_validated < len(rounds):
+            raise RoundsNotComparable(
+                f"run {run.run_id!r} cannot compare its rounds: {n_validated} of its {len(rounds)} finished rounds "
+                f"have a {VALIDATION_METRIC} and all need one, or 1 audited sample that is clean, got 0; put what was "
+                f"checked with PUT /runs/{run.run_id}/audit, or {VALIDATION_METRIC} among the metrics of every round's "
+                "last epoch"
+            )
+        return accuracies
 
     async def _read_measurable(self, run: Run, round_: Round) -> Bitmap:
         """Read the set of a finished round as it is compared with the audit."""
@@ -145,8 +176,8 @@ class Selections:
         return overlaps
 
     async def select_stateless(
-        self, rounds: list[RoundBits], options: SelectionOptions, ids: Sequence[str] | None = None
-    ) -> SelectionResult:
+        self, rounds: list[RoundBits], options: SelectionOptions
+    ) -> tuple[Mapping[str, Any], Bitmap]:
         """Compute a selection from bits that are not stored.
 
         Parameters
@@ -155,18 +186,15 @@ class Selections:
             Bits of the rounds, oldest first; the selection is made for the last round.
         options
             Options of the selection.
-        ids
-            External ids of all samples; None if the samples have no external ids.
+
+        Returns
+        -------
+        document, kept
+            JSON of the selection without `indices`, and the kept samples, shape (n_bytes,).
         """
         computed = await self._computer.compute_stateless(rounds, options)
         head = {"run_id": None, "round": len(rounds) - 1, "basis": "computed", "provisional": False}
-        n_samples = rounds[0].n_samples
-        kept_ids = None
-        if ids is not None:
-            kept_ids = [ids[index] for index in bitmap.to_indices(computed.bitmap, n_samples).tolist()]
-        return SelectionResult(
-            "", {**head, **computed.summary, "core_version": CORE_VERSION}, n_samples, computed.bitmap, kept_ids
-        )
+        return {**head, **computed.summary, "core_version": CORE_VERSION}, computed.bitmap
 
     async def wait_for_round(self, run: Run, number: int, seconds: float) -> Run:
         """Wait up to `seconds` until a round is finished; return the record of the run.
@@ -189,51 +217,3 @@ class Selections:
                     break
                 last_seen = events[-1].number if events else last_seen
         return await self._store.runs.get(run.run_id)
-
-
-async def find_best_round(
-    run: Run, rounds: Sequence[Round], audit: Audit, read_kept: Callable[[Round], Awaitable[Bitmap]]
-) -> int:
-    """Return the number of the best finished round; of equally good rounds, the first.
-
-    If the audit has a clean sample, rounds are compared by the F1 of their selections. Otherwise, they are compared by
-    their last `VALIDATION_METRIC`, which every round must have.
-
-    Parameters
-    ----------
-    run, rounds
-        The run, and its finished rounds.
-    audit
-        The audit; empty if there is none.
-    read_kept
-        Function that reads the set of a round to compare with the audit, shape (n_bytes,).
-    """
-    if not rounds:
-        raise RoundsNotComparable(
-            f"run {run.run_id!r} has 0 finished rounds, the best one is chosen among at least 1; "
-            "finish a round, or ask for round=latest"
-        )
-    if audit.n_clean:
-        return _find_first_maximum(
-            {round_.number: evaluate_selection(await read_kept(round_), None, audit).f1 for round_ in rounds}
-        )
-    accuracies = {round_.number: _find_last_validation(round_) for round_ in rounds}
-    if None in accuracies.values():
-        n_validated = sum(value is not None for value in accuracies.values())
-        raise RoundsNotComparable(
-            f"run {run.run_id!r} cannot compare its rounds: {n_validated} of its {len(rounds)} finished rounds have a "
-            f"{VALIDATION_METRIC} and all need one, or 1 audited sample that is clean, got 0; put what was checked "
-            f"with PUT /runs/{run.run_id}/audit, or {VALIDATION_METRIC} among the metrics of every round's last epoch"
-        )
-    return _find_first_maximum(accuracies)
-
-
-def _find_first_maximum(values: Mapping[int, float | None]) -> int:
-    """Return the smallest round number with the highest value; None counts as 0."""
-    return max(sorted(values), key=lambda number: values[number] or 0.0)
-
-
-def _find_last_validation(round_: Round) -> float | None:
-    """Return the last `VALIDATION_METRIC` of a round; None if no epoch of the round has this metric."""
-    values = [metrics[VALIDATION_METRIC] for metrics in round_.metrics.values() if VALIDATION_METRIC in metrics]
-    return values[-1] if values else None

@@ -24,7 +24,6 @@ from mild_service import __version__
 from mild_service.admission import current_account
 from mild_service.errors import NotAcceptable
 from mild_service.observability import phase
-from mild_service.selecting.round_selection import SelectionResult
 from mild_service.web import media_types
 from mild_service.web.codings import CODINGS, Coding, compress, compress_pieces
 
@@ -234,12 +233,37 @@ def negotiate_selection(request: Request, with_ids: bool = False) -> Representat
     return negotiate(request, [name for name in SELECTION_TYPES if not with_ids or name not in without_ids])
 
 
-async def make_selection_response(result: SelectionResult, representation: Representation) -> Response:
-    """Return a selection as a response, with an ETag if the selection has an identity."""
+async def make_set_response(
+    representation: Representation,
+    fields: Mapping[str, Any],
+    samples: Bitmap,
+    n_samples: int,
+    ids: Sequence[str] | None = None,
+    identity: str = "",
+) -> Response:
+    """Return a set of samples as a response in one of the `SELECTION_TYPES`, with an ETag if it has an identity.
+
+    Parameters
+    ----------
+    representation
+        Media type and content coding of the response.
+    fields
+        Fields of the JSON object besides `indices` and `ids`.
+    samples
+        Bitmap of the set, shape (n_bytes,).
+    n_samples
+        Samples of the run.
+    ids
+        External ids of the samples in the set; None to send none.
+    identity
+        Text that changes whenever the content changes; empty for no ETag.
+    """
     media_type = representation.media_type
-    etag = make_etag(result.identity, representation) if result.identity else None
-    n_bytes = _estimate_encoding(result, media_type)
-    return await make_response(representation, lambda: _encode_selection(result, media_type), etag, n_bytes)
+    etag = make_etag(identity, representation) if identity else None
+    n_bytes = estimate_set(samples, n_samples, media_type) + LISTED_ID_BYTES * len(ids or ())
+    return await make_response(
+        representation, lambda: _encode_set(media_type, fields, samples, n_samples, ids), etag, n_bytes
+    )
 
 
 def estimate_pieces(n_items: int, n_chars: int, n_bytes: int = 24) -> int:
@@ -268,22 +292,18 @@ def estimate_set(samples: Bitmap, n_samples: int, media_type: str) -> int:
     return estimate_pieces(bitmap.popcount(samples), 8 if is_binary else len(str(n_samples)))
 
 
-def _estimate_encoding(result: SelectionResult, media_type: str) -> int:
-    """Return the most bytes of memory while a selection is encoded."""
-    n_ids = 0 if result.ids is None else len(result.ids)
-    return estimate_set(result.bitmap, result.n_samples, media_type) + LISTED_ID_BYTES * n_ids
-
-
-def _encode_selection(result: SelectionResult, media_type: str) -> bytes | Iterator[bytes]:
+def _encode_set(
+    media_type: str, fields: Mapping[str, Any], samples: Bitmap, n_samples: int, ids: Sequence[str] | None
+) -> bytes | Iterator[bytes]:
     if media_type == media_types.BITMAP:
-        return result.bitmap.tobytes()
+        return samples.tobytes()
     if media_type == media_types.NPY:
-        return encode_npy_indices(result.bitmap, result.n_samples)
+        return _encode_npy_indices(samples, n_samples)
     if media_type == media_types.ARROW:
-        return _encode_arrow(result)
+        return _encode_arrow(samples, n_samples, ids)
     if media_type == media_types.CSV:
-        return _encode_csv(result)
-    return encode_indices(result.document, result.bitmap, result.n_samples, result.ids)
+        return _encode_csv(samples, n_samples, ids)
+    return encode_indices(fields, samples, n_samples, ids)
 
 
 def iterate_indices(samples: Bitmap, n_samples: int) -> Iterator[NDArray[np.int64]]:
@@ -323,7 +343,7 @@ def _encode_items(parts: Iterable[Any]) -> Iterator[bytes]:
         separator = b","
 
 
-def encode_npy_indices(samples: Bitmap, n_samples: int) -> Iterator[bytes]:
+def _encode_npy_indices(samples: Bitmap, n_samples: int) -> Iterator[bytes]:
     """Yield the pieces of an npy file with the sorted indices of a set of samples."""
     yield _encode_npy_header("<i8", (bitmap.popcount(samples),))
     for indices in iterate_indices(samples, n_samples):
@@ -349,19 +369,19 @@ def _encode_npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
     return header.getvalue()
 
 
-def _encode_arrow(result: SelectionResult) -> Iterator[bytes]:
+def _encode_arrow(samples: Bitmap, n_samples: int, ids: Sequence[str] | None) -> Iterator[bytes]:
     """Yield the pieces of an Arrow IPC stream with indices, and ids unless they are None."""
     import pyarrow
 
-    columns = [("index", pyarrow.int64())] + ([] if result.ids is None else [("id", pyarrow.large_string())])
+    columns = [("index", pyarrow.int64())] + ([] if ids is None else [("id", pyarrow.large_string())])
     schema, buffer, n_written = pyarrow.schema(columns), io.BytesIO(), 0
     with pyarrow.ipc.new_stream(buffer, schema) as writer:
-        for indices in iterate_indices(result.bitmap, result.n_samples):
+        for indices in iterate_indices(samples, n_samples):
             for part in np.split(indices, range(2**16, indices.size, 2**16)):
                 arrays = [pyarrow.array(part)]
-                if result.ids is not None:
-                    ids = result.ids[n_written : n_written + part.size]
-                    arrays.append(pyarrow.array(ids, pyarrow.large_string()))
+                if ids is not None:
+                    part_ids = ids[n_written : n_written + part.size]
+                    arrays.append(pyarrow.array(part_ids, pyarrow.large_string()))
                 writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
                 n_written += part.size
             yield _take_all(buffer)
@@ -376,22 +396,22 @@ def _take_all(buffer: io.BytesIO) -> bytes:
     return content
 
 
-def _encode_csv(result: SelectionResult) -> Iterator[bytes]:
+def _encode_csv(samples: Bitmap, n_samples: int, ids: Sequence[str] | None) -> Iterator[bytes]:
     """Yield the lines of indices, and ids unless they are None, as CSV with a header line."""
-    if result.ids is None:
+    if ids is None:
         yield b"index\n"
-        for indices in iterate_indices(result.bitmap, result.n_samples):
+        for indices in iterate_indices(samples, n_samples):
             yield orjson.dumps(indices, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].replace(b",", b"\n") + b"\n"
         return
     yield b"index,id\n"
     n_written = 0
-    for indices in iterate_indices(result.bitmap, result.n_samples):
+    for indices in iterate_indices(samples, n_samples):
         # In short parts: other threads wait while the writer is at work on one.
         for start in range(0, indices.size, _PART_IDS):
             part = indices[start : start + _PART_IDS].tolist()
             text = io.StringIO()
             csv.writer(text, lineterminator="\n").writerows(
-                zip(part, result.ids[n_written : n_written + len(part)], strict=True)
+                zip(part, ids[n_written : n_written + len(part)], strict=True)
             )
             n_written += len(part)
             yield text.getvalue().encode()

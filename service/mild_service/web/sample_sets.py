@@ -1,20 +1,18 @@
 """Sets of samples in requests and responses: a bitmap, JSON of indices, or npy of indices or booleans."""
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
 from anyio import to_thread
-from fastapi import Request, Response
+from fastapi import Request
 from pydantic import BaseModel, Field
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_service.config import Settings
 from mild_service.errors import InvalidRequest
-from mild_service.web import bodies, media_types, responses
+from mild_service.web import bodies, media_types
 from mild_service.web.bodies import IntegerList, RequestModel
 from mild_service.web.openapi import describe_binary, describe_body
-from mild_service.web.responses import Representation
 
 MEDIA_TYPES = (media_types.JSON, media_types.BITMAP, media_types.NPY)
 """Media types of a set of samples in a response."""
@@ -70,37 +68,6 @@ async def read_set(request: Request, n_samples: int, settings: Settings, name: s
     if media_type == media_types.JSON:
         return await to_thread.run_sync(_parse_json_set, body, n_samples)
     return await to_thread.run_sync(_parse_npy_set, body, n_samples, name)
-
-
-async def make_set_response(
-    representation: Representation, samples: Bitmap, n_samples: int, fields: Mapping[str, Any], size_field: str
-) -> Response:
-    """Return a set of samples as a response in one of the `MEDIA_TYPES`.
-
-    Parameters
-    ----------
-    representation
-        Media type and content coding of the response.
-    samples
-        Bitmap of the set, shape (n_bytes,).
-    n_samples
-        Samples of the run.
-    fields
-        Further fields of the JSON object.
-    size_field
-        Name of the JSON field for the size of the set.
-    """
-    media_type = representation.media_type
-
-    def make_body() -> bytes | Iterator[bytes]:
-        if media_type == media_types.BITMAP:
-            return samples.tobytes()
-        if media_type == media_types.NPY:
-            return responses.encode_npy_indices(samples, n_samples)
-        return responses.encode_indices({**fields, size_field: bitmap.popcount(samples)}, samples, n_samples)
-
-    n_bytes = responses.estimate_set(samples, n_samples, media_type)
-    return await responses.make_response(representation, make_body, n_bytes=n_bytes)
 
 
 def _parse_json_set(body: bytes, n_samples: int) -> Bitmap:

@@ -3,7 +3,7 @@ import pytest
 
 from mild_core.errors import InvalidInput
 from mild_core.inspect.histograms import Axis, build_data_map, compare_selections
-from mild_core.inspect.sample_table import SampleFilter, build_sample_table
+from mild_core.inspect.sample_table import build_sample_table
 from mild_core.selection import select
 from mild_core.types import SelectionOptions
 from tests.core.inspect.test_sample_table import rounds_of, table_of
@@ -23,8 +23,10 @@ def test_a_cell_holds_those_whom_its_ranges_list() -> None:
             for axis, number in ((data_map.x, x), (data_map.y, y))
         ]
         for kept, counts in ((True, data_map.kept), (False, data_map.dropped)):
-            listed = SampleFilter(kept, misclassified=ranges[0], transitions=ranges[1]).find_matches(table).sum()
-            assert counts[y, x] == listed
+            in_cell = table.kept == kept
+            for column, (first, last) in zip((table.misclassified, table.transitions), ranges, strict=True):
+                in_cell &= (column >= first) & (column <= last)
+            assert counts[y, x] == in_cell.sum()
 
 
 def test_who_was_never_seen_is_on_no_map() -> None:

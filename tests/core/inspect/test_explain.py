@@ -23,7 +23,7 @@ def test_a_kept_and_a_dropped_sample_say_why() -> None:
     bits = with_known_samples()
     selection = select([bits], SelectionOptions(threshold="value", value=-8))
     kept, dropped = (explain_sample([bits], selection, index) for index in (0, 1))
-    assert kept.rounds[0].bits == "00" + "1" * 28
+    assert kept.rounds[0].history == "00" + "1" * 28
     assert (kept.epochs, kept.observed, kept.misclassified, kept.score, kept.kept) == (30, 30, 2, -26.0, True)
     assert kept.why.startswith("misclassified in 2 of 30 epochs, score -26 up to the cut at -8; 0.0")
     assert kept.why.endswith(" likely mislabelled; kept")
@@ -54,7 +54,7 @@ def test_gaps_and_members_show() -> None:
     bits = RoundBits(2000, correct, bitmap.pack(observed), members=bitmap.pack(np.arange(2000) > 3))
     selection = select([bits])
     rarely, never = (explain_sample([bits], selection, index) for index in (3, 4))
-    assert rarely.rounds[0].bits[5:] == "." * 25
+    assert rarely.rounds[0].history[5:] == "." * 25
     assert (rarely.rounds[0].member, never.rounds[0].member) == (False, True)
     assert rarely.why == "seen in 5 of 30 epochs, too few to be judged; dropped"
     assert rarely.score is not None

@@ -2,14 +2,12 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mild_core import bitmap
 from mild_core.inspect.explain import explain_sample
 from mild_core.inspect.sample_table import (
-    SampleFilter,
     SampleTable,
     build_sample_table,
     find_next_positions,
@@ -41,7 +39,7 @@ def test_columns_agree_with_the_explanation_of_each_sample() -> None:
     table = build_sample_table([bits], selection)
     for index in range(0, 2000, 97):
         explanation = explain_sample([bits], selection, index)
-        seen = explanation.rounds[0].bits.replace(".", "")
+        seen = explanation.rounds[0].history.replace(".", "")
         changes = sum(a != b for a, b in itertools.pairwise(seen))
         assert (table.observed[index], table.misclassified[index]) == (explanation.observed, explanation.misclassified)
         assert table.transitions[index] == changes
@@ -75,25 +73,6 @@ def test_orders_have_samples_without_a_score_last() -> None:
     assert table.sort_indices("score").tolist() == [3, 1, 0, 2]
     assert table.sort_indices("-score").tolist() == [0, 1, 3, 2]
     assert table.sort_indices("score").tolist() == [3, 1, 0, 2]
-
-
-@pytest.mark.parametrize(
-    ("sample_filter", "indices"),
-    [
-        (SampleFilter(), [0, 1, 2, 3]),
-        (SampleFilter(kept=True), [0, 1, 3]),
-        (SampleFilter(kept=False), [2]),
-        (SampleFilter(score=(0, None)), [0, 1]),
-        (SampleFilter(score=(None, 0)), [1, 3]),
-        (SampleFilter(score=(-1, 1)), [1]),
-        (SampleFilter(misclassified=(0, 0)), [3]),
-        (SampleFilter(misclassified=(1, 2), transitions=(1, 1)), [1]),
-        (SampleFilter(transitions=(0, 0)), [0, 3]),
-    ],
-)
-def test_filters_select_samples(sample_filter: SampleFilter, indices: list[int]) -> None:
-    table = table_of(rounds_of(["01.1", "00.1"]))
-    assert np.flatnonzero(sample_filter.find_matches(table)).tolist() == indices
 
 
 @given(st.data())

@@ -8,6 +8,9 @@ import httpx
 import numpy as np
 import pytest
 
+from mild_core.audit import Audit
+from mild_service.dashboard.sample_pages import Filters
+from tests.core.inspect.test_sample_table import rounds_of, table_of
 from tests.service.dashboard.filled import IDS, LABELS, N, fill
 from tests.service.recordings import OCTETS
 
@@ -173,3 +176,30 @@ def test_a_run_without_epochs_says_so(service: httpx.Client, path: str) -> None:
     answer = service.get(f"/ui/runs/a{path}")
     assert answer.status_code == 200
     assert "No epochs yet" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "indices"),
+    [
+        ({}, [0, 1, 2, 3]),
+        ({"state": "kept"}, [0, 1, 3]),
+        ({"state": "dropped"}, [2]),
+        ({"low": "0"}, [0, 1]),
+        ({"high": "0"}, [1, 3]),
+        ({"low": "-1", "high": "1"}, [1]),
+        ({"misclassified": "0"}, [3]),
+        ({"misclassified": "1-2", "transitions": "1"}, [1]),
+        ({"transitions": "0-0"}, [0, 3]),
+        ({"label": "2"}, [2]),
+        ({"mark": "any"}, [0, 3]),
+        ({"mark": "clean"}, [3]),
+        ({"mark": "wrong", "misclassified": "2"}, [0]),
+        ({"mark": "unanswered"}, []),
+    ],
+)
+def test_samples_match_all_fields_of_the_form(fields: dict[str, Any], indices: list[int]) -> None:
+    table, audit = table_of(rounds_of(["01.1", "00.1"])), Audit.from_marks([0, 3], [False, True], 4)
+    empty = dict.fromkeys(("state", "label", "mark", "low", "high", "misclassified", "transitions"), "")
+    filters = Filters(**{**empty, "sort": "index", **fields})
+    matches = filters.find_matches(table, np.arange(4, dtype=np.int32), audit)
+    assert np.flatnonzero(matches).tolist() == indices

@@ -18,18 +18,17 @@ from mild_service.routes.samples import _SCORE_CHARS
 from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.evidence import Evidence
 from mild_service.selecting.memory_use import MemoryUse
-from mild_service.selecting.round_selection import SelectionResult
 from mild_service.store import PackedEpoch, Store
 from mild_service.web import media_types
 from mild_service.web.responses import (
     SELECTION_TYPES,
     Representation,
-    _encode_selection,
-    _estimate_encoding,
     encode_lists,
     encode_npy_rows,
     estimate_pieces,
+    estimate_set,
     make_response,
+    make_set_response,
     split_array,
 )
 
@@ -94,14 +93,11 @@ async def build_table(computer: SelectionComputer, evidence: Evidence, selection
 async def test_the_estimate_of_an_answer_is_right(media_type: str, share: float) -> None:
     n_samples = 1_000_000
     kept = bitmap.pack(np.random.default_rng(0).random(n_samples) < share)
-    result = SelectionResult("", {}, n_samples, kept)
 
     async def encode() -> Response:
-        return await make_response(
-            Representation(media_type, "identity"), lambda: _encode_selection(result, media_type)
-        )
+        return await make_set_response(Representation(media_type, "identity"), {}, kept, n_samples)
 
-    assert_estimate(_estimate_encoding(result, media_type), await measure_peak(encode()))
+    assert_estimate(estimate_set(kept, n_samples, media_type), await measure_peak(encode()))
 
 
 @pytest.mark.parametrize("media_type", [media_types.JSON, media_types.NPY])
@@ -122,5 +118,5 @@ async def test_the_estimate_of_scores_is_right(media_type: str, n_samples: int) 
 
 
 def test_a_bitmap_takes_a_fortieth_of_a_list() -> None:
-    result = SelectionResult("", {}, 10**6, bitmap.full(10**6))
-    assert 40 * _estimate_encoding(result, media_types.BITMAP) < _estimate_encoding(result, media_types.JSON)
+    bits, listed = (estimate_set(bitmap.full(10**6), 10**6, name) for name in (media_types.BITMAP, media_types.JSON))
+    assert 40 * bits < listed

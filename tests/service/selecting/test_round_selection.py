@@ -148,7 +148,7 @@ async def test_a_story_is_of_the_samples_of_the_run(service: Service) -> None:
     selection = await service.selection("a")
     explanation, suggestion = await selection.explain(7)
     history = "".join(str(int(bitmap.get_sample_bits(row, 7))) for row in bits(BODIES).correct)
-    assert [each.bits for each in explanation.rounds] == [history]
+    assert [each.history for each in explanation.rounds] == [history]
     assert (suggestion.samples.tolist(), suggestion.suggested.tolist()) == ([7], [-1])
     with pytest.raises(SampleIndexError, match=r"400 is outside 0\.\.399"):
         await selection.explain(N)
@@ -171,7 +171,7 @@ async def test_one_sample_is_judged_without_the_others(
         assert explanation.score == table.scores[index]
         assert explanation.kept == table.kept[index]
         predicted = (
-            2 - index % 2 if "1" in explanation.rounds[0].bits else -1
+            2 - index % 2 if "1" in explanation.rounds[0].history else -1
         )  # the given label, where it was memorised
         assert suggestion.suggested.tolist() == [predicted]
 
