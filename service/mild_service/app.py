@@ -115,7 +115,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.event_feed = event_feed
     app.state.drain = Drain(event_feed)
     app.state.admission = admission
-    app.state.selections = Selections(store, computer, labels_and_audits, event_feed, settings, telemetry, admission)
+    app.state.selections = Selections(store, computer, labels_and_audits, event_feed, settings)
     app.state.audit_draws = AuditDraws(store, app.state.selections, labels_and_audits)
     app.state.authenticator = Authenticator(store, settings)
     problems.add_error_handlers(app)

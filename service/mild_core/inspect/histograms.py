@@ -67,25 +67,33 @@ class DataMap:
     dropped: Counts
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ClassTable:
-    """Counts by given label, arrays of shape (n_classes,); classes without samples are left out.
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """The samples of one class.
 
     Attributes
     ----------
-    classes
-        The labels, ascending.
-    n_samples, n_scored, n_kept
-        Number of samples of the class, and how many of these are scored and kept.
+    label
+        The class.
+    n_samples, n_kept
+        Number of its samples, and of the kept ones among them.
     noise
-        Mean noisy posterior of the scored samples; NaN if no scored sample has one.
+        Share of wrong labels by the class's own fit, or else the mean noisy posterior of its scored samples; None where
+        neither is known.
+    is_floored
+        Whether a floor keeps samples that the rule would have dropped.
     """
 
-    classes: NDArray[np.int64]
-    n_samples: NDArray[np.int64]
-    n_scored: NDArray[np.int64]
-    n_kept: NDArray[np.int64]
-    noise: NDArray[np.float64]
+    label: int
+    n_samples: int
+    n_kept: int
+    noise: float | None
+    is_floored: bool
+
+    @property
+    def share(self) -> float:
+        """Share of the kept samples."""
+        return self.n_kept / self.n_samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,17 +181,32 @@ def count_cells(x: Axis, y: Axis, x_values: NDArray[np.number], y_values: NDArra
     return np.bincount(cells, minlength=x.n_bins * y.n_bins).reshape(y.n_bins, x.n_bins)
 
 
-def build_class_table(table: SampleTable, labels: NDArray[np.integer]) -> ClassTable:
-    """Build the table of counts by given label; `labels` has the given label of every sample, shape (n_samples,)."""
+def build_class_table(table: SampleTable, labels: NDArray[np.integer]) -> list[ClassRow]:
+    """Count the samples of every class that has some, the noisiest class first.
+
+    Parameters
+    ----------
+    table
+        The samples.
+    labels
+        Shape (n_samples,), their given labels.
+    """
     classes, class_indices = np.unique(labels, return_inverse=True)
+    cuts = {cut.label: cut for cut in table.selection.classes}
     has_posterior = table.scored & ~np.isnan(table.noisy_posterior)
-    n_samples, n_scored, n_kept, n_posteriors = (
-        np.bincount(class_indices[mask], minlength=classes.size)
-        for mask in (np.ones(labels.size, dtype=np.bool_), table.scored, table.kept, has_posterior)
+    n_samples, n_kept, n_posteriors = (
+        np.bincount(class_indices[mask], minlength=classes.size).tolist()
+        for mask in (np.ones(labels.size, dtype=np.bool_), table.kept, has_posterior)
     )
     sums = np.bincount(class_indices[has_posterior], table.noisy_posterior[has_posterior], minlength=classes.size)
-    noise = np.divide(sums, n_posteriors, out=np.full(classes.size, np.nan), where=n_posteriors > 0)
-    return ClassTable(classes.astype(np.int64), n_samples, n_scored, n_kept, noise)
+    rows = []
+    for position, label in enumerate(classes.tolist()):
+        cut, n = cuts.get(label), n_posteriors[position]
+        noise = None if cut is None else cut.noise_rate
+        if noise is None and n:
+            noise = float(sums[position]) / n
+        rows.append(ClassRow(label, n_samples[position], n_kept[position], noise, cut is not None and cut.floored))
+    return sorted(rows, key=lambda row: (-(row.noise or 0.0), row.share, row.label))
 
 
 def find_confusions(labels: NDArray[np.integer], suggested: NDArray[np.integer], limit: int) -> list[Confusion]:

@@ -157,13 +157,6 @@ class LabelsAndAudits:
         run, audit = await self._store.runs.read_current(run, "audit", self._store.annotations.read_audit)
         return run, audit or Audit.empty(run.spec.num_samples)
 
-    async def read_label(self, run: Run, index: int) -> int | None:
-        """Read the given label of one sample; return None if the run has no labels."""
-        _, label = await self._store.runs.read_current(
-            run, "labels", lambda run, ref: self._store.annotations.read_label(run, ref, index)
-        )
-        return label
-
     async def read_labels(self, run: Run, samples: NDArray[np.int64]) -> NDArray[np.int64] | None:
         """Read the given labels of some samples.
 

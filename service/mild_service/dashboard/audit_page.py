@@ -6,21 +6,17 @@ from typing import Annotated, Any
 import numpy as np
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
-from numpy.typing import NDArray
 
-from mild_core.audit import ANSWERS, Audit, AuditChange
+from mild_core.audit import ANSWERS, AuditChange
 from mild_core.draw import DRAW_SIZE, DrawChoice
 from mild_core.statements import describe_checking_time, describe_quality, plan_draws
-from mild_service.annotations.external_ids import ExternalIds
-from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.api_keys import ApiKey
 from mild_service.dashboard.code_snippets import make_choice_snippet
 from mild_service.dashboard.progress import DrawProgress, find_draw
 from mild_service.dashboard.rendering import link, redirect, render
 from mild_service.dashboard.run_page import PageDep
-from mild_service.dashboard.sample_pages import Index, allow_images
+from mild_service.dashboard.sample_pages import Index, allow_images, describe_samples
 from mild_service.errors import InvalidRequest
-from mild_service.image_urls import fill_image_url
 from mild_service.models import Run
 from mild_service.selecting.selections import Selections
 from mild_service.web import bodies
@@ -62,9 +58,10 @@ async def show_audit(
         allow_images(request, run)
         number = _find_page(draw, draw.find_next_unanswered(-1)) if number is None else number
         shown = draw.indices[number * PAGE_SIZE :][:PAGE_SIZE]
+        labels = await labels_and_audits.read_labels(run, shown)
         context |= {
             "choice": draw.choice,
-            "rows": await _build_rows(run, audit, shown, labels_and_audits, sample_ids),
+            "rows": await describe_samples(run, shown, labels, audit, sample_ids),
             "number": number,
             "first": number * PAGE_SIZE,
             "n_pages": -(-draw.indices.size // PAGE_SIZE),
@@ -100,24 +97,6 @@ async def _describe(
 def _find_page(draw: DrawProgress, index: int | None) -> int:
     """Return the number of the page that shows a drawn sample; the first one for None."""
     return 0 if index is None else int(np.searchsorted(draw.indices, index)) // PAGE_SIZE
-
-
-async def _build_rows(
-    run: Run, audit: Audit, shown: NDArray[np.int64], labels_and_audits: LabelsAndAudits, sample_ids: ExternalIds
-) -> list[dict[str, Any]]:
-    """Return what a checker sees of each sample, and the answer."""
-    ids, labels = await sample_ids.get_optional_ids(run, shown), await labels_and_audits.read_labels(run, shown)
-    given = [None] * shown.size if labels is None else labels.tolist()
-    return [
-        {
-            "index": index,
-            "id": sample_id,
-            "picture": fill_image_url(run.spec.picture_url, index, sample_id),
-            "label": label,
-            "mark": audit.get_mark(index),
-        }
-        for index, sample_id, label in zip(shown.tolist(), ids, given, strict=True)
-    ]
 
 
 @router.post("/ui/runs/{run_id}/audit/draw")

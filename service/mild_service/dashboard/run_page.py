@@ -1,7 +1,7 @@
 """The overview and the downloads of a run: ``/ui/runs/{run_id}`` and ``/ui/runs/{run_id}/downloads``."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
@@ -148,7 +148,7 @@ async def show_selection(
 async def _build_panel(request: Request, selection: RoundSelection, caller: ApiKey) -> dict[str, Any]:
     """Return the values of a selection's panel: its summary, its alarms, its chart, and snippets that fetch it."""
     summary, sweep, fit = await selection.read_document(), await selection.compute_sweep(), await selection.read_fit()
-    audit, run = await selection.read_audit(), selection.run
+    audit, run, measured = await selection.read_audit(), selection.run, summary.get("measured") or {}
     return {
         "selection": summary,
         "statements": describe_quality(summary),
@@ -156,7 +156,7 @@ async def _build_panel(request: Request, selection: RoundSelection, caller: ApiK
         "draw": find_draw(run, audit),
         "draw_size": DRAW_SIZE,
         "draw_step": describe_draw(),
-        "alarms": find_alarms(*_get_measured_quality(summary), {}),
+        "alarms": find_alarms(measured.get("precision"), measured.get("recall"), {}),
         "chart": {
             "metric": sweep["metric"],
             "threshold": sweep["threshold"],
@@ -168,12 +168,6 @@ async def _build_panel(request: Request, selection: RoundSelection, caller: ApiK
             str(request.base_url).rstrip("/"), run.run_id, selection.round.number, caller
         ),
     }
-
-
-def _get_measured_quality(summary: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Return the measured precision and recall of a selection; None where it has none."""
-    measured = summary.get("measured") or {}
-    return measured.get("precision"), measured.get("recall")
 
 
 def _make_cut_columns(cuts: Sequence[Cut]) -> dict[str, Any]:

@@ -40,6 +40,40 @@ def allow_images(request: Request, run: Run) -> None:
     request.state.image_origin = find_image_origin(run.spec.picture_url)
 
 
+async def describe_samples(
+    run: Run,
+    samples: NDArray[np.int64],
+    labels: NDArray[np.integer] | None,
+    audit: Audit,
+    sample_ids: ExternalIds,
+) -> list[dict[str, Any]]:
+    """Return index, id, picture, given label and mark of some samples.
+
+    Parameters
+    ----------
+    run, audit
+        The run, and its audit.
+    samples
+        Shape (n,), the samples, ascending.
+    labels
+        Shape (n,), their given labels; None if the run has no labels.
+    sample_ids
+        Reads the external ids of the samples.
+    """
+    given = [None] * samples.size if labels is None else labels.tolist()
+    ids = await sample_ids.get_optional_ids(run, samples)
+    return [
+        {
+            "index": index,
+            "id": sample_id,
+            "picture": fill_image_url(run.spec.picture_url, index, sample_id),
+            "label": label,
+            "mark": audit.get_mark(index),
+        }
+        for index, sample_id, label in zip(samples.tolist(), ids, given, strict=True)
+    ]
+
+
 async def build_rows(
     selection: RoundSelection, samples: NDArray[np.integer], sample_ids: ExternalIds
 ) -> list[dict[str, Any]]:
@@ -47,13 +81,11 @@ async def build_rows(
     table, run = await selection.build_table(), selection.run
     labels, audit = await selection.read_labels(), await selection.read_audit()
     ascending = np.sort(samples).astype(np.int64)
-    ids = dict(zip(ascending.tolist(), await sample_ids.get_optional_ids(run, ascending), strict=True))
+    described = await describe_samples(run, ascending, None if labels is None else labels[ascending], audit, sample_ids)
+    rows = {row["index"]: row for row in described}
     return [
         {
-            "index": index,
-            "id": ids[index],
-            "picture": fill_image_url(run.spec.picture_url, index, ids[index]),
-            "label": None if labels is None else int(labels[index]),
+            **rows[index],
             "kept": bool(table.kept[index]),
             "scored": bool(table.scored[index]),
             "score": _to_float(table.scores[index]),
@@ -61,7 +93,6 @@ async def build_rows(
             "misclassified": int(table.misclassified[index]),
             "observed": int(table.observed[index]),
             "transitions": int(table.transitions[index]),
-            "mark": audit.get_mark(index),
         }
         for index in samples.tolist()
     ]
@@ -278,18 +309,16 @@ async def show_sample(
     if page.selection is not None:
         explanation, suggestion = await page.selection.explain(index)
         audit, fit, run = await page.selection.read_audit(), await page.selection.read_fit(), page.selection.run
-        (sample_id,) = await sample_ids.get_optional_ids(run, suggestion.samples)
-        label, suggested = int(suggestion.given[0]), int(suggestion.suggested[0])
+        given, suggested = suggestion.given if suggestion.given[0] >= 0 else None, int(suggestion.suggested[0])
+        (row,) = await describe_samples(run, suggestion.samples, given, audit, sample_ids)
         allow_images(request, run)
         context |= {
+            **row,
             "explanation": explanation,
-            "id": sample_id,
-            "picture": fill_image_url(run.spec.picture_url, index, sample_id),
-            "label": None if label < 0 else label,
             "suggested": None if suggested < 0 else suggested,
             "votes": int(suggestion.n_votes[0]),
             "n_observed": int(suggestion.n_observed[0]),
-            "mark": _MARK_NAMES[audit.get_mark(index)],
+            "mark": _MARK_NAMES[row["mark"]],
             "strips": [charts.make_history_segments(round_history.history) for round_history in explanation.rounds],
             "distribution": charts.make_distribution(fit, explanation.score),
             "threshold": fit["threshold"],

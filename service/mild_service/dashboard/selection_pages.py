@@ -6,7 +6,6 @@ import anyio.to_thread
 import numpy as np
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
-from numpy.typing import NDArray
 
 from mild_core.inspect.histograms import (
     Axis,
@@ -16,7 +15,6 @@ from mild_core.inspect.histograms import (
     compare_selections,
     find_confusions,
 )
-from mild_core.inspect.sample_table import SampleTable
 from mild_core.types import RUN_ID_PATTERN
 from mild_service.dashboard import charts
 from mild_service.dashboard.rendering import render
@@ -78,7 +76,7 @@ async def show_classes(request: Request, page: PageDep) -> HTMLResponse:
         context |= {"started": True, "verdict": table.selection.verdict}
         labels = await selection.read_labels()
         if labels is not None:
-            rows = await anyio.to_thread.run_sync(_build_class_rows, table, labels)
+            rows = await anyio.to_thread.run_sync(build_class_table, table, labels)
             floor = table.selection.options.min_keep
             context |= {"rows": rows[:_MAX_ROWS], "n_classes": len(rows), "floor": floor}
         suggestions = await selection.suggest_all()
@@ -86,28 +84,6 @@ async def show_classes(request: Request, page: PageDep) -> HTMLResponse:
             n_dropped = table.n_samples - int(table.kept.sum())
             context |= {**_build_confusion_context(suggestions), "n_dropped": n_dropped}
     return render(request, "classes.html", context)
-
-
-def _build_class_rows(sample_table: SampleTable, labels: NDArray[np.int32]) -> list[dict[str, Any]]:
-    """Return the values of each row in the list of classes, beginning with the noisiest class."""
-    table = build_class_table(sample_table, labels)
-    cuts = {cut.label: cut for cut in sample_table.selection.classes}
-    rows = []
-    for position, label in enumerate(table.classes.tolist()):
-        cut = cuts.get(label)
-        mean = float(table.noise[position])
-        pooled = None if np.isnan(mean) else mean
-        rows.append(
-            {
-                "label": label,
-                "n_samples": int(table.n_samples[position]),
-                "n_kept": int(table.n_kept[position]),
-                "share": int(table.n_kept[position]) / int(table.n_samples[position]),
-                "noise": pooled if cut is None or cut.noise_rate is None else cut.noise_rate,
-                "floored": cut is not None and cut.floored,
-            }
-        )
-    return sorted(rows, key=lambda row: (-(row["noise"] or 0.0), row["share"], row["label"]))
 
 
 def _build_confusion_context(suggestions: LabelSuggestions) -> dict[str, Any]:

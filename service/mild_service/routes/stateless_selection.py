@@ -11,7 +11,7 @@ from mild_core.bitmap import Bitmap
 from mild_core.errors import BitmapLengthError, CorrectNotObservedError
 from mild_core.types import Observe, RoundBits
 from mild_service.config import Settings
-from mild_service.errors import InvalidRequest, LimitExceeded
+from mild_service.errors import InvalidRequest
 from mild_service.web import bodies
 from mild_service.web.bodies import BitList, BitmapText, RequestModel, WholeNumber, decode_bitmap
 from mild_service.web.schemas import SelectionRequest
@@ -58,8 +58,8 @@ def parse_rounds(body: StatelessRequest, settings: Settings) -> list[RoundBits]:
     """
     rounds = _list_rounds(body)
     n_samples = _count_samples(body.num_samples, rounds)
-    _check_limit("num_samples", n_samples, settings.max_samples)
-    _check_limit("number of rounds", len(rounds), settings.max_rounds)
+    settings.check_limit("num_samples", n_samples, "max_samples")
+    settings.check_limit("number of rounds", len(rounds), "max_rounds")
     return [_parse_round(number, round_, n_samples, body.observe, settings) for number, round_ in enumerate(rounds)]
 
 
@@ -112,15 +112,10 @@ def _count_samples(num_samples: int | None, rounds: Sequence[StatelessRound]) ->
     return n_samples
 
 
-def _check_limit(name: str, value: int, limit: int) -> None:
-    if not 1 <= value <= limit:
-        raise LimitExceeded(f"{name} is {value}, this service takes 1..{limit}; send a number in that range")
-
-
 def _parse_round(
     number: int, round_: StatelessRound, n_samples: int, observe: Observe, settings: Settings
 ) -> RoundBits:
-    _check_limit("number of epochs", len(round_.correct), settings.max_epochs)
+    settings.check_limit("number of epochs", len(round_.correct), "max_epochs")
     correct = _parse_rows(round_.correct, n_samples, f"rounds[{number}].correct")
     members, planted = (
         None if row is None else _parse_row(row, n_samples, f"rounds[{number}].{name}")

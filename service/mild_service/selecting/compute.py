@@ -1,23 +1,29 @@
-"""Computed selections, shared between concurrent requests, and their cache."""
+"""Computed selections, shared between concurrent requests, and the caches of what is made of them."""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 from anyio import to_thread
+from numpy.typing import NDArray
 
 from mild_core.audit import Annotations
+from mild_core.bitmap import Bitmap
+from mild_core.inspect.sample_table import SampleTable
 from mild_core.results import Selection
 from mild_core.sources import ArraySource
 from mild_core.types import RoundBits, SelectionOptions
 from mild_service.admission import Admission, SharedWork, keep_memory
+from mild_service.concurrency import LruCache
 from mild_service.config import Settings
 from mild_service.errors import StoreError, StoreUnavailable
-from mild_service.models import ComputedSelection, Run
+from mild_service.models import ComputedSelection, Run, SetRef
 from mild_service.observability import Telemetry, phase
 from mild_service.selecting.engine import Engine
 from mild_service.selecting.evidence import Evidence, EvidenceReader
+from mild_service.selecting.label_suggestions import LabelSuggestions
 from mild_service.selecting.memory_use import MemoryUse
 from mild_service.store import Store
 
@@ -29,16 +35,33 @@ _POLL_SECONDS = 0.05
 
 
 class SelectionComputer:
-    """Computes selections of stored runs and of bits sent with a request."""
+    """Computes selections of stored runs and of bits sent with a request.
+
+    Attributes
+    ----------
+    evidence
+        Collects and reads the evidence of selections.
+    shared
+        Work that is done once for all concurrent requests.
+    tables, labels, suggestions
+        Caches of the tables of samples, of the given labels of all samples, and of label suggestions, by a name that
+        changes with the content.
+    """
 
     def __init__(self, store: Store, telemetry: Telemetry, settings: Settings, admission: Admission) -> None:
         self.evidence = EvidenceReader(store)
+        self.shared = SharedWork(admission)
+        self.tables: LruCache[SampleTable] = LruCache(settings.table_cache_bytes)
+        self.labels: LruCache[NDArray[np.int32]] = LruCache(settings.table_cache_bytes // 4)
+        self.suggestions: LruCache[LabelSuggestions] = LruCache(settings.table_cache_bytes // 4)
+        caches: tuple[LruCache[Any], ...] = (self.tables, self.labels, self.suggestions)
+        for cache in caches:
+            admission.memory.add_cache(cache)
         self._store = store
         self._telemetry = telemetry
         self._engine = Engine(settings)
         self._admission = admission
         self._n_workers = settings.compute_workers
-        self._shared = SharedWork(admission)
         self._closing = False
 
     def start(self) -> None:
@@ -56,7 +79,12 @@ class SelectionComputer:
         """Return the selection for just this evidence, computed once for all concurrent callers in this process."""
         digest = evidence.digest
         name = ("set", evidence.run.uid, digest)
-        return await self._shared.run(name, lambda: self._get_or_compute(evidence, digest))
+        return await self.shared.run(name, lambda: self._get_or_compute(evidence, digest))
+
+    async def read_set(self, run: Run, ref: SetRef) -> Bitmap:
+        """Read the set that a round was finished with, shape (n_bytes,)."""
+        self._telemetry.selections.labels("stored").inc()
+        return await self._store.bitmaps.read_set(run, ref)
 
     async def compute_details(self, evidence: Evidence) -> Selection:
         """Compute a selection with its scores per sample, for just this evidence.
@@ -73,7 +101,7 @@ class SelectionComputer:
             keep_memory(use.kept_detail_bytes)
             return selection
 
-        return await self._shared.run(("detail", evidence.run.uid, evidence.digest), compute)
+        return await self.shared.run(("detail", evidence.run.uid, evidence.digest), compute)
 
     async def compute_stateless(self, rounds: Sequence[RoundBits], options: SelectionOptions) -> ComputedSelection:
         """Compute a selection from bits that are not stored.
@@ -95,7 +123,7 @@ class SelectionComputer:
         """Wait for computations in this process, and stop waiting for those of other processes and machines."""
         self._closing = True
         await to_thread.run_sync(self._engine.disconnect)
-        await self._shared.aclose()
+        await self.shared.aclose()
         await to_thread.run_sync(self._engine.close)
 
     async def _get_or_compute(self, evidence: Evidence, digest: str) -> ComputedSelection:

@@ -16,6 +16,7 @@ from mild_core.audit import Annotations
 from mild_core.draw import Deviation
 from mild_core.sources import pick_samples
 from mild_core.types import RoundBits, SelectionOptions
+from mild_core.wrong_predictions import ClassNumbers
 from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreUnavailable
 from mild_service.models import AnnotationRef, Epoch, Round, Run
 from mild_service.store import Store, StoredRound, StoredSamples
@@ -254,3 +255,14 @@ class EvidenceReader:
             return await to_thread.run_sync(pick_samples, source, samples)
         whole = slice(0, bitmap.n_bytes(source.n_samples))
         return await to_thread.run_sync(source.read_rounds, whole)
+
+    async def read_wrong_predictions(
+        self, evidence: Evidence, samples: NDArray[np.int64]
+    ) -> tuple[ClassNumbers, ClassNumbers]:
+        """Read predicted classes and labels, shape (n_epochs, n) each, of the epochs that have wrong predictions."""
+        parts = []
+        for round_ in evidence.rounds:
+            epochs = [epoch for epoch in evidence.used_epochs(round_) if epoch.has_wrong_predictions]
+            parts.append(await self._store.wrong_predictions.read_samples(evidence.run, round_.number, epochs, samples))
+        predicted, labels = (np.concatenate([pair[row] for pair in parts]) for row in (0, 1))
+        return predicted, labels

@@ -3,15 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import anyio.to_thread
 import numpy as np
 from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.types import RoundBits
-from mild_core.wrong_predictions import find_majority_classes
-from mild_service.selecting.evidence import Evidence
-from mild_service.store import Store
+from mild_core.wrong_predictions import ClassNumbers, find_majority_classes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,47 +44,35 @@ class LabelSuggestions:
         return sum(column.nbytes for column in self.columns)
 
 
-async def suggest_labels(
-    store: Store,
-    evidence: Evidence,
-    rounds: Sequence[RoundBits],
+def suggest_labels(
     samples: NDArray[np.int64],
+    rounds: Sequence[RoundBits],
+    predicted: ClassNumbers,
+    logged: ClassNumbers,
     labels: NDArray[np.int64] | None,
 ) -> LabelSuggestions:
     """Suggest labels by counting the predictions over the epochs of a selection.
 
     Parameters
     ----------
-    store
-        Where the predictions are read.
-    evidence
-        Evidence of the selection.
-    rounds
-        Bits of these samples alone in the rounds of the evidence.
     samples
         Shape (n,), ascending indices of the samples.
+    rounds
+        Bits of these samples alone in the rounds of the selection.
+    predicted, logged
+        Shape (n_epochs, n) each: classes that were predicted wrongly, and the given labels in the logs, plus 1; 0 where
+        there is none.
     labels
         Shape (n,), the given labels of the run; None if the run has none.
     """
-    parts = []
-    for round_ in evidence.rounds:
-        epochs = [epoch for epoch in evidence.used_epochs(round_) if epoch.has_wrong_predictions]
-        parts.append(await store.wrong_predictions.read_samples(evidence.run, round_.number, epochs, samples))
-    predicted, logged = (np.concatenate([pair[row] for pair in parts]) for row in (0, 1))
-    n_correct, n_observed = np.array([_count_epochs(bits) for bits in rounds]).sum(axis=0)
-    tally = await anyio.to_thread.run_sync(find_majority_classes, predicted, n_correct)
+    n_correct, n_observed = np.zeros((2, samples.size), dtype=np.int64)
+    for bits in rounds:
+        n_correct += bitmap.unpack(bits.correct, bits.n_samples).sum(axis=0)
+        n_observed += (
+            bits.n_epochs if bits.observed is None else bitmap.unpack(bits.observed, bits.n_samples).sum(axis=0)
+        )
+    tally = find_majority_classes(predicted, n_correct)
     given = logged.max(axis=0, initial=0).astype(np.int64) - 1 if labels is None else labels
     suggested = tally.suggested.astype(np.int64) - 1  # -1: the given label
     suggested = np.where((suggested < 0) & (tally.n_votes > 0), given, suggested)
     return LabelSuggestions(samples, given, suggested, tally.n_votes, n_observed)
-
-
-def _count_epochs(bits: RoundBits) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count the epochs of a round in which each sample was correct, and in which it was observed."""
-
-    def count_ones(plane: bitmap.Bitmap) -> NDArray[np.int64]:
-        ones: NDArray[np.int64] = bitmap.unpack(plane, bits.n_samples).sum(axis=0, dtype=np.int64)
-        return ones
-
-    all_epochs = np.full(bits.n_samples, bits.n_epochs, dtype=np.int64)
-    return count_ones(bits.correct), all_epochs if bits.observed is None else count_ones(bits.observed)

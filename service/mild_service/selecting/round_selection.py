@@ -26,17 +26,14 @@ from mild_core.results import Selection, is_identified, serialize_fit
 from mild_core.sample_scores import SampleScore, score_sample
 from mild_core.statistics import Query
 from mild_core.types import RoundBits, SelectionOptions
-from mild_service.admission import Admission, SharedWork, hold_memory, keep_memory, take_memory
+from mild_service.admission import hold_memory, keep_memory, take_memory
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
-from mild_service.concurrency import LruCache
 from mild_service.models import ComputedSelection, Round, Run
-from mild_service.observability import Telemetry
 from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.engine import to_json_types
 from mild_service.selecting.evidence import CORE_VERSION, Evidence
 from mild_service.selecting.label_suggestions import LabelSuggestions, suggest_labels
 from mild_service.selecting.memory_use import MemoryUse
-from mild_service.store import Store
 
 T = TypeVar("T")
 
@@ -46,39 +43,6 @@ _MAX_PREDICTIONS = 10_000_000
 Of more dropped samples, an evenly spaced part is used."""
 _PREDICTION_BYTES = 16
 """Most memory while one prediction is counted: its class and its label, as read and as arrays."""
-
-
-class SelectionSources:
-    """Where selections of rounds are read and computed, and what this process caches of them.
-
-    Parameters
-    ----------
-    store, computer, labels_and_audits, telemetry
-        Sources of sets, scores and annotations, and the counters of selections.
-    cache_bytes
-        Maximum size of the cached tables in bytes.
-    admission
-        Grants the memory for tables.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        computer: SelectionComputer,
-        labels_and_audits: LabelsAndAudits,
-        telemetry: Telemetry,
-        cache_bytes: int,
-        admission: Admission,
-    ) -> None:
-        self.store, self.computer, self.labels_and_audits = store, computer, labels_and_audits
-        self.telemetry = telemetry
-        self.shared = SharedWork(admission)
-        self.tables: LruCache[SampleTable] = LruCache(cache_bytes)
-        self.labels: LruCache[NDArray[np.int32]] = LruCache(cache_bytes // 4)
-        self.suggestions: LruCache[LabelSuggestions] = LruCache(cache_bytes // 4)
-        caches: tuple[LruCache[Any], ...] = (self.tables, self.labels, self.suggestions)
-        for cache in caches:
-            admission.memory.add_cache(cache)
 
 
 _Part: TypeAlias = Callable[["RoundSelection"], Coroutine[Any, Any, T]]
@@ -113,17 +77,25 @@ class RoundSelection:
 
     Parameters
     ----------
-    sources
-        Where it is read and computed.
+    computer, labels_and_audits
+        Where it is computed, and where labels and the audit are read.
     run, round_
         The run and the round.
     evidence
         Evidence for the computation; None for the stored set of the round.
     """
 
-    def __init__(self, sources: SelectionSources, run: Run, round_: Round, evidence: Evidence | None = None) -> None:
+    def __init__(
+        self,
+        computer: SelectionComputer,
+        labels_and_audits: LabelsAndAudits,
+        run: Run,
+        round_: Round,
+        evidence: Evidence | None = None,
+    ) -> None:
         self.run, self.round, self.is_stored = run, round_, evidence is None
-        self._sources, self._evidence = sources, evidence
+        self._computer, self._reader, self._labels_and_audits = computer, computer.evidence, labels_and_audits
+        self._evidence = evidence
         self._parts: dict[str, Any] = {}
 
     @property
@@ -166,23 +138,22 @@ class RoundSelection:
             computed: Selection | ComputedSelection = self._parts.get("compute_details") or await self._compute()
             return computed.bitmap
         assert self.round.selected is not None, "a finished round has its set"
-        self._sources.telemetry.selections.labels("stored").inc()
-        return await self._sources.store.bitmaps.read_set(self.run, self.round.selected)
+        return await self._computer.read_set(self.run, self.round.selected)
 
     @_lazy
     async def read_audit(self) -> Audit:
         """Return the audit of the run, to which `run` refers then; empty if it has none."""
-        self.run, audit = await self._sources.labels_and_audits.read_audit(self.run)
+        self.run, audit = await self._labels_and_audits.read_audit(self.run)
         return audit
 
     async def read_labels(self) -> NDArray[np.int32] | None:
         """Return the given labels of all samples, shape (n_samples,); None if the run has no labels."""
-        run, cache = self.run, self._sources.labels
+        run, cache = self.run, self._computer.labels
         if run.labels is None:
             return None
         key = f"{run.uid}:{run.labels.digest}"
         if (labels := cache.get(key)) is None:
-            values = await self._sources.labels_and_audits.read_labels(run, np.arange(run.spec.num_samples))
+            values = await self._labels_and_audits.read_labels(run, np.arange(run.spec.num_samples))
             assert values is not None, "the run refers to labels, which are never deleted"
             labels = values.astype(np.int32)
             cache.put(key, labels, labels.nbytes)
@@ -223,7 +194,7 @@ class RoundSelection:
 
     async def build_table(self) -> SampleTable:
         """Return the table of all samples, from the cache or computed."""
-        key, cache = self._table_key, self._sources.tables
+        key, cache = self._table_key, self._computer.tables
         if cached := cache.get(key):
             return cached
 
@@ -232,7 +203,7 @@ class RoundSelection:
             cache.put(key, table, table.n_bytes)
             return table
 
-        return await self._sources.shared.run(key, build)
+        return await self._computer.shared.run(key, build)
 
     async def suggest_page(self, offset: int, limit: int) -> tuple[int, LabelSuggestions]:
         """Suggest labels for one page of the samples that the selection drops, in order of their index.
@@ -252,8 +223,7 @@ class RoundSelection:
         n_samples = self.run.spec.num_samples
 
         async def suggest(evidence: Evidence) -> tuple[int, LabelSuggestions]:
-            computer = self._sources.computer
-            kept = await self.read_set() if self.is_stored else (await computer.compute_set(evidence)).bitmap
+            kept = await self.read_set() if self.is_stored else (await self._computer.compute_set(evidence)).bitmap
             n_dropped = n_samples - bitmap.popcount(kept)
             n_predictions = sum(epoch.has_wrong_predictions for epoch in evidence.epochs)
             n_listed = max(0, min(limit, n_dropped - offset))
@@ -267,7 +237,7 @@ class RoundSelection:
 
     async def suggest_all(self) -> LabelSuggestions | None:
         """Suggest labels for all dropped samples, or an even part of many; None if no epoch has wrong predictions."""
-        key, cache = self._table_key, self._sources.suggestions
+        key, cache = self._table_key, self._computer.suggestions
         if cached := cache.get(key):
             return cached
         table, evidence = await self.build_table(), await self._read_evidence()
@@ -283,24 +253,24 @@ class RoundSelection:
             cache.put(key, suggestions, suggestions.n_bytes)
             return suggestions
 
-        return await self._sources.shared.run(("suggestions", key), suggest)
+        return await self._computer.shared.run(("suggestions", key), suggest)
 
     async def explain(self, index: int) -> tuple[Explanation, LabelSuggestions]:
         """Explain why one sample is kept or dropped, by its history over all rounds, and suggest its label."""
         n_samples = self.run.spec.num_samples
         if not 0 <= index < n_samples:
             raise make_sample_index_error(index, n_samples)
-        evidence, reader = await self._read_evidence(), self._sources.computer.evidence
+        evidence = await self._read_evidence()
         n_used, samples = len(evidence.rounds), np.array([index])
 
         async def read_all_rounds(all_rounds: Evidence) -> tuple[Sequence[RoundBits], LabelSuggestions]:
-            rounds = await reader.load_bits(all_rounds, samples)
+            rounds = await self._reader.load_bits(all_rounds, samples)
             used = replace(all_rounds, rounds=all_rounds.rounds[-n_used:])
             return rounds, await self._suggest(used, samples, rounds[-n_used:])
 
-        all_rounds = await reader.extend_to_all_rounds(evidence)
+        all_rounds = await self._reader.extend_to_all_rounds(evidence)
         async with hold_memory(MemoryUse.of_evidence(all_rounds, n_workers=1).sample_bytes):
-            all_rounds, (rounds, suggestions) = await reader.read_consistently(all_rounds, read_all_rounds)
+            all_rounds, (rounds, suggestions) = await self._reader.read_consistently(all_rounds, read_all_rounds)
         recorded = [
             np.flatnonzero([epoch.n_observed != 0 for epoch in all_rounds.used_epochs(round_)])
             for round_ in all_rounds.rounds
@@ -331,14 +301,12 @@ class RoundSelection:
     async def _read_evidence(self) -> Evidence:
         """Return the evidence of the selection; of a stored set, that from which it was computed."""
         if self._evidence is None:
-            reader, options = self._sources.computer.evidence, self.run.spec.selection
-            self._evidence = await reader.gather(self.run, self.round.number, options)
+            self._evidence = await self._reader.gather(self.run, self.round.number, self.run.spec.selection)
         return self._evidence
 
     async def _read(self, read: Callable[[Evidence], Awaitable[T]]) -> T:
         """Return the result of `read`, which is repeated with newer evidence if epochs were replaced meanwhile."""
-        reader = self._sources.computer.evidence
-        evidence, result = await reader.read_consistently(await self._read_evidence(), read)
+        evidence, result = await self._reader.read_consistently(await self._read_evidence(), read)
         if evidence is not self._evidence:
             self._evidence = evidence
             self._parts.clear()
@@ -349,11 +317,11 @@ class RoundSelection:
     @_lazy
     async def _compute(self) -> ComputedSelection:
         """Return the set and the fit, from the cache or computed."""
-        return await self._read(self._sources.computer.compute_set)
+        return await self._read(self._computer.compute_set)
 
     async def _compute_details(self, evidence: Evidence) -> Selection:
         """Compute the scores from some evidence; the set is the stored one if the selection is."""
-        details = await self._sources.computer.compute_details(evidence)
+        details = await self._computer.compute_details(evidence)
         return replace(details, bitmap=await self.read_set()) if self.is_stored else details
 
     async def _build_table(self, evidence: Evidence) -> SampleTable:
@@ -362,7 +330,7 @@ class RoundSelection:
         use = MemoryUse.of_evidence(evidence, n_workers=1)
         await take_memory(use.table_bytes)
         labels = await self.read_labels()
-        rounds = await self._sources.computer.evidence.load_bits(evidence)
+        rounds = await self._reader.load_bits(evidence)
         table = await to_thread.run_sync(build_sample_table, rounds, details, labels)
         keep_memory(use.kept_table_bytes)
         return table
@@ -372,9 +340,10 @@ class RoundSelection:
     ) -> LabelSuggestions:
         """Suggest labels of some samples; `rounds` are their bits, None to read these."""
         if rounds is None:
-            rounds = await self._sources.computer.evidence.load_bits(evidence, samples)
-        labels = await self._sources.labels_and_audits.read_labels(evidence.run, samples)
-        return await suggest_labels(self._sources.store, evidence, rounds, samples, labels)
+            rounds = await self._reader.load_bits(evidence, samples)
+        labels = await self._labels_and_audits.read_labels(evidence.run, samples)
+        predicted, logged = await self._reader.read_wrong_predictions(evidence, samples)
+        return await to_thread.run_sync(suggest_labels, samples, rounds, predicted, logged, labels)
 
     async def _score_sample(
         self, fit: Mapping[str, Any], options: SelectionOptions, rounds: Sequence[RoundBits], index: int

@@ -10,17 +10,16 @@ from mild_core.audit import Audit, evaluate_selection
 from mild_core.bitmap import Bitmap
 from mild_core.random_audit import is_cut_by_draw
 from mild_core.types import RoundBits, SelectionOptions
-from mild_service.admission import Admission, hold_memory
+from mild_service.admission import hold_memory
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.concurrency import LruCache
 from mild_service.config import Settings
 from mild_service.errors import LimitExceeded, RoundsNotComparable
 from mild_service.models import Round, Run
-from mild_service.observability import Telemetry
 from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.event_feed import EventFeed
 from mild_service.selecting.evidence import CORE_VERSION
-from mild_service.selecting.round_selection import RoundSelection, SelectionSources
+from mild_service.selecting.round_selection import RoundSelection
 from mild_service.store import Store
 
 RoundChoice: TypeAlias = int | Literal["latest", "best"]
@@ -44,17 +43,12 @@ class Selections:
         labels_and_audits: LabelsAndAudits,
         feed: EventFeed,
         settings: Settings,
-        telemetry: Telemetry,
-        admission: Admission,
     ) -> None:
         self._store = store
         self._labels_and_audits = labels_and_audits
         self._computer = computer
         self._settings = settings
         self._feed = feed
-        self._sources = SelectionSources(
-            store, computer, labels_and_audits, telemetry, settings.table_cache_bytes, admission
-        )
         self._best_rounds: LruCache[int] = LruCache(_BEST_ROUND_CACHE_BYTES)
 
     async def open(
@@ -99,11 +93,11 @@ class Selections:
             if round_ is None:
                 (round_,) = await self._store.rounds.get(run, range(number, number + 1))
             if round_.finished:
-                return RoundSelection(self._sources, run, round_)
+                return RoundSelection(self._computer, self._labels_and_audits, run, round_)
         evidence = await self._computer.evidence.gather(
             run, number, options, until_epoch, last_round=round_, by_draw=by_draw
         )
-        return RoundSelection(self._sources, run, evidence.round, evidence)
+        return RoundSelection(self._computer, self._labels_and_audits, run, evidence.round, evidence)
 
     async def _find_best(self, run: Run) -> tuple[Run, int]:
         """Return a record of the run with its current audit, and the number of the best finished round."""
@@ -149,7 +143,7 @@ class Selections:
 
     async def _read_measurable(self, run: Run, round_: Round) -> Bitmap:
         """Read the set of a finished round as it is compared with the audit."""
-        selection = RoundSelection(self._sources, run, round_)
+        selection = RoundSelection(self._computer, self._labels_and_audits, run, round_)
         if run.spec.selection.audit == "fit":  # audited samples follow their mark in the stored set
             return (await selection.compute_details()).audited_bitmap
         return await selection.read_set()

@@ -82,12 +82,6 @@ class AnnotationStore:
             planes.append(audit.random)
         return await self._put_values(run, "audit", codec.split_chunks(planes), draw)
 
-    async def read_label(self, run: Run, ref: AnnotationRef, index: int) -> int:
-        """Read the given label of one sample."""
-        chunk, offset = divmod(index, codec.CHUNK_SAMPLES)
-        value = await self._read_chunk(run, "labels", ref, chunk)
-        return int(codec.decode_labels(value, chunk, run.spec.num_samples)[offset])
-
     async def read_labels(
         self,
         run: Run,

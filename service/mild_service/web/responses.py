@@ -31,6 +31,8 @@ _WHOLE_BYTES = 16 * 2**20
 """Most bytes of a body that is sent with its length and digest, although it is made in pieces."""
 _PART_BYTES = 2**12
 """Bytes of a bitmap whose samples make one piece of a body: up to 32,768 indices, in a quarter of a millisecond."""
+_LISTED_BYTES = 24
+"""Most memory of a listed sample while the piece that lists it is made."""
 _PART_IDS = 2**14
 """Ids in one piece of a body."""
 _UNLISTED_IDENTITY = 0.0005
@@ -266,18 +268,16 @@ async def make_set_response(
     )
 
 
-def estimate_pieces(n_items: int, n_chars: int, n_bytes: int = 24) -> int:
+def estimate_pieces(n_items: int, n_chars: int) -> int:
     """Estimate the memory of a body while its pieces are made, and while all of them are joined, if it is sent whole.
 
     Parameters
     ----------
     n_items, n_chars
         Number of listed samples, and the most bytes of each in the body.
-    n_bytes
-        Most memory of a listed sample while the piece that lists it is made.
     """
     n_in_piece = min(n_items, 8 * _PART_BYTES)
-    return 2 * min(n_items * n_chars, _WHOLE_BYTES + n_in_piece * n_chars) + n_bytes * n_in_piece
+    return 2 * min(n_items * n_chars, _WHOLE_BYTES + n_in_piece * n_chars) + _LISTED_BYTES * n_in_piece
 
 
 LISTED_ID_BYTES = 400

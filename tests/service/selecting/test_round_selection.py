@@ -15,7 +15,9 @@ from mild_core.types import EpochBits, RoundBits, RunSpec, SelectionOptions
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.app import create_app
 from mild_service.config import Settings
+from mild_service.models import Round, Run
 from mild_service.observability import Telemetry
+from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.round_selection import RoundSelection
 from mild_service.selecting.selections import Selections
 from mild_service.store import PackedEpoch, Store
@@ -33,6 +35,7 @@ class Service:
     def __init__(self, store: Store, settings: Settings) -> None:
         app = create_app(settings, store)
         self.store, self.settings = store, settings
+        self.computer: SelectionComputer = app.state.computer
         self.selections: Selections = app.state.selections
         self.labels_and_audits: LabelsAndAudits = app.state.labels_and_audits
         self.telemetry: Telemetry = app.state.telemetry
@@ -49,6 +52,9 @@ class Service:
 
     async def selection(self, run_id: str) -> RoundSelection:
         return await self.selections.open(await self.store.runs.get(run_id), "latest", {})
+
+    def of_round(self, run: Run, round_: Round) -> RoundSelection:
+        return RoundSelection(self.computer, self.labels_and_audits, run, round_)
 
     async def table(self, run_id: str) -> SampleTable:
         return await (await self.selection(run_id)).build_table()
@@ -131,13 +137,11 @@ async def test_only_the_last_tables_are_kept(store: Store, settings: Settings) -
 async def test_labels_are_read_once_and_anew_when_they_change(service: Service) -> None:
     run, _ = await service.store.runs.open(RunSpec("a", N, 7, ttl_seconds=600))
     rounds = await service.store.rounds.get(run, range(1))
-    assert await RoundSelection(service.selections._sources, run, rounds[0]).read_labels() is None
+    assert await service.of_round(run, rounds[0]).read_labels() is None
     for value in (3, 4):
         await service.labels_and_audits.put_labels(run, np.full(N, value))
         run = await service.store.runs.get("a")
-        first, second = [
-            await RoundSelection(service.selections._sources, run, rounds[0]).read_labels() for _ in range(2)
-        ]
+        first, second = [await service.of_round(run, rounds[0]).read_labels() for _ in range(2)]
         assert first is not None
         assert first.tolist() == [value] * N
         assert second is first
