@@ -5,9 +5,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import anyio.to_thread
 import numpy as np
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field
 
 from mild_core.audit import Audit, AuditChange
 from mild_core.inspect.sample_table import (
@@ -117,24 +118,31 @@ AuditFilter: TypeAlias = Literal["", "any", "clean", "wrong", "drawn", "unanswer
 """Samples by their mark, and those that were drawn at random: all of them, or those without a mark."""
 
 
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Values of the filter form; an empty field does not filter."""
+class SampleQuery(BaseModel):
+    """The query of the list of samples: the fields of its form, of which an empty one does not filter, and the page."""
 
-    state: Literal["", "kept", "dropped"]
-    label: str
-    mark: AuditFilter
-    low: str
-    high: str
-    misclassified: str
-    transitions: str
-    sort: Sort
+    state: Literal["", "kept", "dropped"] = ""
+    label: str = Field("", pattern=r"^\d{0,10}$")
+    mark: AuditFilter = ""
+    low: str = Field("", pattern=_NUMBER)
+    high: str = Field("", pattern=_NUMBER)
+    misclassified: str = Field("", pattern=_RANGE)
+    transitions: str = Field("", pattern=_RANGE)
+    sort: Literal["", "index", "score", "-score"] = ""
+    find: str = Field("", max_length=512)
+    after: int | None = Field(None, ge=0, lt=2**31)
+    before: int | None = Field(None, ge=0, lt=2**31)
+
+    @property
+    def order(self) -> Sort:
+        """The order of the samples."""
+        return self.sort or "-score"
 
     @property
     def query(self) -> dict[str, str]:
-        """The values of the form as query parameters; the default order is left empty."""
-        names = ("state", "label", "mark", "low", "high", "misclassified", "transitions")
-        return {**{name: getattr(self, name) for name in names}, "sort": "" if self.sort == "-score" else self.sort}
+        """The fields of the form as query parameters; the default order is left empty."""
+        query = self.model_dump(exclude={"find", "after", "before"})
+        return {**query, "sort": "" if self.order == "-score" else self.order}
 
     @property
     def is_active(self) -> bool:
@@ -177,40 +185,23 @@ class Filters:
         return mask
 
 
-async def _read_filters(
-    state: Annotated[Literal["", "kept", "dropped"], Query()] = "",
-    label: Annotated[str, Query(pattern=r"^\d{0,10}$")] = "",
-    mark: Annotated[AuditFilter, Query()] = "",
-    low: Annotated[str, Query(pattern=_NUMBER)] = "",
-    high: Annotated[str, Query(pattern=_NUMBER)] = "",
-    misclassified: Annotated[str, Query(pattern=_RANGE)] = "",
-    transitions: Annotated[str, Query(pattern=_RANGE)] = "",
-    sort: Annotated[Literal["", "index", "score", "-score"], Query()] = "",
-) -> Filters:
-    """Return the values of the filter form in the query."""
-    return Filters(state, label, mark, low, high, misclassified, transitions, sort or "-score")
-
-
 @router.get("/ui/runs/{run_id}/samples", response_class=HTMLResponse)
 async def show_samples(
     request: Request,
     page: PageDep,
     sample_ids: SampleIdsDep,
-    filters: Annotated[Filters, Depends(_read_filters)],
-    after: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
-    before: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
-    find: Annotated[str, Query(max_length=512)] = "",
+    filters: Annotated[SampleQuery, Query()],
 ) -> Response:
     """Show a page of samples, which begins or ends at the position `after` or `before` of their order."""
-    if find and (index := await _find_sample(page.run, sample_ids, find.strip())) is not None:
+    if filters.find and (index := await _find_sample(page.run, sample_ids, filters.find.strip())) is not None:
         return redirect(request, link(f"/ui/runs/{page.run.run_id}/samples/{index}", round=page.requested_round))
-    context: dict[str, Any] = {**page.template_context(), "filters": filters, "find": find, "sample_page": None}
+    context: dict[str, Any] = {**page.template_context(), "filters": filters, "sample_page": None}
     selection, table = page.selection, await page.build_table(LIST_BYTES)
     if selection is not None and table is not None:
         allow_images(request, page.run)
         labels, audit = await selection.read_labels(), await selection.read_audit()
         sample_page = await anyio.to_thread.run_sync(
-            lambda: _select_page(table, filters.find_matches(table, labels, audit), filters.sort, after, before)
+            lambda: _select_page(table, filters.find_matches(table, labels, audit), filters)
         )
         context["sample_page"] = sample_page
         context["rows"] = await build_rows(selection, sample_page.samples, sample_ids)
@@ -241,15 +232,15 @@ class SamplePage:
     next: int | None
 
 
-def _select_page(table: SampleTable, mask: Mask, sort: Sort, after: int | None, before: int | None) -> SamplePage:
-    """Return the page of the samples in `mask` from position `after` on, or before position `before`."""
-    order = table.sort_indices(sort)
-    if before is not None:
-        positions = find_previous_positions(order, mask, min(before, order.size), PAGE_SIZE)
+def _select_page(table: SampleTable, mask: Mask, query: SampleQuery) -> SamplePage:
+    """Return the page of the samples in `mask` from the position `after` on, or before the position `before`."""
+    order = table.sort_indices(query.order)
+    if query.before is not None:
+        positions = find_previous_positions(order, mask, min(query.before, order.size), PAGE_SIZE)
         if positions.size < PAGE_SIZE:  # the first page is always full
             positions = find_next_positions(order, mask, 0, PAGE_SIZE)
     else:
-        positions = find_next_positions(order, mask, after or 0, PAGE_SIZE)
+        positions = find_next_positions(order, mask, query.after or 0, PAGE_SIZE)
     total = int(mask.sum())
     if not positions.size:
         return SamplePage(order[:0], 0, total, None, None)

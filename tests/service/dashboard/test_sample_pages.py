@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mild_core.audit import Audit
-from mild_service.dashboard.sample_pages import Filters
+from mild_service.dashboard.sample_pages import SampleQuery
 from tests.core.inspect.test_sample_table import rounds_of, table_of
 from tests.service.dashboard.filled import IDS, LABELS, N, fill
 from tests.service.recordings import OCTETS
@@ -199,7 +199,5 @@ def test_a_run_without_epochs_says_so(service: httpx.Client, path: str) -> None:
 )
 def test_samples_match_all_fields_of_the_form(fields: dict[str, Any], indices: list[int]) -> None:
     table, audit = table_of(rounds_of(["01.1", "00.1"])), Audit.from_marks([0, 3], [False, True], 4)
-    empty = dict.fromkeys(("state", "label", "mark", "low", "high", "misclassified", "transitions"), "")
-    filters = Filters(**{**empty, "sort": "index", **fields})
-    matches = filters.find_matches(table, np.arange(4, dtype=np.int32), audit)
+    matches = SampleQuery.model_validate(fields).find_matches(table, np.arange(4, dtype=np.int32), audit)
     assert np.flatnonzero(matches).tolist() == indices
