@@ -188,8 +188,9 @@ class RoundSelection:
 
         Estimates come from the fit. Only the measured quality needs the scores of the samples.
         """
-        audit, fit = await self.read_audit(), await self.read_fit()
+        audit = await self.read_audit()
         judged = await self.judge() if audit.n_known else None
+        fit = self.head if judged else await self.read_fit()
         return await to_thread.run_sync(_make_sweep, fit, judged, audit)
 
     async def build_table(self) -> SampleTable:
@@ -360,7 +361,7 @@ class RoundSelection:
 
 
 def _make_sweep(fit: Mapping[str, Any], judged: Selection | None, audit: Audit) -> dict[str, Any]:
-    """Return the sweep as JSON values: by the stored fit, or by the fit, the scores and the audit."""
+    """Return the sweep: by the fit alone, or by the scores and the audit, where `fit` has the head of the JSON."""
     measured, by_mark, bounds = None, None, None
     if judged is not None:
         fit = {**fit, **to_json_types(serialize_fit(judged))}
