@@ -101,9 +101,9 @@ async def load_page_state(
         raise RoundNotOpen(
             f"round {number} of run {run_id!r} has not begun, round {run.round} is open; choose one of 0..{run.round}"
         )
-    round_ = rounds[number]
-    selection = await selections.open(run, number, {}, round_=round_) if round_.epochs else None
-    return PageState(run, rounds, round_, requested_round, selection)
+    last_rounds = rounds[: number + 1]
+    selection = await selections.open(run, number, {}, last_rounds=last_rounds) if rounds[number].epochs else None
+    return PageState(run, rounds, rounds[number], requested_round, selection)
 
 
 async def _read_page_state(

@@ -129,7 +129,7 @@ class EvidenceReader:
         options: SelectionOptions,
         until_epoch: int | None = None,
         finishing: bool = False,
-        last_round: Round | None = None,
+        last_rounds: Sequence[Round] = (),
         by_draw: bool = False,
     ) -> Evidence:
         """Collect the evidence for a selection of one round.
@@ -144,8 +144,8 @@ class EvidenceReader:
             Last epoch that is used in the round; None uses all epochs.
         finishing
             Whether the round is being finished, so that partial epochs from logs are used too.
-        last_round
-            Record of the round if the caller has just read it; None reads the record.
+        last_rounds
+            Records of the round and of some before it, oldest first, which the caller has just read.
         by_draw
             Whether the random audit makes the cut.
         """
@@ -155,10 +155,9 @@ class EvidenceReader:
                 f"finish the rounds before it first, or wait for it with round={number}&wait=60"
             )
         first = 0 if options.evidence == "pooled" else number
-        rounds = await self._store.rounds.get(run, range(first, number + (last_round is None)))
-        if last_round is not None:
-            rounds = [*rounds, last_round]
-        evidence = Evidence(run, rounds, until_epoch, options, finishing, by_draw)
+        last_rounds = last_rounds[max(len(last_rounds) - (number + 1 - first), 0) :]
+        rounds = await self._store.rounds.get(run, range(first, number + 1 - len(last_rounds)))
+        evidence = Evidence(run, [*rounds, *last_rounds], until_epoch, options, finishing, by_draw)
         if not evidence.used_epochs(evidence.round):
             suffix = "" if until_epoch is None else f" up to epoch {until_epoch}"
             raise NoEpochs(
@@ -172,7 +171,9 @@ class EvidenceReader:
         if evidence.rounds[0].number == 0:
             return evidence
         pooled = replace(evidence.options, evidence="pooled")
-        return await self.gather(evidence.run, evidence.round.number, pooled, evidence.until_epoch)
+        return await self.gather(
+            evidence.run, evidence.round.number, pooled, evidence.until_epoch, last_rounds=evidence.rounds
+        )
 
     async def read_consistently(
         self, evidence: Evidence, read: Callable[[Evidence], Awaitable[T]]

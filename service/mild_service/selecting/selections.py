@@ -57,7 +57,7 @@ class Selections:
         round_choice: RoundChoice,
         changes: Mapping[str, Any],
         until_epoch: int | None = None,
-        round_: Round | None = None,
+        last_rounds: Sequence[Round] = (),
     ) -> RoundSelection:
         """Determine the round and the inputs of a selection, without reading or computing the selection.
 
@@ -74,8 +74,8 @@ class Selections:
             Options of the selection that differ from those of the run, by name.
         until_epoch
             Last epoch that is used in the round; None uses all epochs.
-        round_
-            Record of the round if the caller has just read it; None reads the record.
+        last_rounds
+            Records of the round and of some before it, oldest first, if the caller has just read them.
         """
         if round_choice == "best":
             run, round_choice = await self._find_best(run)
@@ -90,12 +90,11 @@ class Selections:
             until_epoch is None and options == run.spec.selection and changes.get("audit") != "fit" and not by_draw
         )
         if use_stored and number <= run.round:
-            if round_ is None:
-                (round_,) = await self._store.rounds.get(run, range(number, number + 1))
-            if round_.finished:
-                return RoundSelection(self._computer, self._labels_and_audits, run, round_)
+            last_rounds = last_rounds or await self._store.rounds.get(run, range(number, number + 1))
+            if last_rounds[-1].finished:
+                return RoundSelection(self._computer, self._labels_and_audits, run, last_rounds[-1])
         evidence = await self._computer.evidence.gather(
-            run, number, options, until_epoch, last_round=round_, by_draw=by_draw
+            run, number, options, until_epoch, last_rounds=last_rounds, by_draw=by_draw
         )
         return RoundSelection(self._computer, self._labels_and_audits, run, evidence.round, evidence)
 
