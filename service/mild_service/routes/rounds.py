@@ -145,7 +145,7 @@ async def put_metrics(
     "/runs/{run_id}/rounds/{round}/finish",
     response_model=SelectionView,
     responses={
-        200: {"content": dict(responses.SELECTION_CONTENT), "description": "The round's set"},
+        200: {"content": dict(responses.SET_CONTENT), "description": "The round's set"},
     },
     openapi_extra={
         "requestBody": {"required": False, "content": {media_types.JSON: {"schema": FinishRequest.model_json_schema()}}}

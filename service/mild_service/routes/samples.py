@@ -11,10 +11,8 @@ from pydantic import BaseModel, Field
 from mild_core.inspect.explain import Explanation
 from mild_core.inspect.sweep import Cut
 from mild_core.types import Metric, Verdict
-from mild_service.errors import (
-    NoAudit,
-)
-from mild_service.routes.selection import MeasuredView, ThresholdView
+from mild_service.errors import NoAudit
+from mild_service.routes.selection import MeasuredView, SelectionPart, ThresholdView
 from mild_service.web import media_types
 from mild_service.web.dependencies import ChosenSelectionDep, RoundSelectionDep, SampleIdsDep
 from mild_service.web.responses import (
@@ -28,23 +26,17 @@ from mild_service.web.responses import (
 from mild_service.web.schemas import make_response_model
 
 
-class EvaluationView(MeasuredView):
+class EvaluationView(SelectionPart, MeasuredView):
     """Quality of a round's set by the audit, with the counts behind the figures."""
 
-    run_id: str
-    round: int
-    provisional: bool
     clean: int = Field(description="Audited samples whose label is true.")
     kept: int = Field(description="Audited samples in the set.")
     kept_clean: int = Field(description="Those among them whose label is true.")
 
 
-class ScoresView(BaseModel):
+class ScoresView(SelectionPart):
     """Scores and posteriors of the samples from `offset` on; null where a sample has none."""
 
-    run_id: str
-    round: int
-    provisional: bool
     metric: Metric
     num_samples: int
     offset: int
@@ -63,12 +55,9 @@ else:
     _ExplanationFields = make_response_model(Explanation)
 
 
-class SampleView(_ExplanationFields):
+class SampleView(SelectionPart, _ExplanationFields):
     """History, score and labels of one sample, and the reason why it was kept or dropped."""
 
-    run_id: str
-    round: int
-    provisional: bool
     id: str | None = Field(description="Its external id; null if the run has no ids.")
     label: int | None = Field(description="Its given label; null if the run has no labels.")
     suggested: int | None = Field(
@@ -79,12 +68,9 @@ class SampleView(_ExplanationFields):
     )
 
 
-class SweepView(BaseModel):
+class SweepView(SelectionPart):
     """Every cut of the histogram, beginning with the cut that keeps the fewest samples."""
 
-    run_id: str
-    round: int
-    provisional: bool
     metric: Metric
     threshold: ThresholdView = Field(description="The cut that the set was made with.")
     verdict: Verdict

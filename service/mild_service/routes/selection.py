@@ -16,9 +16,7 @@ from mild_core.results import Component, Estimate, Measured, SelectionSummary, T
 from mild_core.types import Metric, RoundBits, SelectionOptions, Verdict
 from mild_service.annotations.external_ids import ExternalIds, no_sample_ids_error
 from mild_service.concurrency import offload
-from mild_service.errors import (
-    InvalidRequest,
-)
+from mild_service.errors import InvalidRequest
 from mild_service.ingest import FORMATS, SamplesBy
 from mild_service.models import Basis
 from mild_service.routes.predictions import LOG_CONTENT, ColumnsQuery
@@ -76,6 +74,14 @@ class SelectionView(_SummaryFields):
     )
 
 
+class SelectionPart(BaseModel):
+    """The selection that a response belongs to."""
+
+    run_id: str
+    round: int
+    provisional: bool = Field(description="The round is still open.")
+
+
 class HistogramView(BaseModel):
     """Histogram of the metric. Bin `j` contains the value `origin + width * j`."""
 
@@ -92,12 +98,9 @@ class CurvesView(BaseModel):
     high: list[list[float]]
 
 
-class FitView(BaseModel):
+class FitView(SelectionPart):
     """The fitted mixture behind a selection."""
 
-    run_id: str
-    round: int
-    provisional: bool
     histogram: HistogramView | None
     densities: list[list[float]] | None = Field(description="Expected counts per bin: clean, then noisy component.")
     curves: CurvesView | None = Field(
@@ -119,7 +122,7 @@ class FitView(BaseModel):
 router = APIRouter(tags=["selection"])
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"content": dict(responses.SELECTION_CONTENT), "description": "The clean index set"}
+    200: {"content": dict(responses.SET_CONTENT), "description": "The clean index set"}
 }
 
 

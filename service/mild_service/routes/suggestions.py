@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
+from mild_service.routes.selection import SelectionPart
 from mild_service.web import media_types
 from mild_service.web.dependencies import (
     ChosenSelectionDep,
@@ -40,12 +41,9 @@ class SuggestionView(BaseModel):
     share: float | None = Field(description="`votes` as a share of the epochs in which the sample was observed.")
 
 
-class SuggestionsView(BaseModel):
+class SuggestionsView(SelectionPart):
     """Dropped samples in order of their index, from position `offset` on."""
 
-    run_id: str
-    round: int
-    provisional: bool
     num_dropped: int
     offset: int
     suggestions: list[SuggestionView]

@@ -208,8 +208,8 @@ SELECTION_TYPES = (
 
 _BINARY = {"type": "string", "format": "binary"}
 
-SELECTION_CONTENT: Mapping[str, Any] = {
-    media_types.BITMAP: {"schema": {**_BINARY, "description": "Bitmap of the kept samples."}},
+SET_CONTENT: Mapping[str, Any] = {
+    media_types.BITMAP: {"schema": {**_BINARY, "description": "Bitmap of the set."}},
     media_types.NPY: {"schema": {**_BINARY, "description": "Sorted int64 indices, numpy's npy format."}},
     media_types.ARROW: {
         "schema": {**_BINARY, "description": "Column `index` (int64), and `id` with `ids=true`; an IPC stream."}
@@ -218,7 +218,7 @@ SELECTION_CONTENT: Mapping[str, Any] = {
         "schema": {"type": "string", "description": "Column `index`, and `id` with `ids=true`; a header line."}
     },
 }
-"""A selection's media types besides JSON, for OpenAPI."""
+"""Media types of a set of samples besides JSON, for OpenAPI."""
 
 
 def negotiate_selection(request: Request, with_ids: bool = False) -> Representation:

@@ -12,7 +12,8 @@ from mild_service.config import Settings
 from mild_service.errors import InvalidRequest
 from mild_service.web import bodies, media_types
 from mild_service.web.bodies import IntegerList, RequestModel
-from mild_service.web.openapi import describe_binary, describe_body
+from mild_service.web.openapi import describe_body
+from mild_service.web.responses import SET_CONTENT
 
 MEDIA_TYPES = (media_types.JSON, media_types.BITMAP, media_types.NPY)
 """Media types of a set of samples in a response."""
@@ -36,10 +37,7 @@ def describe_set_body(description: str) -> dict[str, Any]:
 
 def describe_set_response(description: str) -> dict[int | str, dict[str, Any]]:
     """Return the `responses` of a route whose response is a set of samples."""
-    content = {
-        media_types.BITMAP: describe_binary("The set's bitmap."),
-        media_types.NPY: describe_binary("Sorted int64 indices."),
-    }
+    content = {media_type: SET_CONTENT[media_type] for media_type in (media_types.BITMAP, media_types.NPY)}
     return {200: {"content": content, "description": description}}
 
 
