@@ -31,7 +31,7 @@ from mild_core.verdict import (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Evidence:
+class FitData:
     """Data of a fit.
 
     Attributes
@@ -106,7 +106,7 @@ class JudgedFit:
 
     Attributes
     ----------
-    evidence
+    data
         The data.
     mixture
         The fit; None if the data are insufficient for a fit.
@@ -119,7 +119,7 @@ class JudgedFit:
         The fit ``anchored`` of the same data, where it was made too.
     """
 
-    evidence: Evidence
+    data: FitData
     mixture: Mixture | None
     verdict: Verdict
     reasons: tuple[str, ...]
@@ -149,11 +149,11 @@ def judge_samples(source: SampleSource, options: SelectionOptions, executor: Exe
     executor
         Where the parts of the source are counted; None counts one after the other.
     """
-    evidence = collect_evidence(source, Query(options, 0, source.planted_round), executor)
-    judged = _judge_epochs(source, evidence, executor)
+    data = collect_fit_data(source, Query(options, 0, source.planted_round), executor)
+    judged = _judge_epochs(source, data, executor)
     if judged.trusted_mixture is None:
         return judged
-    unfinished = find_unfinished_training(evidence.statistics.learning)
+    unfinished = find_unfinished_training(data.statistics.learning)
     if unfinished is not None:
         return replace(judged, verdict="learning", reasons=(unfinished, *judged.reasons))
     n_epochs = source.round_lengths[-1]
@@ -166,30 +166,30 @@ def judge_samples(source: SampleSource, options: SelectionOptions, executor: Exe
     return judged
 
 
-def _judge_epochs(source: SampleSource, evidence: Evidence, executor: Executor | None) -> JudgedFit:
+def _judge_epochs(source: SampleSource, data: FitData, executor: Executor | None) -> JudgedFit:
     """Fit and judge all epochs, or only the first ones if mislabelled samples are memorised late.
 
     As long as the samples that were misclassified in most epochs are known in the last quarter of them, the first
     quarter of every round is judged too. In the first epochs right labels are still being learnt, so a fit of these
     needs components that are far apart. Of the fits that allow a cut, the one with the largest distance decides.
     """
-    best = last = _fit_evidence(evidence)
+    best = last = _judge_data(data)
     while last.memorisation is not None and last.memorisation > SEPARABLE_MEMORISATION:
-        query = replace(last.evidence.query, early=last.evidence.query.early + 1, levels=None)
-        if query.shorten(source.round_lengths) == last.evidence.query.shorten(source.round_lengths):
+        query = replace(last.data.query, early=last.data.query.early + 1, levels=None)
+        if query.shorten(source.round_lengths) == last.data.query.shorten(source.round_lengths):
             break
         reason = (
             f"{last.memorisation:.0%} of the samples that were misclassified in most epochs are known in the last "
             f"quarter (memorised late above {SEPARABLE_MEMORISATION:.0%}), so the first quarter judges"
         )
-        early = _fit_evidence(collect_evidence(source, query, executor))
+        early = _judge_data(collect_fit_data(source, query, executor))
         last = replace(early, reasons=(reason, *early.reasons))
         if last.distance >= SEPARABLE_DISTANCE and last.distance > best.distance:
             best = last
     return best
 
 
-def collect_evidence(source: SampleSource, query: Query, executor: Executor | None = None) -> Evidence:
+def collect_fit_data(source: SampleSource, query: Query, executor: Executor | None = None) -> FitData:
     """Count the samples of a source part by part, and collect the data of a fit."""
     statistics, bins = _count_samples(source, query, executor)
     lengths = query.take_lengths(source.round_lengths)
@@ -200,7 +200,7 @@ def collect_evidence(source: SampleSource, query: Query, executor: Executor | No
         if levels is not None:
             query = replace(query, levels=levels)
             statistics, bins = _count_samples(source, query, executor)
-    return _make_evidence(query, source.round_lengths, statistics, bins)
+    return _make_fit_data(query, source.round_lengths, statistics, bins)
 
 
 def _count_samples(
@@ -220,9 +220,9 @@ def _count_samples(
     return total, bins
 
 
-def _make_evidence(
+def _make_fit_data(
     query: Query, round_lengths: Sequence[int], statistics: Statistics, bins: NDArray[np.unsignedinteger]
-) -> Evidence:
+) -> FitData:
     """Derive the data of a fit from the sums over all samples."""
     options = query.options
     n_epochs = sum(query.take_lengths(round_lengths))
@@ -237,36 +237,36 @@ def _make_evidence(
     groups = None
     if statistics.classes is not None:
         groups = group_by_class(statistics.classes, grid.n_bins, observation)
-    return Evidence(query, n_epochs, grid, statistics, bins, by_bin, observation, by_cell, groups)
+    return FitData(query, n_epochs, grid, statistics, bins, by_bin, observation, by_cell, groups)
 
 
-def _fit_evidence(evidence: Evidence) -> JudgedFit:
+def _judge_data(data: FitData) -> JudgedFit:
     """Fit the mixture of the options to the histogram, and judge the fit."""
-    is_sufficient, reasons = check_sufficiency(evidence.counts)
+    is_sufficient, reasons = check_sufficiency(data.counts)
     if not is_sufficient:
-        return JudgedFit(evidence, None, "insufficient", reasons)
-    kind = evidence.query.options.fit
+        return JudgedFit(data, None, "insufficient", reasons)
+    kind = data.query.options.fit
     if kind != "tailed":
-        return _judge_mixture(evidence, kind)
-    anchored = _judge_mixture(evidence, "anchored")
+        return _judge_mixture(data, kind)
+    anchored = _judge_mixture(data, "anchored")
     if anchored.verdict != "separable":
         return anchored
-    tailed = _judge_mixture(evidence, "tailed")
+    tailed = _judge_mixture(data, "tailed")
     # Structured noise fits the tail too: a fit with tails that finds noise but separates nothing decides nothing.
     finds_noise = tailed.mixture is not None and tailed.mixture.weights[1] >= SINGLE_WEIGHT
     chosen = anchored if finds_noise and tailed.verdict != "separable" else tailed
     return replace(chosen, anchored=anchored.mixture)
 
 
-def _judge_mixture(evidence: Evidence, kind: Fit) -> JudgedFit:
+def _judge_mixture(data: FitData, kind: Fit) -> JudgedFit:
     """Fit one kind of mixture, and judge the fit."""
-    statistics, mixture = evidence.statistics, evidence.fit(kind)
+    statistics, mixture = data.statistics, data.fit(kind)
     memorisation: float | None = 1.0
     if statistics.n_hard:
         memorisation = statistics.late_memorised / statistics.late_observed if statistics.late_observed else None
-    forgetting = evidence.sum_forgetting(mixture.compute_noisy_posterior(evidence.cell_likelihood) <= 0.5)
+    forgetting = data.sum_forgetting(mixture.compute_noisy_posterior(data.cell_likelihood) <= 0.5)
     planted_bound = None
-    if evidence.query.planted_round is not None:
+    if data.query.planted_round is not None:
         planted_bound = bound_noise_rate(*statistics.planted_counts)
     verdict, reasons = judge_fit(mixture, forgetting, memorisation, planted_bound)
-    return JudgedFit(evidence, mixture, verdict, reasons, memorisation)
+    return JudgedFit(data, mixture, verdict, reasons, memorisation)

@@ -21,7 +21,7 @@ from mild_core.class_cuts import ClassCuts, ClassGroups, cut_classes, describe_c
 from mild_core.dynamics import MAX_EPOCHS
 from mild_core.errors import EmptySetError, ParameterError
 from mild_core.estimate import NO_ESTIMATES, estimate_curves, read_estimates
-from mild_core.judgement import Evidence, JudgedFit, judge_samples
+from mild_core.judgement import FitData, JudgedFit, judge_samples
 from mild_core.mixture.mixture import Mixture
 from mild_core.random_audit import RandomAudit, choose_cut_by_draw, is_cut_by_draw, judge_by_draw
 from mild_core.results import ClassCut, Curves, Estimate, Histogram, MemberOverlap, Selection, Threshold
@@ -219,9 +219,9 @@ class _KeptSet:
 class _SetBuilder:
     """Chooses the cuts, and keeps the samples that the cuts and the audit keep."""
 
-    def __init__(self, source: SampleSource, evidence: Evidence, executor: Executor | None) -> None:
-        self._source, self._evidence, self._executor = source, evidence, executor
-        self._options = evidence.query.options
+    def __init__(self, source: SampleSource, data: FitData, executor: Executor | None) -> None:
+        self._source, self._data, self._executor = source, data, executor
+        self._options = data.query.options
         audit = source.annotations.audit
         self._audit = audit if self._options.audit == "fit" else None
         self._draw = audit if audit is not None and audit.is_complete_draw and is_cut_by_draw(self._options) else None
@@ -249,13 +249,13 @@ class _SetBuilder:
 
         A cut keeps the lowest scores at least; the reasons say where the rule alone would keep no sample.
         """
-        options, grid, counts = self._options, self._evidence.grid, self._evidence.counts
+        options, grid, counts = self._options, self._data.grid, self._data.counts
         rule = options.threshold
         if self._draw is not None:
-            cut_by_draw = choose_cut_by_draw(self._evidence.draw_counts, options)
+            cut_by_draw = choose_cut_by_draw(self._data.draw_counts, options)
             return Threshold(rule, None if cut_by_draw is None else grid.get_cut_value(cut_by_draw), cut_by_draw), ()
         if rule == "value" and options.value is not None:
-            lowest = self._evidence.statistics.lowest
+            lowest = self._data.statistics.lowest
             if not counts.any() or lowest <= grid.get_limit(options.value):
                 return Threshold(rule, options.value, grid.find_cut(options.value)), ()
             reason = f"no score is at most {options.value:g}: the lowest, {lowest:g}, is kept; give a higher value"
@@ -272,22 +272,22 @@ class _SetBuilder:
 
     def _cut_set(self, threshold: Threshold, mixture: Mixture | None, options: SelectionOptions) -> _KeptSet:
         """Keep the samples that the cuts and the audit keep."""
-        evidence = self._evidence
+        data = self._data
         class_cuts, n_kept = None, None
         if threshold.rule == "value" and threshold.value is not None:
             cut_bitmap = self._keep_up_to_value(threshold.value)
         else:
-            cut = evidence.grid.n_bins - 1 if threshold.cut is None else threshold.cut
-            cut_bitmap = bitmap.pack(evidence.bins <= cut) if cut >= 0 else np.zeros_like(bitmap.pack(evidence.bins))
-        if evidence.groups is not None:
-            class_cuts = cut_classes(evidence.groups, options, threshold, mixture, evidence.cell_likelihood)
+            cut = data.grid.n_bins - 1 if threshold.cut is None else threshold.cut
+            cut_bitmap = bitmap.pack(data.bins <= cut) if cut >= 0 else np.zeros_like(bitmap.pack(data.bins))
+        if data.groups is not None:
+            class_cuts = cut_classes(data.groups, options, threshold, mixture, data.cell_likelihood)
             own_cuts = None if threshold.rule == "value" else class_cuts.cuts
-            cut_bitmap, n_kept = self._keep_by_class(evidence.groups, own_cuts, cut_bitmap)
+            cut_bitmap, n_kept = self._keep_by_class(data.groups, own_cuts, cut_bitmap)
         return _KeptSet(threshold, class_cuts, n_kept, cut_bitmap, self._follow_marks(cut_bitmap))
 
     def _keep_up_to_value(self, value: float) -> Bitmap:
         """Keep the scored samples whose score is at most `value`, shape (n_bytes,): a bin may be kept in part."""
-        keep = partial(keep_part, self._evidence.query, self._evidence.grid.get_limit(value))
+        keep = partial(keep_part, self._data.query, self._data.grid.get_limit(value))
         map_parts = map if self._executor is None else self._executor.map
         return np.concatenate(list(map_parts(keep, self._source.split())))
 
@@ -305,7 +305,7 @@ class _SetBuilder:
         kept
             Shape (n_bytes,), the bitmap.
         """
-        bins, kept_parts = self._evidence.bins, []
+        bins, kept_parts = self._data.bins, []
         n_kept = np.zeros(groups.labels.size, dtype=np.int64)
         for part in self._source.split():
             positions = groups.find_positions(part.read_labels())
@@ -322,17 +322,17 @@ class _SetBuilder:
             return (cut_bitmap & ~self._audit.known) | self._audit.clean
         if self._draw is None or self._draw.random is None:
             return cut_bitmap
-        scored = bitmap.pack(self._evidence.bins < np.iinfo(self._evidence.bins.dtype).max)
+        scored = bitmap.pack(self._data.bins < np.iinfo(self._data.bins.dtype).max)
         followed: Bitmap = (cut_bitmap | (self._draw.random & scored)) & ~(self._draw.drawn_wrong & scored)
         return followed
 
     def _explain_empty_set(self, everyone: _KeptSet) -> str:
         """Say why the set of a cut is empty, what was done instead, and what to change."""
-        n_scored, n_kept = self._evidence.n_scored, bitmap.popcount(everyone.bitmap)
+        n_scored, n_kept = self._data.n_scored, bitmap.popcount(everyone.bitmap)
         if not n_scored:
             return (
                 f"no sample can be kept: 0 of {self._source.n_samples} samples are scored "
-                f"({self._evidence.statistics.n_unobserved} were observed in less than half of the epochs); record "
+                f"({self._data.statistics.n_unobserved} were observed in less than half of the epochs); record "
                 "more epochs, in which samples have their own label"
             )
         if not n_kept:
@@ -359,53 +359,53 @@ def check_not_empty(kept: Bitmap, reasons: Sequence[str]) -> None:
 
 def _build_selection(source: SampleSource, fit: JudgedFit, executor: Executor | None) -> Selection:
     """Choose the cuts, keep the samples that the cuts and the audit keep, and estimate the quality of the set."""
-    evidence, mixture, groups = fit.evidence, fit.mixture, fit.evidence.groups
-    builder = _SetBuilder(source, evidence, executor)
+    data, mixture, groups = fit.data, fit.mixture, fit.data.groups
+    builder = _SetBuilder(source, data, executor)
     kept_set, empty_reasons = builder.choose(fit.trusted_mixture)
     threshold, class_cuts = kept_set.threshold, kept_set.class_cuts
     curves = _estimate_curves(fit, threshold)
-    table = None if mixture is None else _tabulate_posterior(evidence, mixture, class_cuts)
+    table = None if mixture is None else _tabulate_posterior(data, mixture, class_cuts)
     classes: tuple[ClassCut, ...] = ()
     if groups is not None and class_cuts is not None and kept_set.n_kept is not None:
         classes = describe_classes(groups, class_cuts, kept_set.n_kept, fit.verdict, has_cut=threshold.cut is not None)
     return Selection(
-        options=evidence.query.options,
+        options=data.query.options,
         n_samples=source.n_samples,
         bitmap=kept_set.bitmap,
         cut_bitmap=kept_set.cut_bitmap,
-        bins=evidence.bins,
-        details=SampleScores(source, evidence.query, table, executor),
+        bins=data.bins,
+        details=SampleScores(source, data.query, table, executor),
         threshold=threshold,
         components=() if mixture is None else mixture.components,
         verdict=fit.verdict,
         reasons=(*fit.reasons, *empty_reasons),
         fitted=_estimate_set(curves, threshold, has_classes=groups is not None),
-        epochs=evidence.n_epochs,
-        early=evidence.query.early,
-        unobserved=evidence.statistics.n_unobserved,
-        planted=evidence.statistics.n_planted,
-        histogram=Histogram(evidence.grid.origin, evidence.grid.width, evidence.counts),
-        densities=None if mixture is None else mixture.densities * evidence.counts.sum(),
+        epochs=data.n_epochs,
+        early=data.query.early,
+        unobserved=data.statistics.n_unobserved,
+        planted=data.statistics.n_planted,
+        histogram=Histogram(data.grid.origin, data.grid.width, data.counts),
+        densities=None if mixture is None else mixture.densities * data.counts.sum(),
         curves=curves if groups is None else None,
         classes=classes,
         follows_marks=builder.follows_marks,
     )
 
 
-def _tabulate_posterior(evidence: Evidence, mixture: Mixture, class_cuts: ClassCuts | None) -> PosteriorTable:
+def _tabulate_posterior(data: FitData, mixture: Mixture, class_cuts: ClassCuts | None) -> PosteriorTable:
     """Tabulate the noisy posterior of every cell, by class if classes have fits of their own."""
-    likelihood, groups = evidence.cell_likelihood, evidence.groups
+    likelihood, groups = data.cell_likelihood, data.groups
     if groups is None or class_cuts is None or not class_cuts.fits:
-        return PosteriorTable(mixture.compute_noisy_posterior(likelihood), evidence.observation)
+        return PosteriorTable(mixture.compute_noisy_posterior(likelihood), data.observation)
     by_class = np.stack([fit.compute_noisy_posterior(likelihood) for fit in class_cuts.fits])
-    return PosteriorTable(by_class, evidence.observation, groups.labels)
+    return PosteriorTable(by_class, data.observation, groups.labels)
 
 
 def _estimate_curves(fit: JudgedFit, threshold: Threshold) -> Curves | None:
     """Estimate the quality of every cut; None if nothing was cut or the fit is not separable."""
     if fit.mixture is None or threshold.cut is None or fit.verdict != "separable":
         return None
-    return estimate_curves(fit.mixture, fit.evidence.fit("anchored") if fit.anchored is None else fit.anchored)
+    return estimate_curves(fit.mixture, fit.data.fit("anchored") if fit.anchored is None else fit.anchored)
 
 
 def _estimate_set(curves: Curves | None, threshold: Threshold, *, has_classes: bool) -> Mapping[str, Estimate | None]:

@@ -4,7 +4,7 @@ from scipy.stats import hypergeom
 
 from mild_core import bitmap
 from mild_core.audit import Annotations
-from mild_core.judgement import Evidence, collect_evidence
+from mild_core.judgement import FitData, collect_fit_data
 from mild_core.mixture.mixture import fit_mixture
 from mild_core.partial_observation import compute_hypergeometric_pmf
 from mild_core.scores import score_samples
@@ -13,8 +13,8 @@ from mild_core.statistics import Query
 from mild_core.types import RoundBits, SelectionOptions
 
 
-def collect(rounds: list[RoundBits]) -> Evidence:
-    return collect_evidence(ArraySource(rounds, Annotations()), Query(SelectionOptions(), 0, None))
+def collect(rounds: list[RoundBits]) -> FitData:
+    return collect_fit_data(ArraySource(rounds, Annotations()), Query(SelectionOptions(), 0, None))
 
 
 def test_the_likelihood_is_the_hypergeometric_one() -> None:

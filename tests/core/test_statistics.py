@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as st_numpy
 
 from mild_core import bitmap, sources, statistics
 from mild_core.audit import Annotations, Audit
-from mild_core.judgement import Evidence, collect_evidence
+from mild_core.judgement import FitData, collect_fit_data
 from mild_core.selection import select_from
 from mild_core.sources import ArrayPart, ArraySource
 from mild_core.statistics import Query, count_part
@@ -98,12 +98,12 @@ def collect(
     annotations: Annotations | None = None,
     early: int = 0,
     executor: Executor | None = None,
-) -> Evidence:
+) -> FitData:
     source = ArraySource(rounds, annotations or Annotations())
-    return collect_evidence(source, Query(options, early, source.planted_round), executor)
+    return collect_fit_data(source, Query(options, early, source.planted_round), executor)
 
 
-def check_evidence(evidence: Evidence, expected: WholeArray) -> None:
+def check_evidence(evidence: FitData, expected: WholeArray) -> None:
     """Check all that the evidence holds."""
     found, top = evidence.statistics, np.iinfo(evidence.bins.dtype).max
     np.testing.assert_array_equal(evidence.bins, np.where(expected.bins < 0, top, expected.bins))

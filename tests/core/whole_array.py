@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 @dataclass
 class WholeArray:
-    """What `judgement.Evidence` holds, with bin -1 where nothing is scored, and `learning` as `_count_learning`."""
+    """What `judgement.FitData` holds, with bin -1 where nothing is scored, and `learning` as `_count_learning`."""
 
     by_bin: Floats
     by_cell: Floats
