@@ -1,14 +1,14 @@
 """Explanation of one sample: its history, its score, and why it was kept or dropped."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mild_core import bitmap
 from mild_core.errors import SampleIndexError
-from mild_core.fields import describe
+from mild_core.fields import describe_field
 from mild_core.forgetting import shorten_round
 from mild_core.results import Selection
 from mild_core.sample_scores import SampleScore
@@ -20,14 +20,12 @@ from mild_core.types import Evidence, RoundBits, Verdict
 class SampleHistory:
     """History of a sample in one round. A round in which its label was changed on purpose does not count."""
 
-    round: int = field(metadata=describe("Number of the round."))
-    member: bool = field(metadata=describe("Whether the model was trained on it."))
-    planted: bool = field(
-        metadata=describe("Whether its label was made wrong on purpose; the history is then about the wrong label.")
+    round: int = describe_field("Number of the round.")
+    member: bool = describe_field("Whether the model was trained on it.")
+    planted: bool = describe_field(
+        "Whether its label was made wrong on purpose; the history is then about the wrong label."
     )
-    history: str = field(
-        metadata=describe("One character per epoch: `1` memorised, `0` misclassified, `.` not observed.")
-    )
+    history: str = describe_field("One character per epoch: `1` memorised, `0` misclassified, `.` not observed.")
 
     @property
     def observed(self) -> int:
@@ -48,17 +46,17 @@ class SampleHistory:
 class Explanation:
     """Why a selection keeps or drops one sample."""
 
-    index: int = field(metadata=describe("The sample."))
-    rounds: tuple[SampleHistory, ...] = field(metadata=describe("All rounds, oldest first."))
-    epochs: int = field(metadata=describe("Epochs of the rounds that count."))
-    observed: int = field(metadata=describe("Those among them in which it was observed."))
-    misclassified: int = field(metadata=describe("Those among them in which it was misclassified."))
-    score: float | None = field(metadata=describe("Its metric; null if it was never observed."))
-    noisy_posterior: float | None = field(
-        metadata=describe("Probability of being mislabelled, by the fit; null unless the verdict is `separable`.")
+    index: int = describe_field("The sample.")
+    rounds: tuple[SampleHistory, ...] = describe_field("All rounds, oldest first.")
+    epochs: int = describe_field("Epochs of the rounds that count.")
+    observed: int = describe_field("Those among them in which it was observed.")
+    misclassified: int = describe_field("Those among them in which it was misclassified.")
+    score: float | None = describe_field("Its metric; null if it was never observed.")
+    noisy_posterior: float | None = describe_field(
+        "Probability of being mislabelled, by the fit; null unless the verdict is `separable`."
     )
-    kept: bool = field(metadata=describe("Whether the selection keeps it."))
-    why: str = field(metadata=describe("The explanation in one sentence."))
+    kept: bool = describe_field("Whether the selection keeps it.")
+    why: str = describe_field("The explanation in one sentence.")
 
 
 def explain_sample(rounds: Sequence[RoundBits], selection: Selection, index: int) -> Explanation:

@@ -1,13 +1,13 @@
 """Sweep of all cuts of a histogram: the number of samples that each cut keeps, and the quality of the kept set."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from mild_core.audit import Audit, Evaluation
-from mild_core.fields import describe
+from mild_core.fields import declare_field, describe_field
 from mild_core.results import BoundCurves, Selection
 from mild_core.statistics import count_bins
 
@@ -16,44 +16,42 @@ from mild_core.statistics import count_bins
 class CutEstimates:
     """Quality of a cut by the fitted mixture, with 90% intervals; null where the mixture is not identified."""
 
-    precision: float | None = field(default=None, metadata=describe("Share of the kept that are clean."))
-    precision_low: float | None = field(default=None, metadata=describe("Lower end of its interval."))
-    precision_high: float | None = field(default=None, metadata=describe("Upper end of its interval."))
-    recall: float | None = field(default=None, metadata=describe("Share of the clean that are kept."))
-    recall_low: float | None = field(default=None, metadata=describe("Lower end of its interval."))
-    recall_high: float | None = field(default=None, metadata=describe("Upper end of its interval."))
+    precision: float | None = declare_field(None, "Share of the kept that are clean.")
+    precision_low: float | None = declare_field(None, "Lower end of its interval.")
+    precision_high: float | None = declare_field(None, "Upper end of its interval.")
+    recall: float | None = declare_field(None, "Share of the clean that are kept.")
+    recall_low: float | None = declare_field(None, "Lower end of its interval.")
+    recall_high: float | None = declare_field(None, "Upper end of its interval.")
 
 
 @dataclass(frozen=True, slots=True)
 class CutMeasured:
     """Quality of a cut by the audit; a quantity that is not defined is null."""
 
-    precision: float | None = field(metadata=describe("Share of the kept that are clean."))
-    recall: float | None = field(metadata=describe("Share of the clean that are kept."))
-    f1: float | None = field(metadata=describe("Harmonic mean of the two."))
+    precision: float | None = describe_field("Share of the kept that are clean.")
+    recall: float | None = describe_field("Share of the clean that are kept.")
+    f1: float | None = describe_field("Harmonic mean of the two.")
 
 
 @dataclass(frozen=True, slots=True)
 class CutBounds:
     """Lower bounds of a cut by a random audit, at 95% each; those of all cuts hold at once."""
 
-    precision: float = field(metadata=describe("Of the share of the kept that are clean."))
-    recall: float = field(metadata=describe("Of the share of the clean that are kept."))
+    precision: float = describe_field("Of the share of the kept that are clean.")
+    recall: float = describe_field("Of the share of the clean that are kept.")
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
     """One cut. It keeps the samples whose metric is at most `value`."""
 
-    cut: int = field(metadata=describe("Last bin that is kept."))
-    value: float = field(metadata=describe("Largest metric that is kept."))
-    num_kept: int = field(metadata=describe("Samples kept."))
-    fitted: CutEstimates = field(metadata=describe("Estimates by the fit."))
-    measured: CutMeasured | None = field(metadata=describe("Null without an audit."))
-    bounds: CutBounds | None = field(
-        metadata=describe(
-            "Null without a complete draw, or where its answers may have chosen the order of the samples."
-        )
+    cut: int = describe_field("Last bin that is kept.")
+    value: float = describe_field("Largest metric that is kept.")
+    num_kept: int = describe_field("Samples kept.")
+    fitted: CutEstimates = describe_field("Estimates by the fit.")
+    measured: CutMeasured | None = describe_field("Null without an audit.")
+    bounds: CutBounds | None = describe_field(
+        "Null without a complete draw, or where its answers may have chosen the order of the samples."
     )
 
 
