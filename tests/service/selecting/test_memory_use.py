@@ -4,6 +4,7 @@ import tracemalloc
 from collections.abc import Awaitable, Callable, Iterator
 
 import numpy as np
+import pyarrow.ipc  # noqa: F401  # loaded here, not within a measured peak
 import pytest
 from starlette.responses import Response
 
