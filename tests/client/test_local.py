@@ -279,6 +279,45 @@ def test_a_record_that_was_torn_or_damaged_is_not_resumed_from(tmp_path: Path, e
         LocalSelector(tmp_path).open(SPEC, Position(0, 5))
 
 
+def test_an_epoch_replaces_those_from_it_on_if_the_resumption_before_it_is_damaged(
+    tmp_path: Path, epochs: list[EpochBits]
+) -> None:
+    stopped = LocalSelector(tmp_path)
+    stopped.open(SPEC)
+    put_all(stopped, epochs[:4])
+    n_bytes = (tmp_path / "records.log").stat().st_size
+    resumed = LocalSelector(tmp_path)
+    resumed.open(SPEC, Position(0, 2))
+    resumed.put_epoch(0, 2, epochs[5])
+    log = bytearray((tmp_path / "records.log").read_bytes())
+    log[n_bytes] ^= 1
+    (tmp_path / "records.log").write_bytes(log)
+    again = LocalSelector(tmp_path)
+    with pytest.raises(ResumeError, match=r"holds \[3\] epochs"):
+        again.open(SPEC, Position(0, 4))
+    again.open(SPEC, Position(0, 3))
+    assert again.collect_rounds()[0].correct[2].tolist() == epochs[5].correct.tolist()
+
+
+def test_a_log_that_cannot_be_used_is_named(
+    tmp_path: Path, epochs: list[EpochBits], caplog: pytest.LogCaptureFixture
+) -> None:
+    selector = LocalSelector(tmp_path)
+    selector.open(SPEC)
+    put_all(selector, epochs[:2])
+    for n_samples in (599, 6000):
+        with pytest.raises(ResumeError, match=f"the stored run has 600 samples, got {n_samples}; give the data set"):
+            LocalSelector(tmp_path).open(RunSpec("run", n_samples), Position(0, 2))
+    (tmp_path / "records.log").unlink()
+    (tmp_path / "records.log").mkdir()
+    with pytest.raises(ResumeError, match=r"records\.log cannot be read .*; allow it, or start anew"):
+        LocalSelector(tmp_path).open(SPEC, Position(0, 2))
+    selector.open(SPEC)
+    put_all(selector, epochs[:2])
+    assert "make room on the disk, or allow writing there" in caplog.text
+    assert selector.n_unwritten == 3
+
+
 def test_a_run_that_starts_anew_forgets_the_one_before(tmp_path: Path, epochs: list[EpochBits]) -> None:
     before = LocalSelector(tmp_path)
     before.open(SPEC)

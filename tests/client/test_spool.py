@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mild_client.backends.record_log import Record, RecordLog
+from mild_client.backends import record_log
+from mild_client.backends.record_log import MAGIC, Record, RecordLog
 from mild_client.backends.spool import Spool
 from mild_client.errors import SpoolError, SpoolFull, SpoolInUse
 
@@ -26,7 +28,7 @@ def create(folder: Path, limit: int = 1 << 20) -> Spool:
 def drained(spool: Spool) -> Iterator[Record]:
     while (record := spool.peek()) is not None:
         yield record
-        spool.advance()
+        spool.advance(record)
 
 
 def names(spool: Spool) -> list[str]:
@@ -55,8 +57,9 @@ def test_what_is_sent_stays_sent_and_can_still_be_read(folder: Path) -> None:
         for number in range(3):
             spool.append(epoch(number))
         spool.attempt = 7
-        assert spool.peek() is not None
-        spool.advance()
+        record = spool.peek()
+        assert record is not None
+        spool.advance(record)
     with Spool(folder) as spool:
         assert (spool.n_unsent, spool.attempt) == (2, 7)
         assert names(spool) == ["epoch-0-1", "epoch-0-2"]
@@ -84,8 +87,9 @@ def test_a_log_that_is_cleared_keeps_what_was_refused(folder: Path) -> None:
         spool.clear()
         assert spool.size == 0
         spool.append(epoch(1))
-        assert spool.peek() is not None
-        spool.advance(ValueError("why"))
+        record = spool.peek()
+        assert record is not None
+        spool.advance(record, ValueError("why"))
         spool.clear()
         spool.append(epoch(2))
         assert names(spool) == ["epoch-0-2"]
@@ -138,8 +142,9 @@ def test_what_is_refused_is_kept_with_the_reason(folder: Path) -> None:
     with create(folder) as spool:
         spool.append(epoch(0, b"\x07"))
         spool.append(epoch(1))
-        assert spool.peek() is not None
-        spool.advance(ValueError("epoch 0 holds other bits (epoch-conflict, status 409)"))
+        record = spool.peek()
+        assert record is not None
+        spool.advance(record, ValueError("epoch 0 holds other bits (epoch-conflict, status 409)"))
     with Spool(folder) as spool:
         assert names(spool) == ["epoch-0-1"]
         (entry,) = spool.read_refused()
@@ -265,3 +270,83 @@ def test_what_a_disk_has_lost_of_the_sent_records_hides_none_that_follow(folder:
             spool.append(epoch(number, bytes(200)))
     with Spool(folder) as spool:
         assert names(spool) == ["epoch-0-5", "epoch-0-6"]
+
+
+def test_a_record_is_only_marked_as_sent_by_the_thread_that_has_sent_it(folder: Path) -> None:
+    with create(folder) as spool:
+        for number in range(2):
+            spool.append(epoch(number))
+        slow, fast = spool.peek(), spool.peek()
+        assert slow is not None
+        assert fast is not None
+        spool.advance(fast)
+        assert spool.peek() is not None
+        spool.advance(slow)  # whose record the other one has sent already
+        assert names(spool) == ["epoch-0-1"]
+
+
+def test_a_folder_that_is_deleted_takes_new_records_and_counts_none_of_the_old(folder: Path) -> None:
+    with create(folder) as spool:
+        for number in range(3):
+            spool.append(epoch(number))
+        assert len(names(spool)) == 3
+        spool.append(epoch(3))
+        shutil.rmtree(folder)
+        assert spool.peek() is None
+        assert spool.n_unsent == 0  # else the thread that sends would look again, for ever
+        spool.append(epoch(4))
+        assert names(spool) == ["epoch-0-4"]
+
+
+def test_both_threads_can_write_the_state_at_once(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with create(folder) as spool:
+
+        def save() -> None:
+            for _ in range(50):
+                spool.save_state()
+
+        threads = [threading.Thread(target=save) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not caplog.records
+    Spool(folder).close()
+
+
+def test_a_log_is_not_cleared_for_records_that_would_count_as_sent(folder: Path) -> None:
+    with create(folder) as spool:
+        spool.append(epoch(0, bytes(500)))
+        assert len(names(spool)) == 1
+        spool.clear()
+        spool.append(epoch(1))
+    with Spool(folder) as spool:
+        assert names(spool) == ["epoch-0-1"]
+        (folder / "spool.json.part").mkdir()  # as a full disk, which does not let it be replaced
+        spool.clear()
+        with pytest.raises(SpoolFull):
+            spool.append(epoch(2))
+
+
+def test_what_cannot_be_locked_is_named(folder: Path) -> None:
+    create(folder).close()
+    (folder / "records.log").unlink()
+    (folder / "records.log").mkdir()
+    with pytest.raises(SpoolError, match=r"records\.log cannot be written .*; allow it"):
+        Spool(folder)
+
+
+@pytest.mark.parametrize("chunk_size", [4, 5, 7, 1 << 20])
+def test_records_behind_damaged_bytes_are_found_without_reading_all_of_them_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, chunk_size: int
+) -> None:
+    monkeypatch.setattr(record_log, "_CHUNK_SIZE", chunk_size)
+    for n_damaged in range(1, 15):
+        log = RecordLog(folder / str(n_damaged))
+        log.folder.mkdir(parents=True)
+        log.path.write_bytes(MAGIC[:3] * n_damaged)
+        log.append(epoch(0))
+        log.path.write_bytes(log.path.read_bytes() + MAGIC[:2])
+        entries = list(log.read())
+        assert [entry.record and entry.record.name for entry in entries] == [None, "epoch-0-0", None]
+        assert entries[-1].end == log.size

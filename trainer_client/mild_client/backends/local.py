@@ -37,7 +37,7 @@ from mild_client.errors import LocalStateError, ResumeError, SpoolFull
 from mild_core import bitmap, selection
 from mild_core.audit import Annotations
 from mild_core.bitmap import Bitmap
-from mild_core.errors import CorrectNotObservedError, ParameterError
+from mild_core.errors import CorrectNotObservedError, ParameterError, get_reason
 from mild_core.results import Selection
 from mild_core.types import EpochBits, RoundBits, RunSpec, SelectionOptions
 from mild_core.wrong_predictions import MAX_CLASS, describe_unknown_classes
@@ -112,9 +112,14 @@ class LocalSelector:
         if resume_from is not None:
             if self._log is None:
                 raise ResumeError("cannot resume: this selector was given no folder to keep bits in; pass one")
-            for entry in self._log.read():
-                if entry.record is not None:
-                    self._replay(entry.record)
+            try:
+                for entry in self._log.read():
+                    if entry.record is not None:
+                        self._replay(entry.record)
+            except OSError as error:
+                raise ResumeError(
+                    f"cannot resume: {self._log.path} cannot be read ({get_reason(error)}); allow it, or start anew"
+                ) from error
             self._discard_from(resume_from)
             n_epochs = [len(each.epochs) for each in self._rounds]
             if len(n_epochs) <= resume_from.round or n_epochs[-1] != resume_from.epoch or not all(n_epochs[:-1]):
@@ -129,8 +134,6 @@ class LocalSelector:
         self.n_unwritten = 0
         if self._log is not None:
             self._log.is_full = False  # there may be room again
-            if resume_from is None:
-                self._log.clear()
         position = None
         if resume_from is not None:
             position = {name: to_integer(value, name) for name, value in dataclasses.asdict(resume_from).items()}
@@ -141,6 +144,8 @@ class LocalSelector:
         if self._log is None:
             return
         try:
+            if record.kind == "open" and record.meta["resume_from"] is None:
+                self._log.clear()
             self._log.append(record, is_durable, is_sent)
         except SpoolFull as error:
             self.n_unwritten += 1
@@ -355,7 +360,12 @@ class LocalSelector:
         local_round = self._rounds[number]
         match record.kind:
             case "open":
-                position = record.meta["resume_from"]
+                position, n_stored = record.meta["resume_from"], record.meta["spec"]["num_samples"]
+                if n_stored != n_samples:
+                    raise ResumeError(
+                        f"cannot resume: the stored run has {n_stored} samples, got {n_samples}; give the data set "
+                        "that it was written with, or start anew"
+                    )
                 self._reset() if position is None else self._discard_from(Position(**position))
             case "labels":
                 self._annotations = Annotations(np.load(io.BytesIO(record.body), allow_pickle=False))
@@ -363,7 +373,9 @@ class LocalSelector:
                 local_round.planted = bitmap.validate(record.body, n_samples)
             case "members":
                 local_round.members = bitmap.validate(record.body, n_samples)
-            case "epoch" if record.meta["epoch"] == len(local_round.epochs):
+            case "epoch" if record.meta["epoch"] <= len(local_round.epochs):
+                # An epoch that is there already follows an opening that the disk has lost.
+                self._discard_from(Position(number, record.meta["epoch"]))
                 local_round.epochs.append(EpochBits.from_body(record.body, n_samples))
             case "finish" if local_round is self._rounds[-1]:
                 self._rounds.append(_LocalRound(members=bitmap.validate(record.body, n_samples)))

@@ -32,6 +32,7 @@ Kind: TypeAlias = Literal["open", "labels", "sample_ids", "planted", "members", 
 MAGIC = b"MSR1"
 _HEAD = struct.Struct(">4sIQI")
 _LENGTHS = struct.Struct(">IQ")
+_CHUNK_SIZE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,9 +115,12 @@ class RecordLog:
                 start = entry.end
 
     def clear(self) -> None:
-        """Delete all records."""
-        if self.size:
-            os.truncate(self.path, 0)
+        """Delete all records; raise SpoolFull if that is not possible."""
+        try:
+            if self.size:
+                os.truncate(self.path, 0)
+        except OSError as error:
+            raise self._stop_writing(error) from error
 
     def _append_bytes(self, content: bytes, is_durable: bool) -> None:
         """Append the bytes of a record; raise SpoolFull if they cannot be written, and truncate what was."""
@@ -139,8 +143,14 @@ class RecordLog:
             if not size:
                 fsync_folder(self.folder)
         except OSError as error:
-            self.is_full = True
-            raise SpoolFull(f"{self.path} cannot be written ({get_reason(error)}); make room on the disk") from error
+            raise self._stop_writing(error) from error
+
+    def _stop_writing(self, error: OSError) -> SpoolFull:
+        """Let nothing more be appended, and return the error that says why."""
+        self.is_full = True
+        return SpoolFull(
+            f"{self.path} cannot be written ({get_reason(error)}); make room on the disk, or allow writing there"
+        )
 
 
 def _read_entry(file: BinaryIO, start: int, size: int) -> LogEntry:
@@ -155,9 +165,20 @@ def _read_entry(file: BinaryIO, start: int, size: int) -> LogEntry:
             is_intact = zlib.crc32(body, zlib.crc32(meta, zlib.crc32(head[4:16]))) == checksum
             if is_intact and (record := _decode_record(meta, body)) is not None:
                 return LogEntry(record, start, end)
-    file.seek(start + 1)
-    distance = file.read(size - start - 1).find(MAGIC)
-    return LogEntry(None, start, size if distance < 0 else start + 1 + distance)
+    return LogEntry(None, start, _find_magic(file, start + 1, size))
+
+
+def _find_magic(file: BinaryIO, start: int, size: int) -> int:
+    """Return the offset of the first magic number from `start` on, or `size` if there is none."""
+    while start < size:
+        file.seek(start)
+        chunk = file.read(min(_CHUNK_SIZE, size - start))
+        if (distance := chunk.find(MAGIC)) >= 0:
+            return start + distance
+        if len(chunk) < _CHUNK_SIZE:
+            break
+        start += len(chunk) - len(MAGIC) + 1
+    return size
 
 
 def _decode_record(meta: bytes, body: bytes) -> Record | None:

@@ -66,6 +66,7 @@ class Spool(RecordLog):
         self.changed = threading.Condition()
         self.is_closed = False
         self._is_stale = False
+        self._state_lock = threading.Lock()
         self._peeked: LogEntry | None = None
         self._sent = 0
         self._lock_file = self._lock()
@@ -130,6 +131,7 @@ class Spool(RecordLog):
         """
         content = record.encode()
         with self.changed:
+            self._sent = min(self._sent, self.size)  # less is there if somebody has deleted the folder
             if not self.is_full and self.n_unsent_bytes + len(content) > self._limit:
                 self.is_full = True
                 raise SpoolFull(
@@ -160,12 +162,14 @@ class Spool(RecordLog):
                 )
                 logger.warning("run %s: %s: %s", self.run_id, self.path, reason)
                 self.save_state()
+            self.n_unsent = 0  # more if the disk has lost records that were counted
+            self.changed.notify_all()
             return None
 
-    def advance(self, refusal: Exception | None = None) -> None:
-        """Mark the record that `peek` returned as sent, or as refused."""
+    def advance(self, record: Record, refusal: Exception | None = None) -> None:
+        """Mark a record as sent, or as refused, if no thread has called `peek` since the call that returned it."""
         with self.changed:
-            if self._peeked is None or self.is_closed:
+            if self._peeked is None or self._peeked.record is not record or self.is_closed:
                 return
             if refusal is not None:
                 self.refused[self._peeked.start] = str(refusal)
@@ -174,10 +178,15 @@ class Spool(RecordLog):
         self.save_state()  # outside the lock, so that writers do not wait for the disk
 
     def clear(self) -> None:
-        """Delete all records, which are sent; those that were refused stay."""
+        """Delete all records, which are sent; those that were refused stay.
+
+        Nothing is appended if that cannot be noted, as the next process would take new records for sent ones.
+        """
         if not self.refused:
             super().clear()
         self._sent = self.size
+        self.save_state()
+        self.is_full = self._is_stale
 
     def read_refused(self) -> list[LogEntry]:
         """Return the records that were refused, in their order."""
@@ -193,27 +202,28 @@ class Spool(RecordLog):
 
         What cannot be noted on a full disk is sent again by the next process, which changes nothing at the service.
         """
-        state = {
-            "run_id": self.run_id,
-            "num_samples": self.n_samples,
-            "url": self.url,
-            "attempt": self.attempt,
-            "sent": self._sent,
-            "refused": list(self.refused.items()),
-        }
-        try:
-            _write_state(self.folder, state)
-            self._is_stale = False
-        except OSError as error:
-            if not self._is_stale:
-                self._is_stale = True
-                logger.warning(
-                    "run %s: %s cannot be written (%s), so the next process sends again what this one has sent; make "
-                    "room on the disk",
-                    self.run_id,
-                    self.folder / STATE_NAME,
-                    get_reason(error),
-                )
+        with self._state_lock:  # the thread that writes, and the one that sends, replace the same file
+            state = {
+                "run_id": self.run_id,
+                "num_samples": self.n_samples,
+                "url": self.url,
+                "attempt": self.attempt,
+                "sent": self._sent,
+                "refused": list(self.refused.items()),
+            }
+            try:
+                _write_state(self.folder, state)
+                self._is_stale = False
+            except OSError as error:
+                if not self._is_stale:
+                    self._is_stale = True
+                    logger.warning(
+                        "run %s: %s cannot be written (%s), so the next process sends again what this one has sent; "
+                        "make room on the disk",
+                        self.run_id,
+                        self.folder / STATE_NAME,
+                        get_reason(error),
+                    )
 
     def close(self) -> None:
         """Release the lock."""
@@ -265,7 +275,12 @@ class Spool(RecordLog):
         """Lock ``records.log`` for this process, until the returned file is closed."""
         if not (self.folder / STATE_NAME).exists():
             raise SpoolError(f"{self.folder} is no spool; give a folder with a {STATE_NAME}")
-        file = self.path.open("ab")
+        try:
+            file = self.path.open("ab")
+        except OSError as error:
+            raise SpoolError(
+                f"{self.path} cannot be written ({get_reason(error)}); allow it, or give another folder"
+            ) from error
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -52,7 +52,7 @@ class Uploader:
         except MildError as error:
             logger.warning("run %s: %s was refused and is kept in %s: %s", spool.run_id, record.name, spool.path, error)
             refusal = error
-        spool.advance(refusal)
+        spool.advance(record, refusal)
         return refusal
 
     def send(self, record: Record) -> None:
