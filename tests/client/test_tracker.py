@@ -278,6 +278,7 @@ def test_what_is_not_finite_and_empty_epochs_do_not_change_the_bias() -> None:
         (["a", "b"], None, "one number for each"),
         ([1, 0], None, "from 0 to 1; give shares above 0"),
         ([1, float("nan")], None, "give shares above 0"),
+        ([1e-50, 1], None, "a share of 1e-50 of the largest one, and 1e-12 is the least"),
         ([1, 1], 0.0, "threshold is 0 and there is a class_prior"),
     ],
 )
@@ -290,3 +291,30 @@ def test_a_class_prior_needs_a_share_for_each_output() -> None:
     tracker = CorrectnessTracker(4, class_prior=[1, 1, 1])
     with pytest.raises(ParameterError, match=r"class_prior has 3 classes and the logits have the shape \(4, 2\)"):
         tracker.update(torch.arange(4), torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("prior", [[1e308] * 3, np.full(3, 60_000, np.float16), np.full(3, 255, np.uint8)])
+def test_a_prior_may_be_of_any_size(prior: Any) -> None:
+    tracker = CorrectnessTracker(3, class_prior=prior)
+    tracker.update(torch.arange(3), torch.eye(3), torch.zeros(3, dtype=torch.int64))
+    tracker.end_epoch()
+    assert tracker.class_bias is not None
+    assert np.abs(tracker.class_bias).max() < 1e-6
+
+
+@pytest.mark.parametrize("bias", [5.0, [1.0], [1, 2], [1, 2, float("nan")], "abc", [[1, 2, 3]], [1j, 0, 0]])
+def test_refuses_what_is_no_class_bias(bias: Any) -> None:
+    tracker = CorrectnessTracker(4, class_prior=[1, 1, 1])
+    with pytest.raises(ParameterError, match="class_bias"):
+        tracker.class_bias = bias
+    assert tracker.class_bias is not None
+    assert tracker.class_bias.tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_bias_that_was_read_does_not_change_with_the_tracker() -> None:
+    tracker = CorrectnessTracker(4, class_prior=[1, 1])
+    before = tracker.class_bias
+    tracker.update(torch.arange(4), torch.tensor([[1.0, 0.0]] * 4), torch.zeros(4, dtype=torch.int64))
+    tracker.end_epoch()
+    assert before is not None
+    assert before.tolist() == [0.0, 0.0]

@@ -20,6 +20,8 @@ _BIAS_STEP = 0.3
 """Change of a class's bias for each unit of the logarithm of its declared share over its share of the predictions."""
 _MIN_RATIO = 0.2
 """Share of the predictions, as a multiple of the declared one, that a class counts with at least."""
+_MIN_SHARE = 1e-12
+"""Smallest share of a class, as a multiple of the largest one."""
 
 
 class CorrectnessTracker:
@@ -148,12 +150,12 @@ class CorrectnessTracker:
 
     @property
     def class_bias(self) -> NDArray[np.float32] | None:  # noqa: D102 (the class describes it)
-        return None if self._bias is None else self._bias.values.cpu().numpy()
+        return None if self._bias is None else self._bias.values.cpu().numpy().copy()
 
     @class_bias.setter
     def class_bias(self, values: ArrayLike | None) -> None:
         if self._bias is not None and values is not None:
-            self._bias.values.copy_(torch.as_tensor(np.asarray(values)))
+            self._bias.set_values(values)
 
     def take(self) -> EpochBits:
         """Return the bits recorded since the last call, merged over all ranks, and reset the tracker.
@@ -270,14 +272,31 @@ class _ClassBias:
                 f"class_prior has the shape {shares.shape} and the type {shares.dtype}; give one number for each of at "
                 "least 2 classes"
             )
+        shares = shares.astype(np.float64)
         if not (np.isfinite(shares) & (shares > 0)).all():
             raise ParameterError(
                 f"class_prior has values from {shares.min():g} to {shares.max():g}; give shares above 0, such as 1 for "
                 "every class if all are equally frequent"
             )
+        shares /= shares.max()  # so that the sum is finite
+        if shares.min() < _MIN_SHARE:
+            raise ParameterError(
+                f"class_prior has a share of {shares.min():g} of the largest one, and {_MIN_SHARE:g} is the least; "
+                "give rare classes a larger share"
+            )
         self._shares = torch.tensor(shares / shares.sum(), dtype=torch.float32, device=device)
         self.values = torch.zeros_like(self._shares)
         self.n_predicted = torch.zeros(shares.size, dtype=torch.int64, device=device)
+
+    def set_values(self, values: ArrayLike) -> None:
+        """Set the bias of each class, shape (n_classes,)."""
+        bias, n_classes = to_array(values, "class_bias"), self.values.numel()
+        if bias.shape != (n_classes,) or bias.dtype.kind not in "iuf" or not np.isfinite(bias).all():
+            raise ParameterError(
+                f"class_bias has the shape {bias.shape} and the type {bias.dtype}, or values that are not finite; give "
+                f"the bias of each of {n_classes} classes, as a tracker with the same class_prior returns it"
+            )
+        self.values.copy_(torch.as_tensor(bias))
 
     def add_to(self, logits: Tensor) -> Tensor:
         """Return the logits of a batch with the bias, and count the classes that they predict."""
