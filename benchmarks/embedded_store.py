@@ -184,11 +184,11 @@ def stream(n_kills: int, n_others: int, n_trainings: int, seed: int) -> Outcome:
         trainings = [Training(site.url, ledger, KINDS[n % len(KINDS)], n, seed) for n in range(n_trainings)]
         for training in trainings:
             training.start()
-        until(lambda: ledger.n_told >= 10 * n_trainings, "progress of the trainings", 120)
+        until(lambda: ledger.n_acknowledged >= 10 * n_trainings, "progress of the trainings", 120)
         n_files = site.count_files()
         for name in order:
-            n_told = ledger.n_told + rng.randrange(2, 12)
-            until(lambda at=n_told: ledger.n_told >= at, "progress of the trainings", 60)  # type: ignore[misc]
+            goal = ledger.n_acknowledged + rng.randrange(2, 12)
+            until(lambda at=goal: ledger.n_acknowledged >= at, "progress of the trainings", 60)  # type: ignore[misc]
             time.sleep(0.02 * rng.random())  # at any instant of a write
             try:
                 FAULTS[name](site)

@@ -146,8 +146,8 @@ async def fail_over(cluster: LocalCluster, seen: Seen) -> tuple[float, float]:
     return taken, back
 
 
-async def lost(url: str, load: Load, seen: Seen) -> list[str]:
-    """A line for every acknowledged epoch that is not in the store as it was sent."""
+async def find_lost_epochs(url: str, seen: Seen) -> list[str]:
+    """Return a line for every acknowledged epoch that is not in the store as it was sent."""
     store, complaints = open_store(Settings(), url), []
     for name, numbers in seen.acknowledged.items():
         run = await store.runs.get(name)
@@ -185,7 +185,7 @@ async def hammer(cluster: LocalCluster, url: str, load: Load) -> tuple[Seen, Seq
     finally:
         stop.set()
         await asyncio.gather(*tasks)
-    seen.wrong += await lost(cluster.url, load, seen)
+    seen.wrong += await find_lost_epochs(cluster.url, seen)
     return seen, rounds
 
 

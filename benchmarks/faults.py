@@ -172,8 +172,8 @@ def stream(n_rounds: int, n_trainings: int, seed: int) -> Outcome:
         order: list[str] = []
         for _ in range(n_rounds):
             order = order or rng.sample(list(FAULTS), len(FAULTS))
-            name, n_told = order.pop(), ledger.n_told + rng.randrange(5, 25)
-            until(lambda at=n_told: ledger.n_told >= at, "progress of the trainings")  # type: ignore[misc]
+            name, goal = order.pop(), ledger.n_acknowledged + rng.randrange(5, 25)
+            until(lambda at=goal: ledger.n_acknowledged >= at, "progress of the trainings")  # type: ignore[misc]
             time.sleep(0.02 * rng.random())  # at any instant of a write
             try:
                 FAULTS[name](broken)
@@ -224,8 +224,8 @@ def describe(ledger: Ledger, n_compared: int, disk_kind: str) -> str:
     """What was acknowledged, compared and answered, in sentences."""
     answers = ", ".join(f"{count} x {status}" for status, count in sorted(ledger.statuses.items()))
     return (
-        f"{ledger.n_told} epochs were acknowledged, and {n_compared} compared in the store, over all checks. The full "
-        f"disk is {disk_kind}. Answers by status: {answers}."
+        f"{ledger.n_acknowledged} epochs were acknowledged, and {n_compared} compared in the store, over all checks. "
+        f"The full disk is {disk_kind}. Answers by status: {answers}."
     )
 
 

@@ -4,7 +4,7 @@ usage: python -m benchmarks.on_gpu --data-dir DIR [--out DIR] [--minutes 25] [--
        python -m benchmarks.on_gpu --data-dir DIR --rehearse
 
 Each part is a process of its own with a limit of its own, so that none that fails or hangs stops the others; what it
-prints goes to ``OUT/PART.log``. After each part ``OUT/on_gpu.json`` and ``OUT/on_gpu.md`` are written anew. What is
+prints goes to ``OUT/PART.log``. After each part ``OUT/on_gpu.json`` and ``OUT/on_gpu.md`` are replaced. What is
 finished is not done again, so several calls complete it; a part that would not fit into the minutes that are left is
 left for the next one. ``--only sequence`` runs all parts whose names begin so. ``DIR`` holds ``cifar-10-batches-py``
 and ``cifar-n-labels.npz``. Neither is the checkout to be installed, nor fastapi or redis. ``--rehearse`` runs all parts

@@ -1,4 +1,4 @@
-"""Trainings that stream epochs whose every bit can be computed anew, and what they were told is stored.
+"""Trainings that stream epochs whose every bit can be computed again, and what the service has acknowledged of them.
 
 A run's name says everything about it: how it is written, how many samples it has, and which bits each epoch carries.
 """
@@ -65,8 +65,8 @@ def share(run_id: str, epoch: int, shard: int) -> EpochBits:
 
 
 @dataclass
-class Told:
-    """What a training was told is stored of one run.
+class AcknowledgedRun:
+    """What the service has acknowledged of one run.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class Ledger:
     ----------
     runs
         Those that must be there.
-    n_told
+    n_acknowledged
         Acknowledged epochs, of deleted runs too.
     wrong
         A line for each thing that must not have happened.
@@ -99,26 +99,26 @@ class Ledger:
         Answers by status.
     """
 
-    runs: dict[str, Told] = field(default_factory=dict)
-    n_told: int = 0
+    runs: dict[str, AcknowledgedRun] = field(default_factory=dict)
+    n_acknowledged: int = 0
     n_finished: int = 0
     wrong: list[str] = field(default_factory=list)
     statuses: dict[int, int] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def known(self) -> Mapping[str, Told]:
-        """The runs as they stand."""
+    def copy_runs(self) -> Mapping[str, AcknowledgedRun]:
+        """Return a copy of the runs as they stand."""
         with self.lock:
-            return {run_id: Told(**vars(told)) for run_id, told in self.runs.items()}
+            return {run_id: AcknowledgedRun(**vars(record)) for run_id, record in self.runs.items()}
 
-    def tell(self, run_id: str, **what: object) -> None:
+    def note(self, run_id: str, **what: object) -> None:
         """Note what was acknowledged of a run."""
         with self.lock:
-            told = self.runs.setdefault(run_id, Told())
-            self.n_told += "epochs" in what
+            record = self.runs.setdefault(run_id, AcknowledgedRun())
+            self.n_acknowledged += "epochs" in what
             self.n_finished += "finished" in what
             for name, value in what.items():
-                setattr(told, name, value)
+                setattr(record, name, value)
 
     def forget(self, run_id: str) -> None:
         """Expect a run no longer: it is about to be deleted."""
@@ -183,23 +183,23 @@ class Training(threading.Thread):
 
     def _trained(self, client: MildClient, run_id: str) -> bool:
         """Write to a run; return whether it is finished, else it was left in the middle."""
-        tell = functools.partial(self._ledger.tell, run_id)
-        told = self._ledger.known().get(run_id, Told())
+        note = functools.partial(self._ledger.note, run_id)
+        record = self._ledger.copy_runs().get(run_id, AcknowledgedRun())
         with client.run(run_id, n_samples_of(run_id), resume="allow") as run:
             attempt = run.attempt or 0
-            if attempt < told.attempt or (run.round == 0 and run.epoch < told.epochs):
-                self._ledger.complain(f"{run_id} goes on at attempt {attempt}, epoch {run.epoch}; {told}")
-            tell(attempt=attempt)
+            if attempt < record.attempt or (run.round == 0 and run.epoch < record.epochs):
+                self._ledger.complain(f"{run_id} goes on at attempt {attempt}, epoch {run.epoch}; {record}")
+            note(attempt=attempt)
             if run.round == 0:  # else the answer to its finish was lost
                 for epoch in range(run.epoch, N_EPOCHS):
                     if self._stopping.is_set() or self._rng.random() < 0.04:  # preempted
                         return False
                     self._write(client, run, epoch)
-                    tell(epochs=epoch + 1)
+                    note(epochs=epoch + 1)
                 if self._kind == "large":
                     return True
                 run.finish()
-            tell(finished=True)
+            note(finished=True)
         return True
 
     def _write(self, client: MildClient, run: Run, epoch: int) -> None:

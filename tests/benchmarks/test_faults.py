@@ -6,5 +6,5 @@ def test_what_is_broken_while_trainings_stream_loses_nothing() -> None:
     assert outcome.ledger.wrong == [], outcome.log
     assert outcome.n_left == 0
     assert set(outcome.seconds) == set(faults.FAULTS)
-    assert outcome.n_compared > outcome.ledger.n_told > 100
+    assert outcome.n_compared > outcome.ledger.n_acknowledged > 100
     assert outcome.n_answers > 0
