@@ -532,7 +532,7 @@ def sync(
         bool, typer.Option("--refused", help="List what the service has refused, with the reasons; send nothing else.")
     ] = False,
     again: Annotated[bool, typer.Option("--again", help="With --refused: send it again.")] = False,
-    drop: Annotated[bool, typer.Option("--drop", help="With --refused: delete it, for good.")] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="With --refused: give it up, for good.")] = False,
 ) -> None:
     """Send what trainings have kept while the service was away; exit with 1 if anything is refused or left."""
     if ((again or drop) and (not refused or again == drop)) or (refused and dry_run):
