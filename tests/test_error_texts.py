@@ -28,14 +28,14 @@ _REMEDY = re.compile(rf"(?:^|[,;:(] |[,;:]? ?\b(?:and|or|then|to) )(?:have|GET|{
 PASSED_ON = {
     "{reasons[-1]}",
     "{_describe_missing_draw(self.audit)}",
-    "{_describe_no_pictures(part, folders)}",
+    "{_describe_no_pictures(part)}",
     "entry {position} of MILD_API_KEYS: {error}",
     "{unit} {number}: {reason}",
     "{where}: {reason}{BadRecord.remedy}",
     "{str(first['ctx']['error'])}",
     "{path}: {text}{hint}",
-    "labels are outside 0..{n_classes - 1}, such as {found}",
-    "{n_outside} of {labels.size} labels are outside 0..{highest}, such as {found}",
+    "labels are outside 0..{n_classes - 1}, such as {examples}",
+    "{n_outside} of {labels.size} labels are outside 0..{highest}, such as {examples}",
     "{file.path}: entry {error.position + 1}: {error}",
 }
 """Texts whose end is made elsewhere, and has the remedy."""

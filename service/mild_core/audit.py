@@ -35,7 +35,7 @@ class Audit:
         Shape (n_bytes,), the checked samples whose given label is true.
     random
         Shape (n_bytes,), samples that were drawn uniformly from all that are judged, before any of them was checked;
-        None: no sample. The marks of the others were chosen by somebody and give no guarantee.
+        None: no sample. The other marked samples were not drawn, and give no guarantee.
     """
 
     n_samples: int

@@ -91,7 +91,7 @@ def draw_samples(
     n_drawn
         Number of samples to draw.
     rng
-        Source of randomness; None seeds one from the system, so that nobody can predict the draw. With the same seed, a
+        Source of randomness; None seeds one from the system, so that the draw is unpredictable. With the same seed, a
         smaller draw is part of a larger one, and draws from other candidates have the samples that both may draw.
 
     Returns

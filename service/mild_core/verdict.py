@@ -75,9 +75,9 @@ def judge_fit(
     mixture
         The fit.
     forgetting
-        Forgetting of the likely clean samples (`measure_forgetting`).
+        Forgetting of the likely clean samples (`sum_forgetting`).
     memorisation
-        Late memorisation of the samples that were misclassified in most epochs (`measure_late_memorisation`); None if
+        Late memorisation of the samples that were misclassified in most epochs (`count_late_memorisation`); None if
         it is unknown.
     planted_bound
         Largest noise rate that planted samples allow (`bound_noise_rate`); None if it is unknown.

@@ -267,7 +267,7 @@ class Account:
     admission
         The pools.
     key
-        Whom it is accounted to: the id of an API key, or an address.
+        The id of an API key, or an address, to which it is accounted.
     """
 
     def __init__(self, admission: "Admission", key: str) -> None:

@@ -124,7 +124,7 @@ def create(
         key = generate_key(name, scope, prefix, now, None if days is None else now + days * 86_400)
         run_in_store(lambda store: store.credentials.add(hash_secret(secret), key), embedded, data_dir)
         api_keys.log_audit_event("key-created", key)
-        print(f"key {key.key_id} ({_describe_key(key, now)}); it is shown only now:", file=sys.stderr)
+        print(f"key {key.key_id} ({_describe_key(key)}); it is shown only now:", file=sys.stderr)
         print(secret)
 
 
@@ -136,7 +136,7 @@ def list_keys(embedded: Embedded = False, data_dir: DataDir = None) -> None:
         for key in keys:
             used = "never used" if key.used_at is None else f"last used {_format_time(key.used_at)}"
             created = _format_time(key.created_at)
-            print(f"{key.key_id}  {key.state(now):7}  {_describe_key(key, now)}, made {created}, {used}")
+            print(f"{key.key_id}  {key.state(now):7}  {_describe_key(key)}, made {created}, {used}")
 
 
 @keys_cli.command()
@@ -154,7 +154,7 @@ def revoke(
         print(f"key {key.key_id} ({key.name}) is revoked")
 
 
-def _describe_key(key: ApiKey, now: float) -> str:
+def _describe_key(key: ApiKey) -> str:
     """Return the name, the scope, the runs and the expiry of a key as one line."""
     runs = f"runs {key.prefix}*" if key.prefix else "all runs"
     expiry = "for good" if key.expires_at is None else f"until {_format_time(key.expires_at)}"

@@ -113,8 +113,8 @@ class MildClient(_Client[httpx.Client], BlockingCaller[Calls]):
     Notes
     -----
     The first failed attempt of a request is logged as a warning. Until the service has answered once, requests give up
-    after `Retry.first_deadline`, so that a wrong address fails soon. A forked process may use the client: it connects
-    anew, unless `http` was passed, of which each process needs its own.
+    after `Retry.first_deadline`, so that a wrong address fails soon. A forked process may use the client: it opens
+    its own connections, unless `http` was passed, of which each process needs its own.
     """
 
     _http_class = httpx.Client

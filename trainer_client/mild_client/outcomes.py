@@ -125,7 +125,7 @@ class OutcomeRecorder:
         self._batches.append((to_array(correct, "correct"), to_array(finite, "finite")))
 
     def take(self, round: int, epoch: int) -> EpochBits:
-        """Return the bits of all batches, which are those of the epoch, and begin anew."""
+        """Return the bits of all batches, which are those of the epoch, and discard them."""
         self._check_order(round, epoch)
         if self._bounds is not None:
             warn_probabilities(*self._bounds, self._threshold)

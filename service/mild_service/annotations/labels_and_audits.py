@@ -203,10 +203,10 @@ def _check_labels(labels: NDArray[np.integer], run: Run) -> None:
             "send one label per sample"
         )
     highest = MAX_LABEL if spec.num_classes is None else spec.num_classes - 1
-    found = describe_unknown_classes(labels, np.arange(labels.size), highest + 1)
-    if found is not None:
+    examples = describe_unknown_classes(labels, np.arange(labels.size), highest + 1)
+    if examples is not None:
         n_outside = int(((labels < 0) | (labels > highest)).sum())
-        raise InvalidInput(f"{n_outside} of {labels.size} labels are outside 0..{highest}, such as {found}")
+        raise InvalidInput(f"{n_outside} of {labels.size} labels are outside 0..{highest}, such as {examples}")
 
 
 def _check_logged_labels(run: Run, labels: NDArray[np.integer], logged: NDArray[np.int64]) -> None:

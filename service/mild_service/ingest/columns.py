@@ -514,6 +514,6 @@ def _check_classes(rows: RowNumbers, name: str, column: Column, samples: Numbers
     reason = f"a class number in 0..{largest} is needed"
     if n_classes is not None:
         is_known = ~_find_absent(rows, column)
-        found = describe_unknown_classes(column.values[is_known], samples[is_known], n_classes)
-        reason += f", as the run has {n_classes} classes, among others {found}"
+        examples = describe_unknown_classes(column.values[is_known], samples[is_known], n_classes)
+        reason += f", as the run has {n_classes} classes, among others {examples}"
     rows.reject_faulty(outside, name, reason, column.values)

@@ -115,7 +115,7 @@ class SelectionComputer:
         """
         self._telemetry.selections.labels("stateless").inc()
         source = ArraySource(rounds, Annotations().restrict_to_options(rounds[0].n_samples, options))
-        use = MemoryUse.of_arrays(rounds, self._n_workers)
+        use = MemoryUse.of_arrays(rounds)
         async with self._admission.work(self._admission.compute, use.set_bytes, use.is_small):
             return await self._measure(self._engine.compute(source, options, ""))
 

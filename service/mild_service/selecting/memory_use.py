@@ -55,7 +55,7 @@ class MemoryUse:
         )
 
     @classmethod
-    def of_arrays(cls, rounds: Sequence[RoundBits], n_workers: int) -> Self:
+    def of_arrays(cls, rounds: Sequence[RoundBits]) -> Self:
         """Return the memory of a selection from bits that are in memory already, but for a copy for the workers."""
         bits_bytes = sum(
             plane.nbytes for bits in rounds for plane in (bits.correct, bits.observed) if plane is not None

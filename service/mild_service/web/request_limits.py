@@ -261,8 +261,7 @@ _MAX_BUCKETS = 10_000
 class RateLimiter:
     """Limits how often each key asks, with a token bucket in this process.
 
-    It stands beside the pools of `admission` since these share what requests hold at the same time, and know no rate:
-    what a request has taken is given back, a token never is.
+    The pools of `admission` limit what requests hold at the same time, which is given back; a token never is.
 
     Parameters
     ----------

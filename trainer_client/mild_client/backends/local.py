@@ -178,8 +178,8 @@ class LocalSelector:
         """
         labels = to_classes(labels, "labels", self._spec.num_samples)
         n_classes = self._spec.num_classes or MAX_CLASS + 1
-        if (found := describe_unknown_classes(labels, np.arange(labels.size), n_classes)) is not None:
-            raise ParameterError(f"labels are outside 0..{n_classes - 1}, such as {found}")
+        if (examples := describe_unknown_classes(labels, np.arange(labels.size), n_classes)) is not None:
+            raise ParameterError(f"labels are outside 0..{n_classes - 1}, such as {examples}")
         self._annotations = Annotations(labels)
         body = io.BytesIO()
         np.save(body, labels, allow_pickle=False)

@@ -50,7 +50,7 @@ class ClassFilter:
         return [positions[name] for name in selected_names]
 
     def renumbers(self, dataset: str) -> bool:
-        """Return whether numbers of classes that leave some out are to be numbered anew."""
+        """Return whether numbers of classes that leave some out are to be replaced by positions among those left."""
         if self.size:
             raise DataError(f"--image-size is {self.size}, for folders of images and not for {dataset}; leave it out")
         if self.classes not in ("all", "present"):

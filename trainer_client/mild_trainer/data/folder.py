@@ -246,7 +246,7 @@ def _read_layout(root: Path) -> tuple[_Part, _Part]:
         train.unread = sorted(set(folders) - {train_folder.name, test.folder.name})
     for part in (train, *([] if test_folder is None else [test])):
         if not part.pictures:
-            raise DataError(_describe_no_pictures(part, folders))
+            raise DataError(_describe_no_pictures(part))
     if len(train.pictures) == 1:
         name = next(iter(train.pictures))
         raise DataError(
@@ -257,7 +257,7 @@ def _read_layout(root: Path) -> tuple[_Part, _Part]:
     return train, test
 
 
-def _describe_no_pictures(part: _Part, folders: Sequence[str] | dict[str, Path]) -> str:
+def _describe_no_pictures(part: _Part) -> str:
     """Return the message about a part without pictures in class folders, with the likely cause."""
     folder = part.folder
     direct = [p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES] if folder.is_dir() else []
