@@ -201,7 +201,7 @@ class RoundSelection:
 
         async def build() -> SampleTable:
             table = await self._read(self._build_table)
-            cache.put(key, table, table.n_bytes)
+            cache.put(self._table_key, table, table.n_bytes)  # of newer epochs, if some were replaced
             return table
 
         return await self._computer.shared.run(key, build)
@@ -251,7 +251,7 @@ class RoundSelection:
             samples = dropped[::step]
             await take_memory(_PREDICTION_BYTES * samples.size * table.n_epochs)
             suggestions = await self._read(lambda evidence: self._suggest(evidence, samples))
-            cache.put(key, suggestions, suggestions.n_bytes)
+            cache.put(self._table_key, suggestions, suggestions.n_bytes)
             return suggestions
 
         return await self._computer.shared.run(("suggestions", key), suggest)

@@ -102,6 +102,19 @@ async def test_labels_order_samples_of_equal_score_and_pages_stay(service: Servi
     assert expected.tolist() != build_sample_table([bits(BODIES)], select([bits(BODIES)])).order.tolist()
 
 
+async def test_a_table_of_replaced_epochs_is_not_that_of_the_earlier_ones(service: Service) -> None:
+    await service.open("a", BODIES)
+    selection = await service.selection("a")
+    await service.put("a", LATER)
+    replaced = await selection.build_table()
+    await service.put("a", BODIES)
+    table = await service.table("a")
+    assert not np.array_equal(replaced.misclassified, table.misclassified)
+    np.testing.assert_array_equal(
+        table.misclassified, build_sample_table([bits(BODIES)], select([bits(BODIES)])).misclassified
+    )
+
+
 async def test_another_epoch_makes_another_table(service: Service) -> None:
     await service.open("a", BODIES)
     before = await service.table("a")
