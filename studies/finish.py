@@ -31,7 +31,7 @@ After the last round (two on digits, one on `cifar16`) a fresh network is traine
 dropped samples too, without their labels. All finishes of a line share the set and cost as many passes as training on
 all samples for the epochs that the line names. A row is lost, and in bold, where the finish is less accurate than
 `{PLAIN}`. Networks are small and budgets short, no case for methods made for hundreds of epochs: so this says where
-they do not help, and not that they never do. Other seeds are in [finishing.md](../studies/results/finishing.md).
+they do not help, and not that they never do.
 
 Mini-WebVision, the paper's other data set, is read (`--dataset webvision --classes 50`, tested on a made-up folder in
 `tests/trainer/test_webvision.py`), and was not trained on: its pictures were not at hand.
