@@ -108,7 +108,7 @@ class Pool:
             for waiter in [waiter for waiters in queue.values() for waiter in waiters]:
                 self._remove(waiter, is_small)
                 if not waiter.granted.done():
-                    waiter.granted.set_exception(_make_closed_error())
+                    waiter.granted.set_exception(make_shutdown_error())
 
     async def take(self, key: str, amount: int, is_small: bool = False, first: bool = False) -> None:
         """Take an amount for a key; wait for it in turn, with `first` before those that wait for this key without."""
@@ -214,7 +214,7 @@ class Pool:
     def _make_place(self, key: str, amount: int) -> None:
         """Make one of the waiting places free for a key, at the expense of the key that has most of them."""
         if self._is_closed:
-            raise _make_closed_error()
+            raise make_shutdown_error()
         if self._n_waiting < self._max_waiting:
             return
         n_places: Counter[str] = Counter()
@@ -250,7 +250,8 @@ class Pool:
         )
 
 
-def _make_closed_error() -> ShuttingDown:
+def make_shutdown_error() -> ShuttingDown:
+    """Build the error for work that this process does not do any more."""
     return ShuttingDown("this service is shutting down; try again in a second")
 
 

@@ -15,10 +15,10 @@ from mild_core.inspect.sample_table import SampleTable
 from mild_core.results import Selection
 from mild_core.sources import ArraySource
 from mild_core.types import RoundBits, SelectionOptions
-from mild_service.admission import Admission, SharedWork, keep_memory
+from mild_service.admission import Admission, SharedWork, keep_memory, make_shutdown_error
 from mild_service.concurrency import LruCache
 from mild_service.config import Settings
-from mild_service.errors import StoreError, StoreUnavailable
+from mild_service.errors import StoreError
 from mild_service.models import ComputedSelection, Run, SetRef
 from mild_service.observability import Telemetry, phase
 from mild_service.selecting.engine import Engine
@@ -143,7 +143,7 @@ class SelectionComputer:
                     await self._store_in_cache(evidence.run, computed)
                     return computed
             await asyncio.sleep(_POLL_SECONDS)
-        raise StoreUnavailable("this service is shutting down; try again in a second")
+        raise make_shutdown_error()
 
     async def _store_in_cache(self, run: Run, computed: ComputedSelection) -> None:
         try:

@@ -11,7 +11,7 @@ from mild_core import bitmap, selection
 from mild_core.types import EpochBits, RoundBits, RunSpec, SelectionOptions
 from mild_service.admission import Admission
 from mild_service.config import Settings
-from mild_service.errors import NoEpochs, RoundNotOpen, StoreDamaged, StoreUnavailable
+from mild_service.errors import NoEpochs, RoundNotOpen, ShuttingDown, StoreDamaged, StoreUnavailable
 from mild_service.models import Run
 from mild_service.observability import Telemetry
 from mild_service.selecting.compute import SelectionComputer
@@ -127,7 +127,7 @@ async def test_what_is_computed_elsewhere_is_given_up_at_the_end(
     waiting = asyncio.create_task(here.computer.compute(evidence))
     await asyncio.sleep(0.05)
     await here.computer.aclose()
-    with pytest.raises(StoreUnavailable, match="shutting down"):
+    with pytest.raises(ShuttingDown):
         await waiting
 
 
