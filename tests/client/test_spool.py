@@ -295,6 +295,8 @@ def test_a_folder_that_is_deleted_takes_new_records_and_counts_none_of_the_old(f
         assert spool.peek() is None
         assert spool.n_unsent == 0  # else the thread that sends would look again, for ever
         spool.append(epoch(4))
+        assert spool.n_unsent == 1
+    with Spool(folder) as spool:  # which ``mild sync`` finds
         assert names(spool) == ["epoch-0-4"]
 
 

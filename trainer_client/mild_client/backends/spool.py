@@ -131,7 +131,9 @@ class Spool(RecordLog):
         """
         content = record.encode()
         with self.changed:
-            self._sent = min(self._sent, self.size)  # less is there if somebody has deleted the folder
+            if is_first := not self.size:  # also where somebody has deleted the folder
+                self._sent = self.n_unsent = 0
+                self.refused.clear()
             if not self.is_full and self.n_unsent_bytes + len(content) > self._limit:
                 self.is_full = True
                 raise SpoolFull(
@@ -144,7 +146,7 @@ class Spool(RecordLog):
             else:
                 self.n_unsent += 1
                 self.changed.notify_all()
-        if is_sent:
+        if is_sent or is_first:
             self.save_state()
 
     def peek(self) -> Record | None:
