@@ -318,3 +318,12 @@ def test_a_bias_that_was_read_does_not_change_with_the_tracker() -> None:
     tracker.end_epoch()
     assert before is not None
     assert before.tolist() == [0.0, 0.0]
+
+
+def test_a_bias_keeps_differences_and_sizes_of_logits_in_double_precision() -> None:
+    tracker = CorrectnessTracker(3, class_prior=[1, 1])
+    logits = torch.tensor([[1.0, 1.0 + 1e-12], [1.0 + 1e-12, 1.0], [1e300, 0.0]], dtype=torch.float64)
+    tracker.update(torch.arange(3), logits, torch.tensor([1, 0, 0]))
+    bits = tracker.end_epoch()
+    assert bits.observed is None
+    assert bitmap.popcount(bits.correct) == 3

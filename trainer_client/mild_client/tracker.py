@@ -305,7 +305,8 @@ class _ClassBias:
                 f"class_prior has {self.values.numel()} classes and the logits have the shape {tuple(logits.shape)}; "
                 "give a share for each output of the model"
             )
-        logits = logits.detach().float() + self.values
+        # In single precision at least, and in double where the logits are.
+        logits = logits.detach().to(torch.promote_types(logits.dtype, torch.float32)) + self.values
         largest, predicted = logits.max(1)
         self.n_predicted.scatter_add_(0, predicted, largest.isfinite().long())
         return logits
