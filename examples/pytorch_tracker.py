@@ -17,7 +17,7 @@ N_EPOCHS = 30
 
 
 def main() -> None:
-    """Train on labels of which a third is wrong, and print how good the clean set is."""
+    """Train on labels of which about 30% are wrong, and print how good the clean set is."""
     torch.manual_seed(0)
     pixels, truth = load_digits(return_X_y=True)
     images, true_labels = torch.tensor(pixels / 16, dtype=torch.float32), torch.tensor(truth)

@@ -74,8 +74,8 @@ def _describe_bounds(selection: Mapping[str, Any]) -> list[str]:
         texts += [
             f"At most {format_at_most(guarantee['upper'])} of the kept labels are wrong, the drawn ones aside, with "
             f"{1 - UPPER_ERROR:.0%} confidence.",
-            f"{guarantee['drawn']:,} samples were drawn at random and checked: {guarantee['kept_of_drawn']:,} of them "
-            f"are kept, {guarantee['wrong_of_drawn']:,} of these with a wrong label.",
+            f"{guarantee['drawn']:,} samples were drawn at random and checked: the cut keeps "
+            f"{guarantee['kept_of_drawn']:,} of them, {guarantee['wrong_of_drawn']:,} of these with a wrong label.",
         ]
     if bounds:
         rate = bounds["noise_rate"]

@@ -59,7 +59,7 @@ def test_a_complete_draw_leads_with_the_bound_of_this_set() -> None:
     bases, texts = zip(*describe(guarantee=GUARANTEE, bounds=BOUNDS, measured=MEASURED), strict=True)
     assert bases == (*["bounded"] * 5, "measured", "fitted")
     assert texts[0] == "At most 7.4% of the kept labels are wrong, the drawn ones aside, with 90% confidence."
-    assert texts[1].endswith(" drawn at random and checked: 63 of them are kept, 2 of these with a wrong label.")
+    assert texts[1].endswith(" drawn at random and checked: the cut keeps 63 of them, 2 of these with a wrong label.")
     assert "At least 91.9% of the kept labels, the drawn ones included, are right, with 95% confidence" in texts[2]
     assert "at least 80.0% of the right labels are kept, with 90% confidence that both hold" in texts[2]
     assert "5.1% to 12.1% are wrong" in texts[3]

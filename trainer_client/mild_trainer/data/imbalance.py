@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_core.errors import ParameterError
+from mild_core.statements import format_at_least
 from mild_trainer.data.dataset import Dataset
 
 
@@ -71,7 +72,8 @@ def describe_class_prior(text: str, labels: NDArray[np.int64], n_classes: int) -
     if prior is None:
         return []
     excess = np.bincount(labels, minlength=n_classes) / labels.size - prior / prior.sum()
-    return [f"class prior {text}: if it is true, at least {excess.clip(min=0).sum():.1%} of the given labels are wrong"]
+    share = format_at_least(float(excess.clip(min=0).sum()))
+    return [f"class prior {text}: if it is true, at least {share} of the given labels are wrong"]
 
 
 def make_imbalanced(data: Dataset, spec: str, seed: int) -> Dataset:
