@@ -65,7 +65,7 @@ def test_a_text_names_no_exception(text: ErrorText) -> None:
 
 
 def test_a_run_that_exists_says_both_ways_on() -> None:
-    assert str(RunExists("it is there")).endswith("; choose another run id, or go on where it is (resume)")
+    assert str(RunExists("it is there")).endswith("go on where it is (resume='allow', or --resume)")
 
 
 @pytest.mark.parametrize("name", ["request_seconds", "store_timeout"])

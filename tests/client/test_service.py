@@ -195,7 +195,7 @@ def test_a_run_that_has_epochs_is_not_written_to_by_accident(client: MildClient,
     with pytest.raises(RunExists, match=r"run 'run' exists already and is at round 0, epoch 12; choose another run id"):
         HttpBackend(client).open(SPEC)
     first.finish(0)
-    with pytest.raises(RunExists, match=r"is at round 1; choose another run id, or go on where it is \(resume\)"):
+    with pytest.raises(RunExists, match=r"is at round 1; .*, or go on where it is \(resume='allow', or --resume\)"):
         HttpBackend(client).open(SPEC)
     assert client.get_run("run")["attempt"] == 1  # the trainer that holds it was not disturbed
     assert HttpBackend(client).open(SPEC, Position(1, 0)).round == 1

@@ -56,7 +56,7 @@ class RunExists(ClientError):
     """
 
     def __init__(self, existing_run: str) -> None:
-        super().__init__(f"{existing_run}; choose another run id, or go on where it is (resume)")
+        super().__init__(f"{existing_run}; choose another run id, or go on where it is (resume='allow', or --resume)")
         self.existing_run = existing_run
 
 
