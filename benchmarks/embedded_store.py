@@ -188,7 +188,7 @@ def stream(n_kills: int, n_others: int, n_trainings: int, seed: int) -> Outcome:
         n_files = site.count_files()
         for name in order:
             goal = ledger.n_acknowledged + rng.randrange(2, 12)
-            until(lambda at=goal: ledger.n_acknowledged >= at, "progress of the trainings", 60)  # type: ignore[misc]
+            until(lambda at=goal: ledger.n_acknowledged >= at, "progress of the trainings", 60)  # type: ignore[misc]  # bound now
             time.sleep(0.02 * rng.random())  # at any instant of a write
             try:
                 FAULTS[name](site)

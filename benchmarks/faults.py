@@ -173,7 +173,7 @@ def stream(n_rounds: int, n_trainings: int, seed: int) -> Outcome:
         for _ in range(n_rounds):
             order = order or rng.sample(list(FAULTS), len(FAULTS))
             name, goal = order.pop(), ledger.n_acknowledged + rng.randrange(5, 25)
-            until(lambda at=goal: ledger.n_acknowledged >= at, "progress of the trainings")  # type: ignore[misc]
+            until(lambda at=goal: ledger.n_acknowledged >= at, "progress of the trainings")  # type: ignore[misc]  # bound now
             time.sleep(0.02 * rng.random())  # at any instant of a write
             try:
                 FAULTS[name](broken)

@@ -27,7 +27,7 @@ from mild_core import bitmap
 from mild_core.selection import select
 from mild_trainer.settings import DEFAULTS, TrainSettings
 from studies import runner
-from studies.heads import load_half, record_head
+from studies.heads import train_head
 from studies.programme import SEEDS, Case, Inputs, Line, Row, format_judged, format_table
 
 TITLE = "Noise on frozen features, and what a bit knows then"
@@ -66,16 +66,11 @@ def run_case(case: Case, inputs: Inputs) -> Mapping[str, Any]:
     F1 of the bits is that of the selection by its defaults, F1 of the loss that of a mixture of two Gaussians. `always`
     and `never` are the shares of the samples that were predicted as labelled in all epochs, and in none.
     """
-    (settings,) = list_settings(case)
-    path, noise = inputs.features[str(case["features"])], str(case["noise"])
-    data = load_half(path, inputs.human_labels, noise, inputs.half, settings.seed)
-    recording = record_head(settings, data)
-    assert data.clean is not None
-    assert recording.bits.planted is not None
-    own = ~bitmap.unpack(recording.bits.planted, data.n_samples)
-    logits, labels, clean = recording.logits[:, own], data.y_train[own], data.clean[own]
+    training = train_head(*list_settings(case), case, inputs)
+    data, recording, own = training.data, training.recording, training.own
+    logits, labels, clean = recording.logits[:, own], data.y_train[own], training.clean[own]
     misses = (logits.argmax(axis=2) != labels).sum(axis=0)
-    of_loss = judges.mean_loss(logits, labels, settings.seed)
+    of_loss = judges.mean_loss(logits, labels, training.settings.seed)
     assert of_loss.kept is not None
     selection = select(recording.bits)
     values = {

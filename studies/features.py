@@ -1,7 +1,7 @@
 """Heads on frozen features for one round: our selection beside the peers, on the same passes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -9,13 +9,12 @@ import numpy as np
 
 from benchmarks import judges
 from benchmarks.judges import Judgement
-from benchmarks.logits import Recording, RecordingTrainer, held_out
+from benchmarks.logits import RecordingTrainer, held_out
 from benchmarks.truth import Mask, auc, best_f1, f1, share_found
 from mild_core import bitmap
 from mild_core.selection import select
-from mild_trainer.data import Dataset
 from mild_trainer.settings import TrainSettings
-from studies.heads import HUMAN_COLUMNS, load_half, record_head
+from studies.heads import HUMAN_COLUMNS, HeadTraining, train_head
 from studies.peer_tables import EVERYONE, OURS, RIGHT, format_comparison, format_prior_comparison
 from studies.programme import SEEDS, Case, Inputs, Row
 
@@ -47,18 +46,6 @@ samples and cleanlab held out train networks of their own at the same cost; neig
 """
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Training:
-    """A recorded training, with what its judges need; masks of shape (n_samples,)."""
-
-    settings: TrainSettings
-    data: Dataset
-    recording: Recording
-    clean: Mask
-    own: Mask
-    """Samples whose label was not planted: those that are judged."""
-
-
 def list_cases(inputs: Inputs) -> list[Case]:
     """List one training for each file of features, noise and seed."""
     if inputs.profile != "cpu":
@@ -82,7 +69,7 @@ def run_case(case: Case, inputs: Inputs) -> Mapping[str, Any]:
 
     The same passes are judged twice, the second time as they are recorded with a class prior that says balanced.
     """
-    training = _train(case, inputs)
+    training = train_head(*list_settings(case), case, inputs)
     clean, own = training.clean, training.own
     balanced = replace(training, recording=training.recording.with_class_prior(np.ones(training.data.n_classes)))
     (ours, verdict), (ours_balanced, verdict_balanced) = _judge_by_selection(training), _judge_by_selection(balanced)
@@ -114,24 +101,13 @@ def _round_measures(methods: Mapping[str, Measures]) -> dict[str, Measures]:
     }
 
 
-def _train(case: Case, inputs: Inputs) -> _Training:
-    (settings,) = list_settings(case)
-    path, noise = inputs.features[str(case["features"])], str(case["noise"])
-    data = load_half(path, inputs.human_labels, noise, inputs.half, settings.seed)
-    recording = record_head(settings, data)
-    assert data.clean is not None
-    assert recording.bits.planted is not None
-    own = ~bitmap.unpack(recording.bits.planted, data.n_samples)
-    return _Training(settings, data, recording, data.clean, own)
-
-
-def _judge_by_selection(training: _Training) -> tuple[Judgement, str]:
+def _judge_by_selection(training: HeadTraining) -> tuple[Judgement, str]:
     """Judge the samples by our scores and selection; return the verdict too."""
     selection, own = select(training.recording.bits), training.own
     return Judgement(selection.scores[own], bitmap.unpack(selection.bitmap, own.size)[own]), selection.verdict
 
 
-def _judge_passes(training: _Training) -> dict[str, Judgement]:
+def _judge_passes(training: HeadTraining) -> dict[str, Judgement]:
     """Judge the samples by the peers that look at the recorded passes."""
     logits, labels = training.recording.logits[:, training.own], training.data.y_train[training.own]
     return {
@@ -142,7 +118,7 @@ def _judge_passes(training: _Training) -> dict[str, Judgement]:
     }
 
 
-def _judge_by_own_trainings(training: _Training) -> dict[str, Judgement]:
+def _judge_by_own_trainings(training: HeadTraining) -> dict[str, Judgement]:
     """Judge the samples by the peers that train at the same cost, or not at all."""
     settings, data, own = training.settings, training.data, training.own
     by_thresholds = judges.area_under_margin_thresholded(settings, data)

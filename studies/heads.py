@@ -1,14 +1,16 @@
 """Heads on frozen features: one half of the images with the labels of a noise, and a recorded training on it."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.logits import Recording, RecordingTrainer
+from benchmarks.truth import Mask
+from mild_core import bitmap
 from mild_trainer.data import Dataset, load
 from mild_trainer.settings import TrainSettings
-from studies.programme import Half
+from studies.programme import Case, Half, Inputs
 
 HUMAN_COLUMNS = {
     "human:worse": "c10_worse_label",
@@ -68,6 +70,33 @@ def label_by_people(data: Dataset, human: Path | None, noise: str) -> Dataset:
     return replace(data, y_train=human_labels, y_train_clean=data.y_train)
 
 
-def record_head(settings: TrainSettings, data: Dataset) -> Recording:
-    """Train a head for one round on everyone, with planted labels as the settings say, and keep all logits."""
-    return RecordingTrainer(settings, data).record(plant=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadTraining:
+    """A head that was trained for one round on everyone, with planted labels as the settings say.
+
+    Attributes
+    ----------
+    settings, data
+        What it was trained by and on.
+    recording
+        Its bits and logits.
+    clean, own
+        Shape (n_samples,) each: whose label is right, and whose label was not planted, which are judged.
+    """
+
+    settings: TrainSettings
+    data: Dataset
+    recording: Recording
+    clean: Mask
+    own: Mask
+
+
+def train_head(settings: TrainSettings, case: Case, inputs: Inputs) -> HeadTraining:
+    """Train a head on one half of the images of a case's features, with the labels of its noise."""
+    path, noise = inputs.features[str(case["features"])], str(case["noise"])
+    data = load_half(path, inputs.human_labels, noise, inputs.half, settings.seed)
+    recording = RecordingTrainer(settings, data).record(plant=True)
+    assert data.clean is not None
+    assert recording.bits.planted is not None
+    own = ~bitmap.unpack(recording.bits.planted, data.n_samples)
+    return HeadTraining(settings, data, recording, data.clean, own)

@@ -12,7 +12,7 @@ from mild_core.audit import Annotations, Audit
 from mild_core.selection import select
 from mild_core.types import SelectionOptions
 from mild_trainer.settings import TrainSettings
-from studies.heads import load_half, record_head
+from studies.heads import train_head
 from studies.programme import SEEDS, Case, Inputs, Line, Row, format_judged
 
 TITLE = "What a random audit promises"
@@ -50,13 +50,8 @@ def list_settings(case: Case) -> tuple[TrainSettings, SelectionOptions]:
 def run_case(case: Case, inputs: Inputs) -> Mapping[str, Any]:
     """Train a head, and let random audits cut; means over the draws."""
     settings, options = list_settings(case)
-    path, noise = inputs.features[str(case["features"])], str(case["noise"])
-    data = load_half(path, inputs.human_labels, noise, inputs.half, settings.seed)
-    bits = record_head(settings, data).bits
-    clean, own = data.clean, np.ones(data.n_samples, dtype=bool)
-    assert clean is not None
-    if bits.planted is not None:
-        own = ~bitmap.unpack(bits.planted, data.n_samples)
+    training = train_head(settings, case, inputs)
+    data, bits, clean, own = training.data, training.recording.bits, training.clean, training.own
     rng = np.random.default_rng((settings.seed, N_DRAWN))
     draws: list[dict[str, float]] = []
     for _ in range(N_DRAWS):

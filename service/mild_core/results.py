@@ -107,12 +107,18 @@ class MemberOverlap:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """Quality of a set on the audited samples; a quantity that is not defined is null."""
+class CutMeasured:
+    """Quality of a cut by the audit; a quantity that is not defined is null."""
 
     precision: float | None = describe_field("Share of the kept that are clean.")
     recall: float | None = describe_field("Share of the clean that are kept.")
     f1: float | None = describe_field("Harmonic mean of the two.")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured(CutMeasured):
+    """Quality of a set on the audited samples; a quantity that is not defined is null."""
+
     auc: float | None = describe_field(
         "Probability that a clean sample scores lower than a mislabelled one, ties counted half."
     )

@@ -77,7 +77,7 @@ def test_all_finishes_train_on_the_same_set(inputs: Inputs, tmp_path: Path) -> N
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
 def test_cases_are_distinct_and_of_the_half(name: str, profile: Any, inputs: Inputs) -> None:
     for half, seeds in (("choosing", range(5)), ("judging", range(5, 10))):
-        cases = SECTIONS[name].list_cases(replace(inputs, profile=profile, half=half))  # type: ignore[arg-type]
+        cases = SECTIONS[name].list_cases(replace(inputs, profile=profile, half=half))  # type: ignore[arg-type]  # of their literals
         assert cases
         assert len({str(sorted(case.items(), key=str)) for case in cases}) == len(cases)
         assert {case["half"] for case in cases} == {half}

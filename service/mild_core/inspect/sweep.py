@@ -8,7 +8,7 @@ import numpy as np
 
 from mild_core.audit import Audit, Evaluation
 from mild_core.fields import declare_field, describe_field
-from mild_core.results import BoundCurves, Selection
+from mild_core.results import BoundCurves, CutMeasured, Selection
 from mild_core.statistics import count_bins
 
 
@@ -22,15 +22,6 @@ class CutEstimates:
     recall: float | None = declare_field(None, "Share of the clean that are kept.")
     recall_low: float | None = declare_field(None, "Lower end of its interval.")
     recall_high: float | None = declare_field(None, "Upper end of its interval.")
-
-
-@dataclass(frozen=True, slots=True)
-class CutMeasured:
-    """Quality of a cut by the audit; a quantity that is not defined is null."""
-
-    precision: float | None = describe_field("Share of the kept that are clean.")
-    recall: float | None = describe_field("Share of the clean that are kept.")
-    f1: float | None = describe_field("Harmonic mean of the two.")
 
 
 @dataclass(frozen=True, slots=True)

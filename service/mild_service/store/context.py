@@ -167,7 +167,7 @@ class ReplicatedWriter:
             return await self._send_by_slot(self._redis, commands)
         if not self._n_replicas and len(commands) == 1:
             ((_, arguments),) = commands
-            return [await self._redis.execute_command(*arguments)]  # type: ignore[no-untyped-call]
+            return [await self._redis.execute_command(*arguments)]  # type: ignore[no-untyped-call]  # redis-py
         pipeline = self._redis.pipeline(transaction=False)
         for _, arguments in commands:
             pipeline.execute_command(*arguments)
@@ -244,7 +244,7 @@ class Scripts:
 
     async def _send(self, name: str, key: str, command: Sequence[Argument]) -> Any:
         if name in _READ_ONLY or name in _WITHOUT_REPLICATION:
-            return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+            return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py
         (answer,) = await self._writer.send((key, command))
         return answer
 

@@ -5,8 +5,8 @@ import pytest
 
 from mild_core import bitmap
 from mild_core.audit import Annotations, Audit, evaluate_selection
-from mild_core.inspect.sweep import Cut, CutEstimates, CutMeasured, evaluate_cuts, sweep_cuts
-from mild_core.results import Selection, serialize_fit
+from mild_core.inspect.sweep import Cut, CutEstimates, evaluate_cuts, sweep_cuts
+from mild_core.results import CutMeasured, Selection, serialize_fit
 from mild_core.selection import select
 from mild_core.types import Metric, RoundBits, SelectionOptions
 from tests.core.test_selection import recorded

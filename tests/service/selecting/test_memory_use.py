@@ -109,8 +109,10 @@ async def test_the_estimate_of_scores_is_right(media_type: str, n_samples: int) 
     if media_type == media_types.NPY:
         make_pieces, estimate = lambda: encode_npy_rows(list(columns)), estimate_pieces(2 * n_samples, 4)
     else:
-        make_pieces = lambda: encode_lists({}, {"scores": split_array(columns[0]), "b": split_array(columns[1])})  # noqa: E731
-        estimate = estimate_pieces(2 * n_samples, _SCORE_CHARS)
+        make_pieces, estimate = (
+            lambda: encode_lists({}, {"scores": split_array(columns[0]), "b": split_array(columns[1])}),
+            estimate_pieces(2 * n_samples, _SCORE_CHARS),
+        )
 
     async def encode() -> Response:
         return await make_response(Representation(media_type, "identity"), make_pieces)
