@@ -186,7 +186,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     # Stopped by an event, not cancelled: before Python 3.12 a task that is sending a command swallows a cancellation.
     stop_event = asyncio.Event()
     app.state.computer.start()
-    migration_task = asyncio.create_task(_migrate_store(app, stop_event))
+    schema_task = asyncio.create_task(_check_schema(app, stop_event))
     sweep_task = asyncio.create_task(_sweep_expired_runs(app, stop_event))
     try:
         yield
@@ -195,18 +195,18 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.drain.begin()
         app.state.admission.close()
         await app.state.event_feed.aclose()
-        await migration_task
+        await schema_task
         await sweep_task
         await to_thread.run_sync(app.state.sandbox.close)
         await app.state.computer.aclose()
         await app.state.store.aclose()
 
 
-async def _migrate_store(app: FastAPI, stop_event: asyncio.Event) -> None:
-    """Migrate the store to this version's schema as soon as it answers."""
+async def _check_schema(app: FastAPI, stop_event: asyncio.Event) -> None:
+    """Check the schema of the store as soon as it answers."""
     while not stop_event.is_set():
         try:
-            await app.state.store.migrate()
+            await app.state.store.check_schema()
             return
         except StoreUnavailable:
             with suppress(TimeoutError):

@@ -133,10 +133,10 @@ def _read_header(file: IO[bytes], path: Path) -> Mapping[str, Any]:
         schema, _ = int(head["schema"]), str(head["run_id"])
     except (ValueError, KeyError, TypeError) as error:
         raise ArchiveDamaged(f"{path} is damaged: its first line cannot be read; copy it again") from error
-    if schema > SCHEMA_VERSION:
+    if schema != SCHEMA_VERSION:
         raise ArchiveDamaged(
-            f"{path} has schema {schema}, written by version {head.get('version')}; this service knows those up to "
-            f"{SCHEMA_VERSION}: upgrade it"
+            f"{path} has schema {schema}, written by version {head.get('version')}, this service reads "
+            f"{SCHEMA_VERSION} alone; use a service of that version"
         )
     return head
 

@@ -1,6 +1,5 @@
 """The store of runs in Redis or Valkey; the only package that sends commands to it."""
 
-import logging
 from collections.abc import Callable, Sequence
 
 from mild_core.audit import Annotations
@@ -32,8 +31,6 @@ from mild_service.store.shard_store import ShardStore
 from mild_service.store.stored_samples import StoredRound, StoredSamples
 from mild_service.store.verification import ValueVerifier
 from mild_service.store.wrong_prediction_store import WrongPredictionStore
-
-logger = logging.getLogger(__name__)
 
 __all__ = [
     "PIECE_SAMPLES",
@@ -151,10 +148,9 @@ class Store:
             # No such key exists for longer than one command: a write without effect, which a read-only store refuses.
             await self._redis.delete(self._context.keys.same_slot(self._context.keys.schema))
 
-    async def migrate(self) -> None:
-        """Migrate the store to the schema version that this service writes."""
-        if (previous := await servers.migrate(self._context)) < servers.SCHEMA_VERSION:
-            logger.info("the store was brought from schema %d to %d", previous, servers.SCHEMA_VERSION)
+    async def check_schema(self) -> None:
+        """Check that the store has the schema version that this service reads and writes."""
+        await servers.check_schema(self._context)
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -38,25 +38,13 @@ Fields = Mapping[bytes, bytes]
 _RECORD_FIELDS = ("run_id", "tags", "ttl_seconds")
 """Fields of a `RunSpec` that are stored separately from its JSON."""
 _CHECKSUM = "checksum"
-"""Field of the JSON of a spec: the XXH3 of the JSON without it. Services of schema 1, which do not know it, refuse the
-run as one of a later version."""
-_ADDED_OPTIONS = {"per_class": False, "min_keep_class": 0.0, "audit": "measure", "alpha": 0.1}
-_ADDED_FIELDS = {"picture_url": None, "class_names": None}
-"""Fields that were added after schema 1, with their defaults. A default is not stored, so that replicas of the previous
-version can read the runs that do not use these fields."""
+"""Field of the JSON of a spec: the XXH3 of the JSON without it."""
 
 
 def encode_spec(spec: RunSpec) -> bytes:
     """Encode a run's spec as JSON, without the fields that are stored separately."""
     values = {name: value for name, value in spec.as_json().items() if name not in _RECORD_FIELDS}
-    options = values.pop("selection")
-    values = _omit_defaults(values, _ADDED_FIELDS) | {"selection": _omit_defaults(options, _ADDED_OPTIONS)}
     return orjson.dumps(values | {_CHECKSUM: xxh3_64_hexdigest(orjson.dumps(values))})
-
-
-def _omit_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `values` without those that equal their default."""
-    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
 
 @lru_cache(maxsize=1024)
@@ -64,34 +52,16 @@ def decode_spec(run_id: str, value: bytes) -> RunSpec:
     """Decode the JSON of a run's spec; tags and time to live, which are stored separately, have their defaults."""
     try:
         values = orjson.loads(value)
-        is_intact = values.pop(_CHECKSUM, "") == xxh3_64_hexdigest(orjson.dumps(values))
-    except (ValueError, AttributeError):
-        is_intact = False
-    if not is_intact:
-        raise _damaged_spec_error(run_id)
-    return decode_old_spec(run_id, orjson.dumps(values))
-
-
-def has_checksum(spec: bytes) -> bool:
-    """Return whether the JSON of a spec has a checksum, which those of schema 0 and 1 lack."""
-    return f'"{_CHECKSUM}"'.encode() in spec
-
-
-def decode_old_spec(run_id: str, value: bytes) -> RunSpec:
-    """Decode the JSON of a run's spec without a checksum, as schema 0 and 1 have it."""
-    try:
-        return RunSpec.from_json({"run_id": run_id, **orjson.loads(value)})
-    except ValueError as error:
-        raise _damaged_spec_error(run_id) from error
+        if values.pop(_CHECKSUM, "") != xxh3_64_hexdigest(orjson.dumps(values)):
+            raise ValueError("its checksum does not match")
+        return RunSpec.from_json({"run_id": run_id, **values})
+    except (ValueError, AttributeError) as error:
+        raise StoreDamaged(
+            f"the record of run {run_id!r} is damaged in the store (its config); restore a backup of the store, or "
+            "delete the run"
+        ) from error
     except TypeError as error:
         raise StoreNewer(f"a run was opened by a later version of the service ({error}); upgrade this one") from error
-
-
-def _damaged_spec_error(run_id: str) -> StoreDamaged:
-    return StoreDamaged(
-        f"the record of run {run_id!r} is damaged in the store (its config); restore a backup of the store, or delete "
-        "the run"
-    )
 
 
 @contextmanager
@@ -108,7 +78,7 @@ def _report_damage(record: str) -> Iterator[None]:
 def decode_run(run_id: str, fields: Fields) -> Run:
     """Decode the record of a run."""
     with _report_damage(f"the record of run {run_id!r}"):
-        round_, n_finished = fields[b"round"], fields.get(b"n_finished", fields[b"round"])
+        round_, n_finished = fields[b"round"], fields[b"n_finished"]
         if round_ != n_finished:  # the latest round would be another one
             raise ValueError(f"its open round is {int(round_)}, and {int(n_finished)} were finished")
         return Run(
@@ -127,7 +97,7 @@ def decode_run(run_id: str, fields: Fields) -> Run:
             labels=decode_annotation_ref(fields.get(b"labels")),
             audit=decode_annotation_ref(fields.get(b"audit")),
             logged_labels=decode_annotation_ref(fields.get(b"logged_labels")),
-            n_events=int(fields.get(b"events", 0)),
+            n_events=int(fields[b"events"]),
             ids=decode_sample_ids_ref(fields.get(b"ids")),
         )
 
@@ -164,10 +134,7 @@ def decode_annotation_ref(value: bytes | None) -> AnnotationRef | None:
 
 def encode_draw(choice: DrawChoice) -> bytes:
     """Encode the choice that is recorded with a random draw as JSON."""
-    options = _omit_defaults(asdict(choice.options), _ADDED_OPTIONS)
-    return canonical_json(
-        {"round": choice.round, "options": options, "seed": choice.seed, "is_answered": choice.is_answered}
-    )
+    return canonical_json(asdict(choice))
 
 
 @lru_cache(maxsize=1024)
@@ -251,8 +218,8 @@ def decode_shard(shard: int, value: bytes) -> ShardRef:
 def decode_round(number: int, fields: Fields, epochs: Fields, metrics: Fields) -> Round:
     """Decode a round from its record, the commit records of its epochs, and its metrics."""
     with _report_damage(f"the record of round {number}"):
-        if b"n_epochs" in fields and int(fields[b"n_epochs"]) != len(epochs):
-            raise ValueError(f"it has the records of {len(epochs)} epochs, {int(fields[b'n_epochs'])} were stored")
+        if (n_epochs := int(fields.get(b"n_epochs", 0))) != len(epochs):
+            raise ValueError(f"it has the records of {len(epochs)} epochs, {n_epochs} were stored")
         finished = {b"finished": True, b"open": False}[fields[b"state"]]
         records = {n: decode_epoch(n, value) for n, value in sorted((int(k), v) for k, v in epochs.items())}
         return Round(
@@ -279,9 +246,9 @@ def encode_metrics(round_: int, epoch: int, metrics: Mapping[str, float]) -> byt
 
 
 def decode_metrics(round_: int, epoch: int, value: bytes) -> dict[str, float]:
-    """Decode the metrics of an epoch; earlier versions have stored them without a checksum."""
-    content, _, checksum = (value, b"", None) if value.endswith(b"}") else value.rpartition(b" ")
-    if checksum is not None and checksum != _sum_metrics(round_, epoch, content):
+    """Decode the metrics of an epoch."""
+    content, _, checksum = value.rpartition(b" ")
+    if checksum != _sum_metrics(round_, epoch, content):
         raise ValueError(f"the metrics of epoch {epoch} do not match their checksum")
     metrics: dict[str, float] = orjson.loads(content)
     return metrics

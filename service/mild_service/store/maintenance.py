@@ -8,7 +8,7 @@ for an hour can be deleted while writers are active.
 import re
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import get_args
 
 import orjson
@@ -21,7 +21,7 @@ from mild_service.store.context import Argument, StoreContext, to_texts, transla
 from mild_service.store.keys import annotation_field, epoch_field, name_in_run, set_field
 from mild_service.store.run_store import RunStore
 from mild_service.store.servers import list_servers
-from mild_service.store.values import has_checksums, seal, unseal
+from mild_service.store.values import has_checksums, unseal
 
 RECORD_KEY = "run"
 _EVENTS = "events"
@@ -91,11 +91,9 @@ class RunTransfer:
         record
             Fields of the exported run's record.
         fields
-            All other fields of the exported run. Those of schema 0 and 1 get their checksums now.
+            All other fields of the exported run.
         """
-        context, has_sums = self._context, codec.has_checksum(record[b"config"])
-        if not has_sums:
-            record |= {b"config": codec.encode_spec(codec.decode_old_spec(run_id, record[b"config"]))}
+        context = self._context
         run = codec.decode_run(run_id, {**record, b"uid": secrets.token_hex(8).encode()})
         if await self._runs.exists(run_id):
             raise RunExists(f"there is a run {run_id!r}; give another name, or delete that one first")
@@ -106,10 +104,8 @@ class RunTransfer:
                 if field.key not in keys:
                     raise StoreDamaged(f"the file holds {field.key!r}, which no run has; give one that `export` wrote")
                 key, name = keys[field.key], field.field.decode()
-                if has_checksums(key) and has_sums:
+                if has_checksums(key):
                     unseal(key, name, field.value)
-                elif has_checksums(key):
-                    field = replace(field, value=seal(key, name, field.value))
                 written_keys.add(key)
                 await context.writer.send(_build_write_command(key, field))
             now = await context.now()

@@ -1,11 +1,4 @@
-"""State of the Redis servers, and the schema version of the store with its migrations.
-
-A migration only goes forward, can be interrupted and repeated, and leaves records that the previous version can read,
-since old and new replicas run side by side during an upgrade. A store without a version has version 0.
-
-The step to schema 2, with checksums, is an exception: services of schema 1 refuse its runs as those of a later version,
-and what they still write to runs that they know is read as damaged. Replace all of them at once.
-"""
+"""State of the Redis servers, and the schema version of the store."""
 
 import time
 from collections.abc import Mapping
@@ -16,13 +9,12 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode
 from redis.exceptions import NoPermissionError, ResponseError
 
-from mild_service.errors import StoreDamaged, StoreNewer
-from mild_service.store import codec
+from mild_service.errors import StoreError, StoreNewer
 from mild_service.store.cluster import Cluster
-from mild_service.store.context import CommandForbidden, StoreContext, to_texts, translate_errors
-from mild_service.store.values import has_checksums, is_intact, seal
+from mild_service.store.context import CommandForbidden, StoreContext, translate_errors
 
 SCHEMA_VERSION = 2
+"""Version of the names and formats of all keys and fields, as in `keys`."""
 _SETTINGS = ("appendonly", "appendfsync", "maxmemory-policy", "save")
 
 
@@ -135,44 +127,18 @@ def _decode(value: bytes | str) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-async def migrate(context: StoreContext) -> int:
-    """Migrate the store to `SCHEMA_VERSION`, and return the version that it had. Every replica does this at its start.
-
-    A store without runs has no version yet, and nothing to migrate: it is that of `SCHEMA_VERSION` from the start.
-    """
-    stored_version = await context.call("GET", context.keys.schema)
-    version = 0 if stored_version is None else int(stored_version)
-    if version > SCHEMA_VERSION:
+async def check_schema(context: StoreContext) -> None:
+    """Check that the store has the schema that this service reads and writes; a store without a version gets it."""
+    key = context.keys.schema
+    stored = await context.call("GET", key)
+    if stored is None:
+        await context.writer.send((key, ("SET", key, SCHEMA_VERSION, "NX")))
+    elif (version := int(stored)) > SCHEMA_VERSION:
         raise StoreNewer(
-            f"the store has schema {version}, this service knows those up to {SCHEMA_VERSION}; upgrade this service"
+            f"the store has schema {version}, this service reads {SCHEMA_VERSION} alone; upgrade this service"
         )
-    if version < SCHEMA_VERSION:
-        await _store_checksums(context)
-        is_empty = stored_version is None and not await context.call("EXISTS", context.keys.runs)
-        await context.writer.send((context.keys.schema, ("SET", context.keys.schema, SCHEMA_VERSION)))
-        return SCHEMA_VERSION if is_empty else version
-    return version
-
-
-async def _store_checksums(context: StoreContext) -> None:
-    """Migrate from schema 0 or 1 to 2: add a checksum to each value, then to each run's config.
-
-    A config of schema 0 gets every option, so that new defaults do not change existing runs.
-    """
-    async for entry in context.iterate_index():
-        run_id = entry.partition(":")[2]
-        config, uid, round_ = await context.read_fields(context.keys.run(run_id), ["config", "uid", "round"])
-        if config is None or uid is None or round_ is None or codec.has_checksum(config):
-            continue
-        try:
-            spec = codec.decode_old_spec(run_id, config)
-        except StoreDamaged:
-            continue
-        keys = context.keys.of_run(run_id, uid.decode())
-        for hash_key in keys.list_hashes(int(round_) + 1, codec.count_chunks(spec.num_samples)):
-            for field in to_texts(await context.call("HKEYS", hash_key)) if has_checksums(hash_key) else ():
-                value = await context.call("HGET", hash_key, field)
-                if value is not None and not is_intact(hash_key, field, value):
-                    arguments = [field, value, seal(hash_key, field, value)]
-                    await context.scripts.run("replace_field", [hash_key], arguments)
-        await context.scripts.run("replace_field", [keys.run], ["config", config, codec.encode_spec(spec)])
+    elif version < SCHEMA_VERSION:
+        raise StoreError(
+            f"the store has schema {version}, written before the first release, this service reads {SCHEMA_VERSION} "
+            "alone; name another store in MILD_STORE_URL, or another MILD_STORE_NAMESPACE"
+        )

@@ -1,23 +1,27 @@
 """Runs in files, and stores of other versions."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import orjson
 import pytest
-from redis import Redis
 from xxhash import xxh3_64_hexdigest
 
 from mild_core.audit import Audit
-from mild_service.config import Settings
-from mild_service.errors import ArchiveDamaged, RunChanging, RunExists, RunNotFound, StoreDamaged, StoreNewer
+from mild_service.errors import (
+    ArchiveDamaged,
+    RunChanging,
+    RunExists,
+    RunNotFound,
+    StoreDamaged,
+    StoreError,
+    StoreNewer,
+)
 from mild_service.models import Run
 from mild_service.ops import archive
-from mild_service.store import Store, codec, maintenance, servers
+from mild_service.store import Store, servers
 from mild_service.store.maintenance import RunField
-from mild_service.store.values import has_checksums
 from tests.service.conftest import Clock, Dump
 from tests.service.store.conftest import LARGE, N, epoch_bits, opened, random_bitmap
 
@@ -111,10 +115,11 @@ async def test_a_file_that_is_cut_off_is_refused(store: Store, tmp_path: Path, n
         archive.check_archive(path)
 
 
-async def test_a_file_of_a_later_version_is_refused(store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("schema", [1, 99])
+async def test_a_file_of_another_version_is_refused(store: Store, tmp_path: Path, schema: int) -> None:
     path = tmp_path / "a.mild"
-    path.write_bytes(b"mild-run 1\n" + orjson.dumps({"run_id": "a", "schema": 99, "version": "9.0"}) + b"\n")
-    with pytest.raises(ArchiveDamaged, match=r"version 9\.0; this service knows those up to 2: upgrade it"):
+    path.write_bytes(b"mild-run 1\n" + orjson.dumps({"run_id": "a", "schema": schema, "version": "9.0"}) + b"\n")
+    with pytest.raises(ArchiveDamaged, match=rf"schema {schema}, written by version 9\.0, this service reads 2 alone"):
         archive.check_archive(path)
 
 
@@ -135,95 +140,30 @@ async def test_a_part_that_no_run_has_is_refused_and_nothing_is_left(store: Stor
     assert dump() == before
 
 
-async def test_a_store_without_a_version_is_brought_forward_and_its_runs_keep_their_options(
-    store: Store, dump: Dump
-) -> None:
-    """A record as the first service wrote it, before options had `target`, `per_class` and others."""
-    run = await opened(store)
+async def test_a_store_without_a_version_gets_the_present_one(store: Store, dump: Dump) -> None:
+    """A new one, and one to which a command has written before a service did."""
     context = store._context
-    options = {"metric": "mild", "fit": "grouped", "evidence": "latest", "threshold": "posterior", "p": 0.25}
-    old = orjson.dumps({"num_samples": N, "num_classes": None, "observe": "all", "selection": options})
-    await context.redis.hset(context.keys.run("a"), "config", old)
-    assert await servers.migrate(context) == 0
-    held = orjson.loads(await context.redis.hget(context.keys.run("a"), "config") or b"")
-    assert held["selection"].items() >= options.items()
-    assert {"target", "fraction", "cost_ratio", "min_keep"} <= held["selection"].keys()
-    assert not {"per_class", "audit"} & held["selection"].keys(), "the version before could not read it"
-    found = await store.runs.get("a")
-    assert (found.spec.selection.fit, found.spec.selection.p, found.uid) == ("grouped", 0.25, run.uid)
-    before = dump()
-    assert await servers.migrate(context) == servers.SCHEMA_VERSION
-    assert dump() == before
-
-
-def strip_checksums(redis: Redis, namespace: str) -> None:
-    """Bring the values and the records of a store to schema 1."""
-    for key in redis.scan_iter(f"{namespace}:*"):
-        for field, value in redis.hgetall(key).items() if redis.type(key) == b"hash" else ():
-            if has_checksums(key.decode()):
-                redis.hset(key, field, value[:-8])
-            elif field == b"config":
-                config = orjson.loads(value)
-                del config["checksum"]
-                redis.hset(key, field, orjson.dumps(config))
-    redis.set(f"{namespace}:schema", 1)
-
-
-@pytest.mark.parametrize("n_samples", [N, LARGE])
-async def test_a_store_of_schema_1_gets_checksums_once(
-    store: Store, redis: Redis, dump: Dump, settings: Settings, n_samples: int
-) -> None:
-    run = await filled(store, n_samples)
-    before = dump()
-    strip_checksums(redis, settings.store_namespace)
-    with pytest.raises(StoreDamaged, match="its config"):
-        await store.runs.get("a")
-    assert await servers.migrate(store._context) == 1
-    assert dump() == before
-    assert (await store.runs.get("a")).spec == run.spec
-    assert await servers.migrate(store._context) == servers.SCHEMA_VERSION
-
-
-@pytest.mark.parametrize("n_samples", [N, LARGE])
-async def test_a_file_of_schema_1_gets_its_checksums_when_it_is_read(
-    store: Store, redis: Redis, dump: Dump, settings: Settings, monkeypatch: pytest.MonkeyPatch, n_samples: int
-) -> None:
-    await filled(store, n_samples)
-    expected = await content(store, "a")
-    strip_checksums(redis, settings.store_namespace)
-    monkeypatch.setattr(codec, "decode_spec", codec.decode_old_spec)
-    monkeypatch.setattr(maintenance, "has_checksums", lambda key: False)
-    parts = [part async for part in store.transfer.export_run("a")]
-    monkeypatch.undo()
-
-    async def others() -> AsyncIterator[RunField]:
-        for part in parts:
-            if part.key != "run":
-                yield part
-
-    await store.transfer.import_run("b", {part.field: part.value for part in parts if part.key == "run"}, others())
-    assert await content(store, "b") == expected
-
-
-async def test_an_empty_store_gets_the_present_schema_without_a_word(
-    store: Store, caplog: pytest.LogCaptureFixture
-) -> None:
-    context = store._context
-    with caplog.at_level("INFO"):
-        await store.migrate()
+    for _ in range(2):
+        await store.check_schema()
         assert int(await context.redis.get(context.keys.schema) or 0) == servers.SCHEMA_VERSION
-        assert not caplog.messages
         await context.redis.delete(context.keys.schema)
         await opened(store)
-        await store.migrate()
-    assert caplog.messages == ["the store was brought from schema 0 to 2"]
+    await store.check_schema()
+    before = dump()
+    await store.check_schema()
+    assert dump() == before
 
 
-async def test_a_store_of_a_later_version_is_left_alone(store: Store) -> None:
+async def test_a_store_of_another_version_is_left_alone(store: Store, dump: Dump) -> None:
     context = store._context
     await context.redis.set(context.keys.schema, 99)
-    with pytest.raises(StoreNewer, match="schema 99, this service knows those up to 2"):
-        await store.migrate()
+    with pytest.raises(StoreNewer, match="schema 99, this service reads 2 alone; upgrade"):
+        await store.check_schema()
+    await context.redis.set(context.keys.schema, 1)
+    before = dump()
+    with pytest.raises(StoreError, match="schema 1, written before the first release"):
+        await store.check_schema()
+    assert dump() == before
 
 
 async def test_a_run_with_an_option_of_a_later_version_is_refused_and_not_misread(store: Store) -> None:

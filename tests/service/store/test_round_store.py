@@ -6,7 +6,15 @@ import pytest
 
 from mild_core import bitmap
 from mild_service.config import Settings
-from mild_service.errors import MembersFrozen, MetricsConflict, RoundFinished, RoundNotOpen, RunNotFound, StaleAttempt
+from mild_service.errors import (
+    MembersFrozen,
+    MetricsConflict,
+    RoundFinished,
+    RoundNotOpen,
+    RunNotFound,
+    StaleAttempt,
+    StoreDamaged,
+)
 from mild_service.models import Round, Run
 from mild_service.store import Store, open_store
 from tests.service.conftest import Clock, Dump
@@ -59,20 +67,18 @@ async def test_metrics_are_kept_once(store: Store) -> None:
     run = await opened(store)
     assert await store.rounds.put_metrics(run, 0, 3, {"b": 1.0, "a": 0.5}, None, False) == "committed"
     assert await store.rounds.put_metrics(run, 0, 3, {"a": 0.5, "b": 1.0}, None, False) == "same"
-    with pytest.raises(MetricsConflict, match=r"0\.75"):
+    with pytest.raises(MetricsConflict, match=r'has the metrics \{"a":0\.5,"b":1\.0\}, got \{"a":0\.75\}; send'):
         await store.rounds.put_metrics(run, 0, 3, {"a": 0.75}, None, False)
     assert await store.rounds.put_metrics(run, 0, 3, {"a": 0.75}, None, True) == "replaced"
     assert (await only_round(store, run)).metrics == {3: {"a": 0.75}}
 
 
-async def test_metrics_of_earlier_versions_have_no_checksum(store: Store) -> None:
+async def test_metrics_without_a_checksum_are_damaged(store: Store) -> None:
     run = await opened(store)
     context = store._context
     await context.redis.hset(context.keys.of_run("a", run.uid).metrics(0), "3", '{"a":0.5}')
-    assert (await only_round(store, run)).metrics == {3: {"a": 0.5}}
-    assert await store.rounds.put_metrics(run, 0, 3, {"a": 0.5}, None, False) == "same"
-    with pytest.raises(MetricsConflict, match=r'has the metrics \{"a":0\.5\}, got \{"a":0\.75\}; send'):
-        await store.rounds.put_metrics(run, 0, 3, {"a": 0.75}, None, False)
+    with pytest.raises(StoreDamaged, match="the metrics of epoch 3 do not match their checksum"):
+        await only_round(store, run)
 
 
 async def test_finishing_freezes_a_round_and_opens_the_next(store: Store, dump: Dump) -> None:

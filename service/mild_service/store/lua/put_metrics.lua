@@ -3,7 +3,7 @@
 local refusal = check_run(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
 if refusal then return refusal end
 local old = redis.call('HGET', KEYS[2], ARGV[5])
-if old == ARGV[8] or old == ARGV[6] then return {'same'} end
+if old == ARGV[8] then return {'same'} end
 if old and ARGV[7] ~= '1' then return {'conflict', old} end
 redis.call('HSET', KEYS[2], ARGV[5], ARGV[8])
 extend_ttl(KEYS[1], ARGV[4])
