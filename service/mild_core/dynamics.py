@@ -6,7 +6,7 @@ of weight ``2**j`` into one of weight ``2**j`` and one of weight ``2**(j + 1)``)
 number of epochs. Samples are processed in blocks that fit the cache.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from typing import TypeAlias
@@ -35,8 +35,6 @@ class Dynamics:
 
     Attributes
     ----------
-    n_epochs
-        Epochs of the round.
     observed
         Epochs in which the sample was observed.
     memorised
@@ -47,7 +45,6 @@ class Dynamics:
         Correctness bit of the first and of the last observed epoch; False if never observed.
     """
 
-    n_epochs: int
     observed: _Counts
     memorised: _Counts
     forgotten: _Counts
@@ -84,31 +81,27 @@ def count_dynamics(bits: RoundBits) -> Dynamics:
     Dynamics
         Counts of shape (n_samples,). The working memory is that of one block for any number of samples.
     """
-    n_samples, n_epochs = bits.n_samples, bits.n_epochs
-    padded = bitmap.n_bytes(n_samples) * 8
-    observed = np.full(padded, n_epochs, dtype=np.uint16)
-    memorised, forgotten = (np.zeros(padded, dtype=np.uint16) for _ in range(2))
-    first = np.zeros(bitmap.n_bytes(n_samples), dtype=np.uint8)
-    last = np.zeros_like(first)
-    for block, samples in _iter_blocks(n_samples):
-        rows = _BlockRows(bits.correct, block)
-        if bits.observed is None:
-            counters = _count_complete_block(rows)
-        else:
-            counters = _count_block_with_gaps(rows, _BlockRows(bits.observed, block))
-            counters.observed.write(observed[samples])
-        counters.memorised.write(memorised[samples])
-        counters.forgotten.write(forgotten[samples])
-        first[block] = counters.first.view(np.uint8)[: rows.n_bytes]
-        last[block] = counters.last.view(np.uint8)[: rows.n_bytes]
-    return Dynamics(
-        n_epochs=n_epochs,
-        observed=observed[:n_samples],
-        memorised=memorised[:n_samples],
-        forgotten=forgotten[:n_samples],
-        first=bitmap.unpack(first, n_samples),
-        last=bitmap.unpack(last, n_samples),
-    )
+    counts = _make_counts(bits, 3)
+    ends = np.zeros((2, bitmap.n_bytes(bits.n_samples)), dtype=np.uint8)
+    for block in _split_into_blocks(bits):
+        n_observed, memorised, forgotten = (_BitSlicedCounter(block.n_words) for _ in range(3))
+        was_observed, first, last = np.zeros((3, block.n_words), dtype=np.uint64)
+        for epoch, (correct, observed) in enumerate(block):
+            if observed is None:
+                first = correct if epoch == 0 else first
+                forgotten.add(last & ~correct)
+                last = correct
+            else:  # forgetting compares consecutive observed epochs
+                first |= correct & ~was_observed
+                was_observed |= observed
+                forgotten.add(last & observed & ~correct)
+                last = (last & ~observed) | correct
+                n_observed.add(observed)
+            memorised.add(correct)
+        block.write((n_observed, memorised, forgotten), counts)
+        for end, words in zip(ends, (first, last), strict=True):
+            end[block.extent] = words.view(np.uint8)[: block.n_bytes]
+    return Dynamics(*counts[:, : bits.n_samples], *bitmap.unpack(ends, bits.n_samples))
 
 
 def count_epochs_to_learn(bits: RoundBits) -> NDArray[np.uint16]:
@@ -117,15 +110,13 @@ def count_epochs_to_learn(bits: RoundBits) -> NDArray[np.uint16]:
     For a sample that is never memorised these are all its observed epochs.
     """
     n_unlearned = np.zeros(bitmap.n_bytes(bits.n_samples) * 8, dtype=np.uint16)
-    for block, samples in _iter_blocks(bits.n_samples):
-        rows = _BlockRows(bits.correct, block)
-        is_learned = np.zeros(rows.n_words, dtype=np.uint64)
-        counter = _BitSlicedCounter(rows.n_words)
-        observed_rows = repeat(None) if bits.observed is None else _BlockRows(bits.observed, block)
-        for correct, observed in zip(rows, observed_rows, strict=False):
+    for block in _split_into_blocks(bits):
+        is_learned = np.zeros(block.n_words, dtype=np.uint64)
+        counter = _BitSlicedCounter(block.n_words)
+        for correct, observed in block:
             is_learned |= correct
             counter.add(~is_learned if observed is None else ~is_learned & observed)
-        counter.write(n_unlearned[samples])
+        counter.write(n_unlearned[block.samples])
     return n_unlearned[: bits.n_samples]
 
 
@@ -161,80 +152,68 @@ def count_late_dynamics(bits: RoundBits) -> LateDynamics:
 
     These are all that a selection by the metric ``mild-simple`` needs: about half the work of `count_dynamics`.
     """
-    n_samples, n_epochs = bits.n_samples, bits.n_epochs
-    padded = bitmap.n_bytes(n_samples) * 8
-    observed = np.full(padded, n_epochs, dtype=np.uint16)
-    memorised, late_memorised, late_forgotten = (np.zeros(padded, dtype=np.uint16) for _ in range(3))
-    for block, samples in _iter_blocks(n_samples):
-        rows = _BlockRows(bits.correct, block)
+    counts = _make_counts(bits, 4)
+    for block in _split_into_blocks(bits):
+        n_observed, memorised, late, forgotten = counters = [_BitSlicedCounter(block.n_words) for _ in range(4)]
+        previous = None
+        for epoch, (correct, observed) in enumerate(block):
+            if previous is not None:
+                pairs = previous if observed is None else previous & observed
+                late.add(pairs)
+                forgotten.add(pairs & ~correct)
+            is_late = bits.n_epochs // 2 <= epoch < bits.n_epochs - 1
+            previous = correct if is_late else None
+            if observed is not None:
+                n_observed.add(observed)
+            if observed is not None or not is_late:  # else it is counted as `late`
+                memorised.add(correct)
+        block.write(counters, counts)
         if bits.observed is None:
-            early, late, forgotten = _count_late_complete_block(rows, n_epochs)
-            early.write(memorised[samples])
-            late.write(late_memorised[samples])
-            memorised[samples] += late_memorised[samples]
-        else:
-            counters = _count_late_block_with_gaps(rows, _BlockRows(bits.observed, block), n_epochs)
-            *others, forgotten = counters
-            for counter, counts in zip(others, (observed, memorised, late_memorised), strict=True):
-                counter.write(counts[samples])
-        forgotten.write(late_forgotten[samples])
-    return LateDynamics(*(counts[:n_samples] for counts in (observed, memorised, late_memorised, late_forgotten)))
+            counts[1, block.samples] += counts[2, block.samples]
+    return LateDynamics(*counts[:, : bits.n_samples])
 
 
-def _count_late_complete_block(rows: "_BlockRows", n_epochs: int) -> "list[_BitSlicedCounter]":
-    """Count memorised epochs that are followed by none of the second half, those that are, and forgetting."""
-    early, late, forgotten = counters = [_BitSlicedCounter(rows.n_words) for _ in range(3)]
-    previous = None
-    for epoch, correct in enumerate(rows):
-        if previous is not None:
-            late.add(previous)
-            forgotten.add(previous & ~correct)
-        is_late = n_epochs // 2 <= epoch < n_epochs - 1
-        previous = correct if is_late else None
-        if not is_late:
-            early.add(correct)
-    return counters
+def _make_counts(bits: RoundBits, n_counts: int) -> _Counts:
+    """Return counts of all samples and padding bits, shape (n_counts, n_bytes * 8): the epochs, and zeros."""
+    counts = np.zeros((n_counts, bitmap.n_bytes(bits.n_samples) * 8), dtype=np.uint16)
+    counts[0] = bits.n_epochs
+    return counts
 
 
-def _count_late_block_with_gaps(
-    rows: "_BlockRows", observed_rows: "_BlockRows", n_epochs: int
-) -> "list[_BitSlicedCounter]":
-    """Count observed and memorised epochs, and those of the second half that are observed or forgotten afterwards."""
-    counters = [_BitSlicedCounter(rows.n_words) for _ in range(4)]
-    n_observed, memorised, late, forgotten = counters
-    previous = None
-    for epoch, (correct, observed) in enumerate(zip(rows, observed_rows, strict=True)):
-        if previous is not None:
-            pairs = previous & observed
-            late.add(pairs)
-            forgotten.add(pairs & ~correct)
-        previous = correct if n_epochs // 2 <= epoch < n_epochs - 1 else None
-        n_observed.add(observed)
-        memorised.add(correct)
-    return counters
+class _Block:
+    """Samples of a round that fit the cache; iteration yields the correct and the observed bits of every epoch.
 
+    The bits are 64-bit words, shape (n_words,); None in place of the observed bits if every sample was observed.
+    """
 
-def _iter_blocks(n_samples: int) -> Iterator[tuple[slice, slice]]:
-    """Yield the slice of bytes and the slice of samples of every block."""
-    n_bytes = bitmap.n_bytes(n_samples)
-    for start in range(0, n_bytes, BLOCK_BYTES):
-        stop = min(start + BLOCK_BYTES, n_bytes)
-        yield slice(start, stop), slice(start * 8, stop * 8)
-
-
-class _BlockRows:
-    """The epochs of one block; iteration yields one bitmap of 64-bit words per epoch, shape (n_words,)."""
-
-    def __init__(self, packed: NDArray[np.uint8], block: slice) -> None:
-        self._packed = packed[:, block]
-        self.n_bytes = int(self._packed.shape[1])
+    def __init__(self, bits: RoundBits, start: int) -> None:
+        self._bits = bits
+        self.extent = slice(start, min(start + BLOCK_BYTES, bitmap.n_bytes(bits.n_samples)))
+        self.samples = slice(8 * start, 8 * self.extent.stop)
+        self.n_bytes = self.extent.stop - start
         self.n_words = -(-self.n_bytes // 8)
 
-    def __iter__(self) -> Iterator[_Words]:
-        for row in self._packed:
+    def __iter__(self) -> Iterator[tuple[_Words, _Words | None]]:
+        observed = self._bits.observed
+        observed_words = repeat(None, self._bits.n_epochs) if observed is None else self._iter_words(observed)
+        return zip(self._iter_words(self._bits.correct), observed_words, strict=True)
+
+    def _iter_words(self, packed: NDArray[np.uint8]) -> Iterator[_Words]:
+        """Yield the bits of every epoch."""
+        for row in packed[:, self.extent]:
             words = np.zeros(self.n_words, dtype=np.uint64)
             words.view(np.uint8)[: row.size] = row
             yield words
+
+    def write(self, counters: "Sequence[_BitSlicedCounter]", counts: _Counts) -> None:
+        """Write what counters have counted to `counts`, shape (n_counters, n_columns)."""
+        for counter, row in zip(counters, counts, strict=True):
+            counter.write(row[self.samples])
+
+
+def _split_into_blocks(bits: RoundBits) -> list[_Block]:
+    """Split the samples of a round into blocks."""
+    return [_Block(bits, start) for start in range(0, bitmap.n_bytes(bits.n_samples), BLOCK_BYTES)]
 
 
 class _BitSlicedCounter:
@@ -305,41 +284,3 @@ def _transpose_planes(planes: list[_Words]) -> NDArray[np.uint8]:
         swap <<= np.uint64(shift)
         x ^= swap
     return x.view(np.uint8).reshape(n_bytes, 8)[:, ::-1].reshape(-1)
-
-
-class _BlockCounters:
-    """Counters of one block, with the first and the last observed bit of every sample."""
-
-    def __init__(self, n_words: int) -> None:
-        self.observed = _BitSlicedCounter(n_words)
-        self.memorised = _BitSlicedCounter(n_words)
-        self.forgotten = _BitSlicedCounter(n_words)
-        self.first: _Words = np.zeros(n_words, dtype=np.uint64)
-        self.last: _Words = np.zeros(n_words, dtype=np.uint64)
-
-
-def _count_complete_block(rows: _BlockRows) -> _BlockCounters:
-    """Count a block in which every sample was observed in every epoch."""
-    counters = _BlockCounters(rows.n_words)
-    for epoch, correct in enumerate(rows):
-        if epoch == 0:
-            counters.first = correct
-        else:
-            counters.forgotten.add(counters.last & ~correct)
-        counters.memorised.add(correct)
-        counters.last = correct
-    return counters
-
-
-def _count_block_with_gaps(rows: _BlockRows, observed_rows: _BlockRows) -> _BlockCounters:
-    """Count a block in which samples have unobserved epochs; forgetting compares consecutive observed epochs."""
-    counters = _BlockCounters(rows.n_words)
-    was_observed = np.zeros(rows.n_words, dtype=np.uint64)
-    for correct, observed in zip(rows, observed_rows, strict=True):
-        counters.first |= correct & ~was_observed
-        was_observed |= observed
-        counters.forgotten.add(counters.last & observed & ~correct)
-        counters.last = (counters.last & ~observed) | correct
-        counters.memorised.add(correct)
-        counters.observed.add(observed)
-    return counters
