@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 DEVELOPED := $(VENV)/.installed-dev
 BENCHED := $(VENV)/.installed-bench
 
-.PHONY: demo serve test bench lint format audit newest clean
+.PHONY: demo serve test bench lint format audit newest clean help
 
 demo: $(INSTALLED)  ## train on digits with 40% of the labels broken, through an embedded service
 	$(BIN)/mild demo
@@ -14,23 +14,23 @@ demo: $(INSTALLED)  ## train on digits with 40% of the labels broken, through an
 serve: $(INSTALLED)  ## the service on an embedded store
 	$(BIN)/mild-service serve --embedded
 
-test: $(DEVELOPED)
+test: $(DEVELOPED)  ## all tests; ARGS="-x tests/core" for some
 	$(BIN)/python -m pytest $(ARGS)
 
-bench: $(BENCHED)  ## every claim beside its bar, in about ten minutes; ARGS="--only latency" for one
+bench: $(BENCHED)  ## measure every claim against its bar, in about ten minutes; ARGS="--only latency" for one
 	$(BIN)/python -m benchmarks $(ARGS)
 
-lint: $(DEVELOPED)
+lint: $(DEVELOPED)  ## style, layers and types, as the CI checks them
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-format: $(DEVELOPED)
+format: $(DEVELOPED)  ## format the code, and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-audit:  ## known weaknesses of what is pinned
+audit:  ## known vulnerabilities of the pinned packages
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/pip install -q pip-audit
 	.venv-audit/bin/pip-audit -r constraints.txt --no-deps --disable-pip
@@ -40,8 +40,11 @@ newest:  ## the tests against the newest version of everything, in an environmen
 	.venv-newest/bin/pip install --upgrade -e ".[dev]"
 	.venv-newest/bin/python -m pytest $(ARGS)
 
-clean:
+clean:  ## remove the environments, caches and builds
 	rm -rf $(VENV) .venv-newest .venv-audit .mypy_cache .ruff_cache .pytest_cache .coverage* build dist
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-7s %s\n", $$1, $$2}' Makefile
 
 # A torch that is already in the environment (PyTorch's CPU build, say) is kept, whatever its version.
 define install
