@@ -75,29 +75,15 @@ class Audit:
             If the numbers of marks and indices, or of answers and indices, differ, or a sample is marked both clean and
             mislabelled.
         """
-        if len(indices) != len(clean):
+        marked = AuditChange.from_marks(indices, [bool(mark) for mark in clean], n_samples).added
+        is_drawn = [random] * len(indices) if isinstance(random, bool) else random
+        if len(is_drawn) != len(indices):
             raise InvalidInput(
-                f"an audit has {len(indices)} indices and {len(clean)} marks; give one mark (true: the label is right) "
-                "per index"
+                f"an audit has {len(indices)} indices and {len(is_drawn)} entries of `random`; give one for all, or "
+                "one per index (true: the sample was drawn at random)"
             )
-        drawn = [random] * len(indices) if isinstance(random, bool) else random
-        if len(drawn) != len(indices):
-            raise InvalidInput(
-                f"an audit has {len(indices)} indices and {len(drawn)} entries of `random`; give one for all, or one "
-                "per index (true: the sample was drawn at random)"
-            )
-        clean_indices = [index for index, is_clean in zip(indices, clean, strict=True) if is_clean]
-        noisy_indices = [index for index, is_clean in zip(indices, clean, strict=True) if not is_clean]
-        known_bits = bitmap.from_indices(indices, n_samples)
-        clean_bits, noisy_bits = (bitmap.from_indices(part, n_samples) for part in (clean_indices, noisy_indices))
-        if (contradictory := clean_bits & noisy_bits).any():
-            raise InvalidInput(
-                f"{bitmap.popcount(contradictory)} samples are marked both clean and mislabelled, the first is sample "
-                f"{bitmap.first_indices(contradictory, 1)[0]}; give one mark per sample"
-            )
-        random_indices = [index for index, is_drawn in zip(indices, drawn, strict=True) if is_drawn]
-        random_bits = bitmap.from_indices(random_indices, n_samples) if random_indices else None
-        return cls(n_samples, known_bits, clean_bits, random_bits)
+        drawn = [index for index, is_of_draw in zip(indices, is_drawn, strict=True) if is_of_draw]
+        return cls(n_samples, marked.known, marked.clean, bitmap.from_indices(drawn, n_samples) if drawn else None)
 
     @classmethod
     def from_body(cls, body: bytes, n_samples: int) -> Self:
@@ -118,12 +104,11 @@ class Audit:
             )
         known = bitmap.validate(body[:size], n_samples, "known bitmap")
         clean = bitmap.validate(body[size:], n_samples, "clean bitmap")
-        if (unchecked := clean & ~known).any():
-            raise InvalidInput(
-                f"{bitmap.popcount(unchecked)} samples are clean but not known, the first is sample "
-                f"{bitmap.first_indices(unchecked, 1)[0]}; send the bitmap of those that were checked first, then that "
-                "of the clean ones among them"
-            )
+        bitmap.check_empty(
+            clean & ~known,
+            "{n} samples are clean but not known",
+            "send the bitmap of those that were checked first, then that of the clean ones among them",
+        )
         return cls(n_samples, known, clean)
 
     def to_body(self) -> bytes:
@@ -148,7 +133,7 @@ class Audit:
 
     def restrict_to_draw(self, among: NDArray[np.bool_]) -> Self:
         """Return only the marks of samples that were drawn at random and are in `among`, shape (n_samples,)."""
-        drawn = bitmap.pack(among) & (np.zeros_like(self.known) if self.random is None else self.random)
+        drawn = bitmap.pack(among) & self.drawn
         return type(self)(self.n_samples, self.known & drawn, self.clean & drawn, drawn)
 
     def count_contradictions(self, other: "Audit") -> int:
@@ -161,14 +146,19 @@ class Audit:
         return clean if known else None
 
     @property
+    def drawn(self) -> Bitmap:
+        """The samples that were drawn at random, shape (n_bytes,)."""
+        return np.zeros_like(self.known) if self.random is None else self.random
+
+    @property
     def n_drawn(self) -> int:
         """Number of samples that were drawn at random."""
-        return 0 if self.random is None else bitmap.popcount(self.random)
+        return bitmap.popcount(self.drawn)
 
     @property
     def n_unanswered(self) -> int:
         """Number of drawn samples that have not been checked yet."""
-        return 0 if self.random is None else bitmap.popcount(self.random & ~self.known)
+        return bitmap.popcount(self.drawn & ~self.known)
 
     @property
     def n_answered(self) -> int:
@@ -193,12 +183,12 @@ class Audit:
     @property
     def drawn_wrong(self) -> Bitmap:
         """The drawn and checked samples whose given label is wrong, shape (n_bytes,)."""
-        return np.zeros_like(self.known) if self.random is None else self.random & self.known & ~self.clean
+        return self.drawn & self.known & ~self.clean
 
     @property
-    def random_mask(self) -> NDArray[np.bool_] | None:
-        """`random` as booleans, shape (n_samples,)."""
-        return None if self.random is None else bitmap.unpack(self.random, self.n_samples)
+    def random_mask(self) -> NDArray[np.bool_]:
+        """`drawn` as booleans, shape (n_samples,)."""
+        return bitmap.unpack(self.drawn, self.n_samples)
 
     @property
     def masks(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -239,19 +229,14 @@ class AuditChange:
                 f"an audit has {len(indices)} indices and {len(clean)} marks; give one mark (true: the label is right) "
                 "per index"
             )
-        marks = list(zip(indices, clean, strict=True))
-        added = Audit.from_marks(
-            [index for index, is_clean in marks if is_clean is not None],
-            [is_clean for _, is_clean in marks if is_clean is not None],
-            n_samples,
-        )
-        removed = bitmap.from_indices([index for index, is_clean in marks if is_clean is None], n_samples)
-        if (contradictory := added.known & removed).any():
-            raise InvalidInput(
-                f"the marks of {bitmap.popcount(contradictory)} samples are both given and taken back, the first is "
-                f"sample {bitmap.first_indices(contradictory, 1)[0]}; give one mark per sample"
-            )
-        return cls(added, removed)
+        marked: dict[bool | None, list[int]] = {True: [], False: [], None: []}
+        for index, mark in zip(indices, clean, strict=True):
+            marked[mark].append(index)
+        clean_bits, wrong_bits, removed = (bitmap.from_indices(part, n_samples) for part in marked.values())
+        known, remedy = clean_bits | wrong_bits, "give one mark per sample"
+        bitmap.check_empty(clean_bits & wrong_bits, "{n} samples are marked both clean and mislabelled", remedy)
+        bitmap.check_empty(known & removed, "the marks of {n} samples are both given and taken back", remedy)
+        return cls(Audit(n_samples, known, clean_bits), removed)
 
     @classmethod
     def from_audit(cls, audit: Audit) -> Self:

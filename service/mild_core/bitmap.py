@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mild_core.errors import BitmapLengthError, SampleIndexError, TrailingBitsError
+from mild_core.errors import BitmapLengthError, InvalidInput, SampleIndexError, TrailingBitsError
 
 Bitmap: TypeAlias = NDArray[np.uint8]
 """Packed bits, shape (n_bytes,) for one epoch or (n_epochs, n_bytes) for a round."""
@@ -154,6 +154,16 @@ def check_padding(bitmap: Bitmap, n_samples: int, name: str) -> None:
             f"the last byte of the {name} is 0x{int(bitmap[-1]):02x}, but its low {8 - n_samples % 8} bits lie after "
             f"sample {n_samples - 1} and must be zero; zero the padding, or check the bit order (numpy.packbits')"
         )
+
+
+def check_empty(bitmap: Bitmap, fault: str, remedy: str, error: type[InvalidInput] = InvalidInput) -> None:
+    """Raise `error` if a bitmap of shape (n_bytes,) has samples; the message names their number and the first.
+
+    `fault` says what is wrong with them, such as ``{n} samples are correct but not observed``.
+    """
+    if bitmap.any():
+        first = first_indices(bitmap, 1)[0]
+        raise error(f"{fault.format(n=popcount(bitmap))}, the first is sample {first}; {remedy}")
 
 
 def compute_jaccard(first: Bitmap, second: Bitmap) -> float:

@@ -55,12 +55,12 @@ class RandomAudit:
         RandomAudit | None
             None without a draw or a histogram, or where drawn samples are still to be checked.
         """
-        if audit is None or not audit.is_complete_draw or audit.random is None or selection.histogram is None:
+        if audit is None or not audit.is_complete_draw or selection.histogram is None:
             return None
         n_bins = selection.histogram.counts.size
-        drawn, wrong = (count_bins(selection.bins, n_bins, mask) for mask in (audit.random, audit.drawn_wrong))
+        drawn, wrong = (count_bins(selection.bins, n_bins, mask) for mask in (audit.drawn, audit.drawn_wrong))
         counts = (np.cumsum(numbers).astype(np.int64) for numbers in (selection.histogram.counts, drawn, wrong))
-        return cls(audit.random, audit.drawn_wrong, selection.bins, DrawCounts(*counts))
+        return cls(audit.drawn, audit.drawn_wrong, selection.bins, DrawCounts(*counts))
 
     def count_set(self, kept: Bitmap) -> "SetCounts":
         """Count the samples of a set, shape (n_bytes,)."""

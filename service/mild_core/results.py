@@ -21,6 +21,11 @@ def is_identified(verdict: str) -> bool:
     return verdict == "separable"
 
 
+def to_optional_float(value: float | np.floating) -> float | None:
+    """Return a score or a posterior as a JSON value: None for NaN."""
+    return None if np.isnan(value) else float(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A quantity with a 90% interval."""

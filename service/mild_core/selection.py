@@ -320,10 +320,10 @@ class _SetBuilder:
         """Keep or drop checked samples by their mark: all with ``audit="fit"``, else those that made the cut."""
         if self._audit is not None:
             return (cut_bitmap & ~self._audit.known) | self._audit.clean
-        if self._draw is None or self._draw.random is None:
+        if self._draw is None:
             return cut_bitmap
         scored = bitmap.pack(self._data.bins < np.iinfo(self._data.bins.dtype).max)
-        followed: Bitmap = (cut_bitmap | (self._draw.random & scored)) & ~(self._draw.drawn_wrong & scored)
+        followed: Bitmap = (cut_bitmap | (self._draw.drawn & scored)) & ~(self._draw.drawn_wrong & scored)
         return followed
 
     def _explain_empty_set(self, everyone: _KeptSet) -> str:

@@ -246,9 +246,8 @@ def _sum_groups(
     for column, counts in enumerate(forgetting, start=1):
         sums[column] = np.bincount(scores.indices, scores.take_scored(counts), n_groups)
     if audit is not None:
-        known, clean = (scores.take_scored(mask) for mask in audit.masks)
-        drawn = np.zeros_like(known) if audit.random_mask is None else scores.take_scored(audit.random_mask)
-        wrong = known & ~clean
+        checked, clean, drawn = (scores.take_scored(mask) for mask in (*audit.masks, audit.random_mask))
+        wrong = checked & ~clean
         for column, mask in enumerate((clean, wrong, drawn, drawn & wrong), start=3):
             sums[column] = np.bincount(scores.indices[mask], minlength=n_groups)
     return sums

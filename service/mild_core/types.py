@@ -71,14 +71,12 @@ class EpochBits:
         bitmap.check_padding(correct, n_samples, "correct bitmap")
         if not planes:
             return cls(n_samples, correct)
-        not_observed = correct & ~observed
-        if not_observed.any():
-            first_index = int(bitmap.to_indices(not_observed, n_samples)[0])
-            raise CorrectNotObservedError(
-                f"{bitmap.popcount(not_observed)} samples are correct but not observed, the first is sample "
-                f"{first_index}; "
-                "send the observed bitmap first, then the correct one"
-            )
+        bitmap.check_empty(
+            correct & ~observed,
+            "{n} samples are correct but not observed",
+            "send the observed bitmap first, then the correct one",
+            CorrectNotObservedError,
+        )
         return cls(n_samples, correct, observed)
 
     def to_body(self) -> bytes:

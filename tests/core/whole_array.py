@@ -59,7 +59,7 @@ def count_whole_array(
     late_memorised, late_observed = np.sum([_count_last_quarter(bits, hard) for bits in rounds], axis=0)
     forgetting = np.sum([_count_forgetting(bits) * _members(bits) for bits in rounds], axis=0)
     audit = annotations.audit or Audit.empty(scored.size)
-    columns = np.stack((np.ones(scored.size), *forgetting, *_mark_columns(audit, scored.size)))[:, scored]
+    columns = np.stack((np.ones(scored.size), *forgetting, *_mark_columns(audit)))[:, scored]
     classes = None
     if annotations.labels is not None:
         labels, position = np.unique(annotations.labels[scored], return_inverse=True)
@@ -134,10 +134,10 @@ def _count_learning(bits: RoundBits) -> tuple[Counts, Counts, int, int, int, int
     return n_known, n_observed, n_unlearnt, int(is_seen.sum()), n_memorised, n_forgotten
 
 
-def _mark_columns(audit: Audit, n_samples: int) -> tuple[Mask, ...]:
+def _mark_columns(audit: Audit) -> tuple[Mask, ...]:
     """Return who is known as clean, as mislabelled, was drawn, and was drawn and is mislabelled."""
-    clean, drawn = audit.masks[1], np.zeros(n_samples, dtype=bool) if audit.random_mask is None else audit.random_mask
-    wrong = audit.masks[0] & ~clean
+    (checked, clean), drawn = audit.masks, audit.random_mask
+    wrong = checked & ~clean
     return clean, wrong, drawn, drawn & wrong
 
 

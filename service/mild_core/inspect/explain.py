@@ -10,7 +10,7 @@ from mild_core import bitmap
 from mild_core.errors import SampleIndexError
 from mild_core.fields import describe_field
 from mild_core.forgetting import shorten_round
-from mild_core.results import Selection
+from mild_core.results import Selection, to_optional_float
 from mild_core.sample_scores import SampleScore
 from mild_core.scores import EPSILON
 from mild_core.types import Evidence, RoundBits, Verdict
@@ -138,18 +138,21 @@ def explain_histories(
     epochs = sum(len(history.history) for history in counted)
     observed = sum(history.observed for history in counted)
     misclassified = sum(history.misclassified for history in counted)
+    decision = "kept" if sample.is_kept else "dropped"
     if sample.score.is_scored:
-        why = _explain_score(sample, f"misclassified in {misclassified} of {observed} epochs")
+        why = f"misclassified in {misclassified} of {observed} epochs, {_explain_score(sample, decision)}"
+    elif counted:
+        why = f"seen in {observed} of {epochs} epochs, too few to be judged; {decision}"
     else:
-        why = _explain_missing_score(counted, sample.is_kept)
+        why = f"its label was broken on purpose, and its own one is judged from the next round on; {decision}"
     return Explanation(
         index=sample.index,
         rounds=tuple(histories),
         epochs=epochs,
         observed=observed,
         misclassified=misclassified,
-        score=_to_optional_float(sample.score.value),
-        noisy_posterior=_to_optional_float(sample.score.noisy_posterior),
+        score=to_optional_float(sample.score.value),
+        noisy_posterior=to_optional_float(sample.score.noisy_posterior),
         kept=sample.is_kept,
         why=why,
     )
@@ -180,23 +183,8 @@ def _read_history(number: int, bits: RoundBits, index: int) -> SampleHistory:
     )
 
 
-def _to_optional_float(value: float) -> float | None:
-    """Return a number, and None for NaN."""
-    return None if np.isnan(value) else value
-
-
-def _explain_missing_score(counted: Sequence[SampleHistory], is_kept: bool) -> str:
-    """Explain why a sample is not judged: it was rarely observed, or never with its own label."""
-    if not counted:
-        decision = _format_decision(is_kept)
-        return f"its label was broken on purpose, and its own one is judged from the next round on; {decision}"
-    observed = sum(history.observed for history in counted)
-    epochs = sum(len(history.history) for history in counted)
-    return f"seen in {observed} of {epochs} epochs, too few to be judged; {_format_decision(is_kept)}"
-
-
-def _explain_score(sample: JudgedSample, counts_text: str) -> str:
-    """Explain on which side of the cut the score of a sample lies, after the text of its counts."""
+def _explain_score(sample: JudgedSample, decision: str) -> str:
+    """Explain on which side of the cut the score of a sample lies, and the decision."""
     score, posterior = sample.score.value, sample.score.noisy_posterior
     if sample.threshold is None:
         is_below = True
@@ -206,9 +194,4 @@ def _explain_score(sample: JudgedSample, counts_text: str) -> str:
         score_text = f"score {score:g} {'up to' if is_below else 'above'} the cut at {sample.threshold:g}"
     posterior_text = "" if np.isnan(posterior) else f"; {posterior:.2f} likely mislabelled"
     exception_text = "" if is_below == sample.is_kept else ", against this cut: the set was made otherwise"
-    return f"{counts_text}, {score_text}{posterior_text}; {_format_decision(sample.is_kept)}{exception_text}"
-
-
-def _format_decision(is_kept: bool) -> str:
-    """Return the word for whether a sample is kept or dropped."""
-    return "kept" if is_kept else "dropped"
+    return f"{score_text}{posterior_text}; {decision}{exception_text}"

@@ -134,7 +134,7 @@ class DrawProgress:
 
 def find_draw(run: Run, audit: Audit) -> DrawProgress | None:
     """Return the draw of a run's audit; None without one."""
-    if run.draw is None or audit.random is None:
+    if run.draw is None:
         return None
-    indices = bitmap.first_indices(audit.random, audit.n_drawn)
+    indices = bitmap.first_indices(audit.drawn, audit.n_drawn)
     return DrawProgress(run.draw, indices, bitmap.get_sample_bits(audit.known, indices))

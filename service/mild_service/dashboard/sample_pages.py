@@ -18,6 +18,7 @@ from mild_core.inspect.sample_table import (
     find_next_positions,
     find_previous_positions,
 )
+from mild_core.results import to_optional_float
 from mild_service.annotations.external_ids import ExternalIds
 from mild_service.dashboard import charts
 from mild_service.dashboard.rendering import link, redirect, render
@@ -89,18 +90,14 @@ async def build_rows(
             **rows[index],
             "kept": bool(table.kept[index]),
             "scored": bool(table.scored[index]),
-            "score": _to_float(table.scores[index]),
-            "noisy": _to_float(table.noisy_posterior[index]),
+            "score": to_optional_float(table.scores[index]),
+            "noisy": to_optional_float(table.noisy_posterior[index]),
             "misclassified": int(table.misclassified[index]),
             "observed": int(table.observed[index]),
             "transitions": int(table.transitions[index]),
         }
         for index in samples.tolist()
     ]
-
-
-def _to_float(value: np.float32) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 router = APIRouter(include_in_schema=False)
@@ -173,8 +170,7 @@ class SampleQuery(BaseModel):
         if self.label and labels is not None:
             mask &= labels == int(self.label)
         if self.mark:
-            audited, clean = audit.masks
-            drawn = np.zeros_like(mask) if audit.random_mask is None else audit.random_mask
+            (audited, clean), drawn = audit.masks, audit.random_mask
             mask &= {
                 "any": audited,
                 "clean": clean,

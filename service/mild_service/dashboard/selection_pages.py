@@ -15,6 +15,7 @@ from mild_core.inspect.histograms import (
     compare_selections,
     find_confusions,
 )
+from mild_core.results import to_optional_float
 from mild_core.types import RUN_ID_PATTERN
 from mild_service.dashboard import charts
 from mild_service.dashboard.rendering import render
@@ -149,11 +150,7 @@ async def show_comparison(
             for name, moved in (("moved_in", comparison.moved_in), ("moved_out", comparison.moved_out)):
                 samples = moved[:_MAX_MOVED]
                 rows = await build_rows(page.selection, samples, sample_ids)
-                scores_before = before.scores[samples].tolist()
-                context[name] = [
-                    {**row, "before": None if np.isnan(score) else score}
-                    for row, score in zip(rows, scores_before, strict=True)
-                ]
+                context[name] = [{**row, "before": to_optional_float(before.scores[row["index"]])} for row in rows]
     return render(request, "compare.html", context)
 
 

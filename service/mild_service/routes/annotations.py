@@ -258,15 +258,14 @@ async def draw_audit(
 
 def _serialize_draw(run: Run, audit: Audit) -> dict[str, Any] | None:
     """Return the fields of `DrawView`; None if the run has no draw."""
-    choice = run.draw
-    if choice is None or audit.random is None:
+    if run.draw is None:
         return None
     return {
         "n": audit.n_drawn,
         "num_answered": audit.n_answered,
-        "round": choice.round,
-        "options": asdict(choice.options),
-        "indices": bitmap.first_indices(audit.random, audit.n_drawn).tolist(),
+        "round": run.draw.round,
+        "options": asdict(run.draw.options),
+        "indices": bitmap.first_indices(audit.drawn, audit.n_drawn).tolist(),
     }
 
 

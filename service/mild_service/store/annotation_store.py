@@ -76,10 +76,7 @@ class AnnotationStore:
         draw
             The choice that is recorded with its random draw; None for an audit without a draw.
         """
-        planes = [audit.known, audit.clean]
-        if draw is not None:
-            assert audit.random is not None, "a draw has samples"
-            planes.append(audit.random)
+        planes = [audit.known, audit.clean] if draw is None else [audit.known, audit.clean, audit.drawn]
         return await self._put_values(run, "audit", codec.split_chunks(planes), draw)
 
     async def read_labels(
