@@ -2,7 +2,7 @@
 
 Epochs of 1,281,167 bits (160 kB) with all checks on, eight clients, through a real port to one worker, beside the least
 that a service could do, on the same store with the same fsync: batches of both in turn. Then one log of 20 epochs,
-samples shuffled, in each format, in blocks of 1 MiB as the service reads it: decoded, checked and gathered into bits,
+samples shuffled, in each format, from a file as the service reads it: decoded, checked and gathered into bits,
 without the network and the store, in seconds of one core, those of the processes that read Arrow and Parquet with them.
 """
 
@@ -12,9 +12,11 @@ import os
 import sys
 import time
 from argparse import Namespace
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 import numpy as np
 import orjson
@@ -25,11 +27,10 @@ from pyarrow import parquet
 from benchmarks import puts
 from benchmarks.claims import Benchmark, Claim, Report, format_table
 from benchmarks.timing import interleaved
-from mild_service.ingest import LogAccumulator, LogLimits, open_reader
+from mild_service.ingest import LogAccumulator, LogLimits, read_batches
 from mild_service.ingest.sandbox import Sandbox
 
 N_EPOCHS = 20
-BLOCK_BYTES = 1024 * 1024
 ARROW, PARQUET = "application/vnd.apache.arrow.stream", "application/vnd.apache.parquet"
 TIMES = {ARROW: 20, PARQUET: 20}
 """How often they are read in a row: the time of other processes is told in hundredths of a second."""
@@ -72,18 +73,16 @@ def bodies(bits: NDArray[np.bool_]) -> dict[str, bytes]:
     }
 
 
-def read(media_type: str, body: bytes, limits: LogLimits, sandbox: Sandbox) -> LogAccumulator:
+def read(media_type: str, body: IO[bytes], limits: LogLimits, sandbox: Sandbox) -> LogAccumulator:
     log = LogAccumulator(limits)
-    with closing(open_reader(media_type, limits, sandbox)) as reader:
-        for start in range(0, len(body), BLOCK_BYTES):
-            for batch in reader.feed(body[start : start + BLOCK_BYTES]):
-                log.add_batch(batch)
-        for batch in reader.end():
+    body.seek(0)
+    with closing(read_batches(media_type, body, limits, sandbox)) as batches:
+        for batch in batches:
             log.add_batch(batch)
     return log
 
 
-def read_often(media_type: str, body: bytes, limits: LogLimits, sandbox: Sandbox) -> None:
+def read_often(media_type: str, body: IO[bytes], limits: LogLimits, sandbox: Sandbox) -> None:
     for _ in range(TIMES.get(media_type, 1)):
         read(media_type, body, limits, sandbox)
 
@@ -98,9 +97,12 @@ def measure(options: Namespace) -> Report:
     epochs = puts.measure(options.pairs)
     limits = LogLimits(options.records // N_EPOCHS, 1, N_EPOCHS, 2**40, 2**20, 2**40)
     logs = bodies(np.random.default_rng(0).random((N_EPOCHS, options.records // N_EPOCHS)) < 0.7)
-    with closing(Sandbox(2**29, 600)) as sandbox:
-        works = [partial(read_often, media_type, body, limits, sandbox) for media_type, body in logs.items()]
-        read(PARQUET, logs[PARQUET], limits, sandbox)  # it starts with the first
+    with closing(Sandbox(2**29, 600)) as sandbox, ExitStack() as stack:
+        files = {media_type: stack.enter_context(TemporaryFile()) for media_type in logs}
+        for media_type, file in files.items():
+            file.write(logs[media_type])
+        works = [partial(read_often, media_type, file, limits, sandbox) for media_type, file in files.items()]
+        read(PARQUET, files[PARQUET], limits, sandbox)  # it starts with the first
         times = interleaved(works, options.repeats, warm=1, clock=partial(spent, sandbox))
     rates = {
         media_type: TIMES.get(media_type, 1) * options.records / seconds / 1e6

@@ -64,6 +64,14 @@ def test_records_without_an_outcome_are_counted(write: Callable[[Path], Path], t
     assert "1,799 records of 90 samples in 20 epochs, with samples named by id; 1 record" in result.stderr
 
 
+@pytest.mark.parametrize("write", [logs.write_pandas_csv, logs.write_pandas_parquet])
+def test_a_compressed_log_is_read_like_the_log(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    log = write(tmp_path)
+    compressed = log.with_name(f"{log.name}.gz")
+    compressed.write_bytes(gzip.compress(log.read_bytes()))
+    assert select(compressed, *COLUMNS)[0] == select(log, *COLUMNS)[0]
+
+
 @pytest.mark.parametrize("write", [logs.write_cartography, logs.write_aum])
 def test_the_folder_of_another_tool_becomes_a_clean_set(write: Callable[[Path], Path], tmp_path: Path) -> None:
     rows, _ = select(write(tmp_path))

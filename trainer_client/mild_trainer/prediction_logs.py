@@ -3,9 +3,10 @@
 import gzip
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import IO, cast
 
 import numpy as np
@@ -18,6 +19,8 @@ from mild_core.errors import MildError
 from mild_core.types import RoundBits
 from mild_core.wrong_predictions import find_majority_classes
 from mild_service.ingest import (
+    FORMATS,
+    SANDBOXED,
     BadRecord,
     Batch,
     LogAccumulator,
@@ -26,11 +29,11 @@ from mild_service.ingest import (
     check_classes,
     check_indices,
     collect_rounds,
-    open_reader,
+    read_batches,
 )
 from mild_service.ingest.log_options import ClassNames, LogOptions
 from mild_service.ingest.sample_resolvers import SampleNameError
-from mild_service.ingest.sandbox import Sandbox
+from mild_service.ingest.sandbox import Sandbox, write_block
 from mild_trainer.data.class_labels import split_names
 from mild_trainer.data.label_files import LabelFile, read_label_file
 from mild_trainer.errors import DataError
@@ -121,7 +124,7 @@ def _add_files(log: LogAccumulator, paths: Sequence[Path], sandbox: Sandbox) -> 
     n_unobserved, has_classes = 0, False
     for path in paths:
         try:
-            for batch in _read_batches(path, log.limits, sandbox):
+            for batch in _read_file(path, log.limits, sandbox):
                 n_unobserved += batch.n_unobserved
                 has_classes |= batch.labels is not None
                 log.add_batch(batch)
@@ -130,27 +133,35 @@ def _add_files(log: LogAccumulator, paths: Sequence[Path], sandbox: Sandbox) -> 
     return n_unobserved, has_classes
 
 
-def _read_batches(path: Path, limits: LogLimits, sandbox: Sandbox) -> Iterator[Batch]:
+def _read_file(path: Path, limits: LogLimits, sandbox: Sandbox) -> Iterator[Batch]:
     """Yield the records of one file."""
     media_type, encoding = logs.detect_format(path)
-    with closing(open_reader(media_type, limits, sandbox)) as reader, path.open("rb") as file:
-        try:
-            with _open_decompressed(file, encoding) as content:
-                while block := content.read(_BLOCK_BYTES):
-                    yield from reader.feed(block)
-        except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
-            raise DataError(
-                f"it is not validly compressed ({error}); compress it again, or give it as it was"
-            ) from error
-        yield from reader.end()
+    try:
+        with (
+            _open_decompressed(path, encoding, FORMATS[media_type] in SANDBOXED) as content,
+            closing(read_batches(media_type, content, limits, sandbox)) as batches,
+        ):
+            yield from batches
+    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
+        raise DataError(f"it is not validly compressed ({error}); compress it again, or give it as it was") from error
 
 
-def _open_decompressed(file: IO[bytes], encoding: str | None) -> IO[bytes]:
-    if encoding == "gzip":
-        return cast("IO[bytes]", gzip.open(file))
-    if encoding == "zstd":
-        return cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
-    return file
+@contextmanager
+def _open_decompressed(path: Path, encoding: str | None, is_sandboxed: bool) -> Iterator[IO[bytes]]:
+    """Context manager that opens the content of a file; what the sandbox reads is decompressed to a temporary file."""
+    with path.open("rb") as file:
+        content: IO[bytes] = file
+        if encoding == "gzip":
+            content = cast("IO[bytes]", gzip.GzipFile(fileobj=file))
+        if encoding == "zstd":
+            content = cast("IO[bytes]", zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
+        if encoding is None or not is_sandboxed:
+            yield content
+            return
+        with SpooledTemporaryFile(_BLOCK_BYTES, prefix="mild-log-") as copy:
+            while block := content.read(_BLOCK_BYTES):
+                write_block(copy, block)
+            yield copy
 
 
 def _count_predictions(log: LogAccumulator, rounds: Sequence[RoundBits]) -> NDArray[np.int64] | None:

@@ -1,8 +1,10 @@
 """Prediction logs: readers turn a byte stream in one of six formats into batches of columns, and those into bits."""
 
+from collections.abc import Generator
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from mild_service.errors import BadRecord, UnsupportedMediaType
 from mild_service.ingest.accumulator import (
@@ -13,7 +15,7 @@ from mild_service.ingest.accumulator import (
     check_indices,
     collect_rounds,
 )
-from mild_service.ingest.columns import Batch, EpochKey, LogLimits, Reader
+from mild_service.ingest.columns import Batch, EpochKey, LogLimits
 from mild_service.ingest.sample_resolvers import (
     NewSampleResolver,
     RunSampleResolver,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:  # the reading process does not import it
 __all__ = [
     "FORMATS",
     "NDJSON",
+    "SANDBOXED",
     "BadRecord",
     "Batch",
     "EpochKey",
@@ -34,7 +37,6 @@ __all__ = [
     "LogAccumulator",
     "LogLimits",
     "NewSampleResolver",
-    "Reader",
     "RunSampleResolver",
     "SampleResolver",
     "SamplesBy",
@@ -42,49 +44,57 @@ __all__ = [
     "check_classes",
     "check_indices",
     "collect_rounds",
-    "open_reader",
+    "read_batches",
 ]
 
-_SANDBOXED = ("arrow", "parquet")
+SANDBOXED = ("arrow", "parquet")
 """Formats of a C++ library that trusts offsets and lengths in the body; a separate process reads each such body."""
 
 NDJSON = "application/x-ndjson"
 FORMATS = {
-    "application/json": "json_array.JsonReader",
-    NDJSON: "ndjson.NdjsonReader",
-    "text/csv": "csv_table.CsvReader",
+    "application/json": "json_array.read_json",
+    NDJSON: "ndjson.read_ndjson",
+    "text/csv": "csv_table.read_csv",
     "application/vnd.apache.arrow.stream": "arrow",
     "application/vnd.apache.arrow.file": "arrow",
     "application/vnd.apache.parquet": "parquet",
-    "application/x-cartography+ndjson": "cartography.CartographyReader",
+    "application/x-cartography+ndjson": "cartography.read_cartography",
 }
-"""The reader of each content type: a class in a module of this package, or a format of `sandbox_worker`."""
+"""The reader of each content type: a function in a module of this package, or a format of `sandbox_worker`."""
+_PIECE_BYTES, _CSV_PIECE_BYTES = 256 * 1024, 1024 * 1024
+"""Bytes of a text that are parsed at once. More than some thousand objects do not fit into the processor's caches."""
 
 
-def open_reader(media_type: str, limits: LogLimits, sandbox: "Sandbox") -> Reader:
-    """Return a reader of one body in the format of its media type.
+def read_batches(media_type: str, content: IO[bytes], limits: LogLimits, sandbox: "Sandbox") -> Generator[Batch]:
+    """Return a generator of the records of a log.
+
+    The generator raises `BadRecord` if a record is invalid, or `MalformedBody` if the log as a whole is.
 
     Parameters
     ----------
     media_type
         One of `FORMATS`.
+    content
+        The log; a log in Arrow or Parquet must be in a file of the operating system, or in a `SpooledTemporaryFile`.
     limits
         Limits of the log.
     sandbox
-        Reads Arrow and Parquet bodies, in separate processes.
+        Reads Arrow and Parquet, in separate processes.
     """
     name = FORMATS.get(media_type)
     if name is None:
         raise UnsupportedMediaType(f"content type {media_type!r} is not a log format; send {', '.join(FORMATS)}")
-    if name in _SANDBOXED:
+    if name in SANDBOXED:
         if find_spec("pyarrow") is None:
             raise UnsupportedMediaType(
                 f"this service reads no {media_type}, as pyarrow is not installed; install mild-selection[formats] "
                 "there, or send application/x-ndjson or text/csv"
             )
-        from mild_service.ingest.sandbox import SandboxReader
+        from mild_service.ingest.sandbox import read_table
 
-        return SandboxReader(limits, name, sandbox)
-    module, class_name = name.split(".")
-    reader: Reader = getattr(import_module(f"mild_service.ingest.{module}"), class_name)(limits)
-    return reader
+        return read_table(name, content, limits, sandbox)
+    module, function = name.split(".")
+    read = getattr(import_module(f"mild_service.ingest.{module}"), function)
+    n_bytes = _CSV_PIECE_BYTES if media_type == "text/csv" else _PIECE_BYTES
+    batches: Generator[Batch] = read(iter(partial(content.read, n_bytes), b""), limits)
+    return batches

@@ -1,6 +1,6 @@
 """Accumulates a log's records: one byte per sample and epoch while it is read, then two bitmaps per epoch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -228,6 +228,13 @@ class LogAccumulator:
         if self._classes is None or key not in self._with_classes:
             return None
         return self._classes.get_wrong_predictions(key, self._marks[key] == _IN_LOG | _WRONG)
+
+    def add_batches(self, batches: Iterable[Batch]) -> int:
+        """Add the records of batches, and return the number of batches."""
+        n_batches = 0
+        for n_batches, batch in enumerate(batches, 1):  # noqa: B007
+            self.add_batch(batch)
+        return n_batches
 
     def add_batch(self, batch: Batch) -> None:
         """Add the records of a batch."""

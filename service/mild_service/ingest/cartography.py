@@ -5,33 +5,34 @@ greatest logit is the prediction. A line may hold several epochs.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mild_service.ingest.columns import (
     Batch,
+    LogLimits,
     RowNumbers,
     abbreviate,
     make_batch_from_records,
     to_integers,
 )
-from mild_service.ingest.ndjson import NdjsonReader, decode_lines
+from mild_service.ingest.line_splitter import split_lines
+from mild_service.ingest.ndjson import decode_lines
 
 _LOGITS = re.compile(r"logits_epoch_([0-9]{1,9})")
 _EXAMPLE = '{"guid": 17, "logits_epoch_0": [2.9, -2.3], "gold": 0}'
 
 
-class CartographyReader(NdjsonReader):
-    """Reads Cartography's JSON lines, which hold all epochs of a sample."""
-
-    def _parse_batches(self, first: int, block: bytes) -> Iterator[Batch]:
+def read_cartography(pieces: Iterable[bytes], limits: LogLimits) -> Iterator[Batch]:
+    """Yield the records of Cartography's JSON lines, which hold all epochs of a sample."""
+    for first, block in split_lines(pieces, limits.record_bytes):
         rows, lines = decode_lines(first, block)
         numbered_records = [
             (position, record) for position, line in enumerate(lines) for record in _split_epochs(rows, position, line)
         ]
         if numbered_records:
             positions, records = zip(*numbered_records, strict=True)
-            yield make_batch_from_records(RowNumbers("line", rows.numbers[list(positions)]), records, self._limits)
+            yield make_batch_from_records(RowNumbers("line", rows.numbers[list(positions)]), records, limits)
 
 
 def _split_epochs(rows: RowNumbers, position: int, line: Any) -> Iterator[dict[str, Any]]:

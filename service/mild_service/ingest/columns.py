@@ -1,10 +1,10 @@
 """Batches of records as columns, which the readers of all formats yield, and the checks of their values."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Literal, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +81,11 @@ class RowNumbers:
 
     unit: Unit
     numbers: Numbers
+
+    @classmethod
+    def count_from(cls, unit: Unit, first: int, n_records: int) -> Self:
+        """Return the numbers of `n_records` consecutive records from `first` on."""
+        return cls(unit, np.arange(first, first + n_records, dtype=np.int64))
 
     def make_error(
         self, position: int, column: str | None, reason: str, missing: MissingField | None = None
@@ -159,22 +164,6 @@ class Batch:
     predicted: Numbers | None = None
     labels: Numbers | None = None
     n_unobserved: int = 0
-
-
-class Reader(Protocol):
-    """Reads a log chunk by chunk.
-
-    All methods raise `BadRecord` if a record is invalid, or `MalformedBody` if the log as a whole is.
-    """
-
-    def feed(self, data: bytes) -> Iterator[Batch]:
-        """Read the next bytes of the log, and yield the records that are complete with them."""
-
-    def end(self) -> Iterator[Batch]:
-        """Yield the remaining records. Called once, after the last `feed`."""
-
-    def close(self) -> None:
-        """Release the reader's resources. May be called before the end of the log."""
 
 
 def record_error(

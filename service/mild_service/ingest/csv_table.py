@@ -6,7 +6,7 @@ name the line. Without pyarrow, all blocks are read record by record.
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from itertools import product
 from typing import Any
@@ -31,7 +31,7 @@ from mild_service.ingest.columns import (
     make_sample_column,
     record_error,
 )
-from mild_service.ingest.line_splitter import LineReader, line_numbers
+from mild_service.ingest.line_splitter import split_lines
 from mild_service.ingest.log_options import CLASS_FIELDS, LogOptions
 from mild_service.ingest.sample_resolvers import SampleResolver
 
@@ -43,20 +43,35 @@ _INDEX = re.compile(r"(0|-?[1-9][0-9]{0,18})(\.0*)?")
 _BOOLEANS = {"1": 1, "true": 1, "True": 1, "TRUE": 1, "0": 0, "false": 0, "False": 0, "FALSE": 0}
 
 
-class CsvReader(LineReader):
-    """Reads a CSV log. Blank lines are skipped, and empty cells, NA and NaN count as absent."""
+def read_csv(pieces: Iterable[bytes], limits: LogLimits) -> Iterator[Batch]:
+    """Yield the records of a CSV log. Blank lines are skipped, and empty cells, NA and NaN count as absent."""
+    table = _Table(limits)
+    for first, block in split_lines(pieces, limits.record_bytes):
+        rows, columns = table.read_block(first, block)
+        if rows.numbers.size:
+            yield make_batch(rows, columns, limits)
+    table.check_end()
+
+
+class _Table:
+    """Reads blocks of lines of a CSV log.
+
+    Parameters
+    ----------
+    limits
+        Limits of the log.
+    """
 
     def __init__(self, limits: LogLimits) -> None:
-        super().__init__(limits)
+        self._limits = limits
         self._names: list[str] | None = None
         self._header: list[str] = []
         self._separator = ","
         self._rest, self._rest_line = b"", 0  # the first lines of a record whose quoted value is not complete
         self._column_types = list(product(("int64", "string"), ("int64", "double"), ("bool", "double")))
 
-    def end(self) -> Iterator[Batch]:
-        """Yield the record of a last line without a line end, and check that there was a header."""
-        yield from super().end()
+    def check_end(self) -> None:
+        """Check that there was a header, and that no quoted value is cut off."""
         if self._names is None:
             raise record_error(
                 "line", 1, None, f"there is no header; name the columns, such as {','.join(FIELDS[1:4])}"
@@ -66,18 +81,24 @@ class CsvReader(LineReader):
                 "line", self._rest_line, None, "it is not CSV: a quoted value begins here and does not end"
             )
 
-    def _parse_batches(self, first: int, block: bytes) -> Iterator[Batch]:
+    def read_block(self, first: int, block: bytes) -> tuple[RowNumbers, dict[str, Column]]:
+        """Read the columns of a block of lines; return them with the numbers of the lines on which the records begin.
+
+        Parameters
+        ----------
+        first
+            Number of the first line.
+        block
+            The lines.
+        """
         if self._names is None:
             first, block = self._read_header(first, block)
         if self._names is None or not block:
-            return
-        rows = RowNumbers("line", line_numbers(first, block.count(b"\n") + 1))
+            return RowNumbers.count_from("line", first, 0), {}
+        rows = RowNumbers.count_from("line", first, block.count(b"\n") + 1)
         is_slow = self._rest or aum_records.is_header(self._names) or _needs_slow_path(block)
         columns = None if is_slow else self._read_with_pyarrow(self._names, block, rows)
-        if columns is None:
-            rows, columns = self._read_records(self._names, first, block)
-        if rows.numbers.size:
-            yield make_batch(rows, columns, self._limits)
+        return self._read_records(self._names, first, block) if columns is None else (rows, columns)
 
     def _read_header(self, first: int, block: bytes) -> tuple[int, bytes]:
         """Read the header from a block; return the number of the line after it, and the rest of the block."""
@@ -248,7 +269,8 @@ def _quote_error(number: int) -> Exception:
 
 def _needs_slow_path(block: bytes) -> bool:
     """Return whether a block has quotes, hexadecimal numbers or lone carriage returns; pyarrow accepts the last two."""
-    return any(mark in block for mark in (b'"', b"0x", b"0X")) or block.count(b"\r") != block.count(b"\r\n")
+    n_line_ends = block.count(b"\r\n") + block.endswith(b"\r")  # the block lacks its last line feed
+    return any(mark in block for mark in (b'"', b"0x", b"0X")) or block.count(b"\r") != n_line_ends
 
 
 def _has_padded_number(block: bytes) -> bool:

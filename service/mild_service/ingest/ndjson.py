@@ -1,7 +1,7 @@
 """NDJSON logs: one JSON object per line."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -10,24 +10,21 @@ import orjson
 from mild_service.ingest.columns import (
     EXAMPLE,
     Batch,
+    LogLimits,
     RowNumbers,
     abbreviate,
     make_batch_from_records,
     record_error,
 )
-from mild_service.ingest.line_splitter import LineReader, line_numbers
+from mild_service.ingest.line_splitter import split_lines
 
 
-class NdjsonReader(LineReader):
-    """Reads an NDJSON log. Blank lines are skipped."""
-
-    block_bytes = 256 * 1024
-    """Some thousand objects. Larger blocks are slower: they do not fit into the processor's caches."""
-
-    def _parse_batches(self, first: int, block: bytes) -> Iterator[Batch]:
+def read_ndjson(pieces: Iterable[bytes], limits: LogLimits) -> Iterator[Batch]:
+    """Yield the records of an NDJSON log. Blank lines are skipped."""
+    for first, block in split_lines(pieces, limits.record_bytes):
         rows, records = decode_lines(first, block)
         if records:
-            yield make_batch_from_records(rows, records, self._limits)
+            yield make_batch_from_records(rows, records, limits)
 
 
 def decode_lines(first: int, block: bytes) -> tuple[RowNumbers, list[Any]]:
@@ -41,14 +38,13 @@ def decode_lines(first: int, block: bytes) -> tuple[RowNumbers, list[Any]]:
         The lines.
     """
     lines = block.split(b"\n")
-    numbers = line_numbers(first, len(lines))
+    rows = RowNumbers.count_from("line", first, len(lines))
     try:
-        return RowNumbers("line", numbers), list(map(orjson.loads, lines))
+        return rows, list(map(orjson.loads, lines))
     except orjson.JSONDecodeError:
         filled = [position for position, line in enumerate(lines) if line.strip()]
-        return RowNumbers("line", numbers[filled]), [
-            _parse_line(first + position, lines[position]) for position in filled
-        ]
+        records = [_parse_line(first + position, lines[position]) for position in filled]
+        return RowNumbers("line", rows.numbers[filled]), records
 
 
 def _parse_line(number: int, line: bytes) -> Any:

@@ -9,10 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from typing import IO
 
 from mild_core.errors import MildError
@@ -31,7 +30,6 @@ from mild_service.ingest.columns import (
     make_sample_column,
     resolve_sample_numbers,
 )
-from mild_service.ingest.line_splitter import line_numbers
 from mild_service.ingest.log_options import CLASS_FIELDS
 
 logger = logging.getLogger(__name__)
@@ -51,66 +49,6 @@ _ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": "268435456",
 }
 """Environment variables of the worker, for its libraries."""
-
-
-class SandboxedRead:
-    """A body that a separate process is reading.
-
-    Parameters
-    ----------
-    channel
-        Socket to the reading process.
-    exit_channel
-        Socket on which the worker sends the exit code of that process.
-    n_bytes, seconds
-        Memory and time limits of that process.
-    """
-
-    def __init__(self, channel: socket.socket, exit_channel: socket.socket, n_bytes: int, seconds: float) -> None:
-        self._channel = channel
-        self._exit_channel = exit_channel
-        self._n_bytes = n_bytes
-        self._seconds = seconds
-
-    def read_blocks(self) -> Iterator[Block]:
-        """Yield all rows of the body in blocks."""
-        try:
-            while (block := receive_block(self._channel)) is not None:
-                yield block
-        except ChannelError as error:
-            raise self._make_exit_error(error) from error
-
-    def close(self) -> None:
-        """Close the sockets, which ends the process. Another thread may call this while `read_blocks` is running."""
-        for endpoint in (self._channel, self._exit_channel):
-            with suppress(OSError):
-                endpoint.shutdown(socket.SHUT_RDWR)
-            endpoint.close()
-
-    def _make_exit_error(self, error: ChannelError) -> MildError:
-        """Return the error for a process that ended before it had sent all rows, by its exit code."""
-        try:
-            self._exit_channel.settimeout(_EXIT_CODE_SECONDS)
-            code = int(self._exit_channel.recv(16))
-        except (OSError, ValueError):  # the worker itself has ended
-            code = -signal.SIGKILL
-        if code == -signal.SIGALRM:
-            return DeadlineExceeded(
-                f"the body was being read for {self._seconds:g} s, which is the limit; send it in parts, "
-                "or have MILD_REQUEST_SECONDS raised"
-            )
-        if code == -signal.SIGKILL:
-            return Overloaded(
-                "the process that read the body was killed from outside; send the same again, and if it is killed "
-                "again, the machine has too little memory: send the log in parts"
-            )
-        how = signal.Signals(-code).name if code < 0 else f"status {code}, {error}"
-        logger.warning("a body crashed the process that read it (%s)", how)
-        return MalformedBody(
-            f"the body cannot be read: it crashed the process that read it ({how}), so it is damaged, or takes more "
-            f"than {self._n_bytes} bytes of memory, which is the limit (MILD_LOG_READER_BYTES); write it again, in "
-            "smaller batches or pages"
-        )
 
 
 class Sandbox:
@@ -137,60 +75,88 @@ class Sandbox:
         assert self._process is not None, "no body has been read"
         return self._process.pid
 
-    def start_read(
+    def read_blocks(
         self, format_name: str, body: IO[bytes], fields: Mapping[str, str], text_fields: Sequence[str] = ()
-    ) -> SandboxedRead:
-        """Start a process that reads a body.
+    ) -> Generator[Block]:
+        """Start a process that reads a body, and yield all rows in blocks; closing the generator ends the process.
 
         Parameters
         ----------
         format_name
             ``arrow`` or ``parquet``.
         body
-            File with the body.
+            The body, in a file of the operating system, or in a `SpooledTemporaryFile`.
         fields
             The field of each column to read.
         text_fields
             The fields that may hold texts.
         """
-        ours, theirs = socket.socketpair()
+        with _catch_disk_errors():
+            descriptor = body.fileno()  # which moves a small body from memory to the disk
+            body.flush()
+        channel, theirs = socket.socketpair()
         exit_channel, worker_end = socket.socketpair()
-        with theirs, worker_end:
+        with channel, exit_channel:
+            with theirs, worker_end:
+                try:
+                    # Longer than the process may run: a last resort in case it hangs.
+                    channel.settimeout(2 * self._seconds)
+                    self._send_to_worker(descriptor, theirs.fileno(), worker_end.fileno())
+                    limits = {"n_bytes": self._n_bytes, "seconds": self._seconds}
+                    job = {"form": format_name, "fields": dict(fields), "texts": list(text_fields), **limits}
+                    send_header(channel, job)
+                except OSError as error:
+                    raise Overloaded(
+                        f"no process can be started to read the body ({error.strerror or error}); try again in a second"
+                    ) from error
             try:
-                # Longer than the process may run: a last resort in case it hangs.
-                ours.settimeout(2 * self._seconds)
-                self._send_to_worker(body, theirs, worker_end)
-                limits = {"n_bytes": self._n_bytes, "seconds": self._seconds}
-                send_header(ours, {"form": format_name, "fields": dict(fields), "texts": list(text_fields), **limits})
-            except OSError as error:
-                ours.close()
-                exit_channel.close()
-                raise Overloaded(
-                    f"no process can be started to read the body ({error.strerror or error}); try again in a second"
-                ) from error
-        return SandboxedRead(ours, exit_channel, self._n_bytes, self._seconds)
+                while (block := receive_block(channel)) is not None:
+                    yield block
+            except ChannelError as error:
+                raise self._make_exit_error(exit_channel, error) from error
+
+    def _make_exit_error(self, exit_channel: socket.socket, error: ChannelError) -> MildError:
+        """Return the error for a process that ended before it had sent all rows, by its exit code."""
+        try:
+            exit_channel.settimeout(_EXIT_CODE_SECONDS)
+            code = int(exit_channel.recv(16))
+        except (OSError, ValueError):  # the worker itself has ended
+            code = -signal.SIGKILL
+        if code == -signal.SIGALRM:
+            return DeadlineExceeded(
+                f"the body was being read for {self._seconds:g} s, which is the limit; send it in parts, "
+                "or have MILD_REQUEST_SECONDS raised"
+            )
+        if code == -signal.SIGKILL:
+            return Overloaded(
+                "the process that read the body was killed from outside; send the same again, and if it is killed "
+                "again, the machine has too little memory: send the log in parts"
+            )
+        how = signal.Signals(-code).name if code < 0 else f"status {code}, {error}"
+        logger.warning("a body crashed the process that read it (%s)", how)
+        return MalformedBody(
+            f"the body cannot be read: it crashed the process that read it ({how}), so it is damaged, or takes more "
+            f"than {self._n_bytes} bytes of memory, which is the limit (MILD_LOG_READER_BYTES); write it again, in "
+            "smaller batches or pages"
+        )
 
     def close(self) -> None:
         """Stop the worker, which also stops when this process ends."""
         with self._lock:
             self._stop_worker()
 
-    def _send_to_worker(self, *files: IO[bytes] | socket.socket) -> None:
+    def _send_to_worker(self, *descriptors: int) -> None:
         """Send file descriptors to the worker, after starting it if it is not running."""
         with self._lock:
-            if self._process is not None and self._process.poll() is not None:
-                logger.warning(
-                    "the sandbox's worker ended with exit code %d: starting another", self._process.returncode
-                )
-                self._stop_worker()
-            if self._control is None:
-                self._control = self._start_worker()
-            try:
-                _send_files(self._control, files)
-            except OSError:  # it has just ended
-                self._stop_worker()
-                self._control = self._start_worker()
-                _send_files(self._control, files)
+            if self._control is not None:
+                try:
+                    socket.send_fds(self._control, [b"."], descriptors)
+                    return
+                except OSError:  # it has ended
+                    self._stop_worker()
+                    logger.warning("the sandbox's worker ended: starting another")
+            self._control = self._start_worker()
+            socket.send_fds(self._control, [b"."], descriptors)
 
     def _start_worker(self) -> socket.socket:
         """Start the worker, and return the socket over which it receives file descriptors."""
@@ -221,75 +187,49 @@ class Sandbox:
         self._control = self._process = None
 
 
-def _send_files(control: socket.socket, files: Sequence[IO[bytes] | socket.socket]) -> None:
-    socket.send_fds(control, [b"."], [file.fileno() for file in files])
-
-
-class SandboxReader:
-    """Writes a log to a temporary file, which the sandbox reads when it is complete. Rows are numbered from 1.
+def read_table(format_name: str, content: IO[bytes], limits: LogLimits, sandbox: Sandbox) -> Generator[Batch]:
+    """Yield the records of an Arrow or Parquet log. Rows are numbered from 1.
 
     Parameters
     ----------
+    format_name, content
+        As for `Sandbox.read_blocks`.
     limits
         Limits of the log.
-    format_name
-        ``arrow`` or ``parquet``.
     sandbox
-        Starts the process that reads the file.
+        Starts the process that reads the content.
     """
-
-    def __init__(self, limits: LogLimits, format_name: str, sandbox: Sandbox) -> None:
-        self._limits = limits
-        self._format_name = format_name
-        self._sandbox = sandbox
-        self._read: SandboxedRead | None = None
-        try:
-            self._file = tempfile.TemporaryFile(prefix="mild-log-")  # noqa: SIM115  # closed by close
-        except OSError as error:
-            raise make_disk_error(error) from error
-
-    def feed(self, data: bytes) -> Iterator[Batch]:
-        """Write the next bytes of the log to the file, and yield nothing."""
-        try:
-            self._file.write(data)
-        except OSError as error:
-            raise make_disk_error(error) from error
-        yield from ()
-
-    def end(self) -> Iterator[Batch]:
-        """Read the file, and yield all records."""
-        try:
-            self._file.flush()
-        except OSError as error:
-            raise make_disk_error(error) from error
-        options = self._limits.options
-        text_fields = (
-            *(("sample",) if self._limits.resolver is not None else ()),
-            *(CLASS_FIELDS if options.class_names is not None else ()),
-        )
-        fields = options.map_columns(FIELDS)
-        self._read = self._sandbox.start_read(self._format_name, self._file, fields, text_fields)
-        n_read = 0
-        for block in self._read.read_blocks():
-            rows = RowNumbers("row", line_numbers(n_read + 1, block.n_rows))
+    options = limits.options
+    text_fields = (
+        *(("sample",) if limits.resolver is not None else ()),
+        *(CLASS_FIELDS if options.class_names is not None else ()),
+    )
+    n_read = 0
+    with closing(sandbox.read_blocks(format_name, content, options.map_columns(FIELDS), text_fields)) as blocks:
+        for block in blocks:
+            rows = RowNumbers.count_from("row", n_read + 1, block.n_rows)
             if block.n_rows:
-                yield make_batch(rows, _resolve_columns(rows, block, self._limits), self._limits)
+                yield make_batch(rows, _resolve_columns(rows, block, limits), limits)
             n_read += block.n_rows
 
-    def close(self) -> None:
-        """Stop the process that reads the file, and delete the file."""
-        if self._read is not None:
-            self._read.close()
-        with suppress(OSError):  # buffered data may not fit on the disk
-            self._file.close()
+
+def write_block(file: IO[bytes], block: bytes) -> None:
+    """Write a block of a body to its temporary file."""
+    with _catch_disk_errors():
+        file.write(block)
+        file.flush()
 
 
-def make_disk_error(error: OSError) -> Overloaded:
-    """Build the error for a body that cannot be written to a temporary file."""
-    return Overloaded(
-        f"the body could not be written to the service's temporary folder ({error.strerror or error}); try again "
-        "later, send it as application/x-ndjson or text/csv, or have TMPDIR name a folder with more space"
-    )
+@contextmanager
+def _catch_disk_errors() -> Iterator[None]:
+    """Context manager that raises `Overloaded` if a temporary file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise Overloaded(
+            f"the body could not be written to the service's temporary folder ({error.strerror or error}); try again "
+            "later, send it as application/x-ndjson or text/csv, or have TMPDIR name a folder with more space"
+        ) from error
 
 
 def _resolve_columns(rows: RowNumbers, block: Block, limits: LogLimits) -> dict[str, Column]:

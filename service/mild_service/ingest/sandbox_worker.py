@@ -26,7 +26,6 @@ from mild_service.ingest import arrow_tables
 from mild_service.ingest.arrow_tables import make_block
 from mild_service.ingest.column_ipc import BATCH_ROWS, Block, receive_header, send_block, send_error, send_header
 from mild_service.ingest.columns import RowNumbers
-from mild_service.ingest.line_splitter import line_numbers
 
 TableReader = Callable[[Any, Mapping[str, str]], Iterator[Any]]
 
@@ -123,7 +122,7 @@ def read_blocks(
             table.validate()
             for start in range(0, table.num_rows, BATCH_ROWS):
                 part = table.slice(start, BATCH_ROWS)
-                rows = RowNumbers("row", line_numbers(n_read + 1, part.num_rows))
+                rows = RowNumbers.count_from("row", n_read + 1, part.num_rows)
                 yield make_block(rows, part, fields, text_fields)
                 n_read += part.num_rows
     except (MildError, MemoryError):

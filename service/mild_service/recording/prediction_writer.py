@@ -1,9 +1,10 @@
 """Writing prediction logs: collecting records into bits, and merging the bits into epochs."""
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from tempfile import SpooledTemporaryFile
 from typing import IO, Literal, TypeAlias, TypeVar
 
@@ -29,7 +30,6 @@ from mild_service.errors import (
     StoreUnavailable,
 )
 from mild_service.ingest import (
-    Batch,
     EpochKey,
     LogAccumulator,
     LogLimits,
@@ -41,10 +41,10 @@ from mild_service.ingest import (
     check_classes,
     check_indices,
     collect_rounds,
-    open_reader,
+    read_batches,
 )
 from mild_service.ingest.log_options import ClassNames, LogOptions
-from mild_service.ingest.sandbox import Sandbox, make_disk_error
+from mild_service.ingest.sandbox import Sandbox, write_block
 from mild_service.models import AnnotationRef, Epoch, Round, Run, SampleIdsRef
 from mild_service.observability import Telemetry, phase
 from mild_service.store import PackedEpoch, Store, describe_kind, stale_attempt_error, wrong_round_error
@@ -54,8 +54,8 @@ T = TypeVar("T")
 ComparedLabels: TypeAlias = AnnotationRef | Literal["unchecked"] | None
 """Labels of the run with which those in a log were compared; ``unchecked`` if the log states none."""
 
-_BLOCK_BYTES = 1024 * 1024
-"""Size of the blocks of a body that are parsed at a time."""
+_BATCHES = 4
+"""Batches of records that are read at a time, before a request that was given up is noticed."""
 _SPOOL_BYTES = 256 * 1024
 """Size of the blocks in which a body is written to its temporary file, and of a body that stays in memory."""
 _MERGE_BYTES = 24
@@ -255,7 +255,7 @@ class PredictionWriter:
                 async for block in _join_pieces(body):
                     spool.take_share(key, len(block))
                     n_spooled += len(block)
-                    await to_thread.run_sync(_write_block, file, block)
+                    await to_thread.run_sync(write_block, file, block)
                 file.seek(0)
                 is_small = n_bytes is not None and n_spooled <= _SPOOL_BYTES and self._admission.is_small(n_bytes)
                 async with self._admission.work(self._admission.logs, n_bytes or 0, is_small):
@@ -264,16 +264,10 @@ class PredictionWriter:
                 spool.give(key, n_spooled)
 
     async def _read_body(self, media_type: str, file: IO[bytes], log: LogAccumulator) -> None:
-        """Add the records of a body to `log`, block by block in worker threads."""
-
-        def add_all(batches: Iterator[Batch]) -> None:
-            for batch in batches:
-                log.add_batch(batch)
-
-        with closing(open_reader(media_type, log.limits, self._sandbox)) as reader:
-            while block := await to_thread.run_sync(file.read, _BLOCK_BYTES):
-                await self._run_in_thread(partial(add_all, reader.feed(block)))
-            await self._run_in_thread(partial(add_all, reader.end()))
+        """Add the records of a body to `log`, some batches at a time in worker threads."""
+        with closing(read_batches(media_type, file, log.limits, self._sandbox)) as batches:
+            while await self._run_in_thread(lambda: log.add_batches(islice(batches, _BATCHES))) == _BATCHES:
+                pass
 
     async def _read_stored_part(self, run: Run, key: EpochKey) -> StoredEpoch | None:
         """Read the stored part of an epoch of the log, after a check that its round is open."""
@@ -388,15 +382,6 @@ async def _join_pieces(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             block.clear()
     if block:
         yield bytes(block)
-
-
-def _write_block(file: IO[bytes], block: bytes) -> None:
-    """Write a block of a body to its temporary file."""
-    try:
-        file.write(block)
-        file.flush()
-    except OSError as error:
-        raise make_disk_error(error) from error
 
 
 def _reserve_from_thread(n_bytes: int) -> None:

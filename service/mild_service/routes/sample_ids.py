@@ -139,7 +139,6 @@ async def get_sample_ids(
 
 
 _ARRAY_REMEDY = "send one id per line of text, or have MILD_MAX_JSON_BYTES raised"
-_BLOCK_BYTES = 512 * 1024
 _PIECE_BYTES = 64 * 1024
 """Bytes of an array that are parsed while the other threads stand still; more than one id takes."""
 
@@ -152,7 +151,7 @@ async def _read_ids(request: Request, media_type: str, settings: Settings) -> As
             yield block
         return
     parse = _parse_json_lines if media_type == media_types.NDJSON else _parse_text_lines
-    lines = LineSplitter(settings.max_record_bytes, _BLOCK_BYTES)
+    lines = LineSplitter(settings.max_record_bytes)
     async for chunk in bodies.stream_body(request, settings.max_log_bytes):
         for block in await to_thread.run_sync(_parse_blocks, lines.feed(chunk), parse):
             yield block

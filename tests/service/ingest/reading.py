@@ -1,10 +1,14 @@
 """A log read as the service reads it, in pieces, and a log to read."""
 
+import io
 import itertools
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Sequence
 from contextlib import closing
+from typing import IO, cast
 
-from mild_service.ingest import LogLimits, open_reader
+from mild_service import ingest
+from mild_service.ingest import FORMATS, SANDBOXED, Batch, LogLimits
 from mild_service.ingest.sandbox import Sandbox
 from tests.service.ingest.logs import Record
 
@@ -24,17 +28,34 @@ RECORDS: list[Record] = [
 ]
 
 
-def pieces(body: bytes, cuts: Sequence[int]) -> Iterator[bytes]:
-    edges = [0, *sorted(cut % (len(body) + 1) for cut in cuts), len(body)]
-    yield from (body[a:b] for a, b in itertools.pairwise(edges))
+class _Pieces(io.RawIOBase):
+    """A stream whose reads end at the cuts."""
+
+    def __init__(self, body: bytes, cuts: Sequence[int]) -> None:
+        edges = sorted({0, *(cut % (len(body) + 1) for cut in cuts), len(body)})
+        self._pieces = [body[a:b] for a, b in itertools.pairwise(edges)]
+
+    def read(self, size: int = -1) -> bytes:
+        if not self._pieces:
+            return b""
+        piece = self._pieces.pop(0)
+        if len(piece) > size:
+            self._pieces.insert(0, piece[size:])
+        return piece[:size]
+
+
+def read_batches(media_type: str, body: bytes, cuts: Sequence[int] = (), limits: LogLimits = LIMITS) -> list[Batch]:
+    with tempfile.TemporaryFile() as file:
+        file.write(body)
+        content = file if FORMATS[media_type] in SANDBOXED else cast(IO[bytes], _Pieces(body, cuts))
+        with closing(ingest.read_batches(media_type, content, limits, SANDBOX)) as batches:
+            return list(batches)
 
 
 def read(media_type: str, body: bytes, cuts: Sequence[int] = (), limits: LogLimits = LIMITS) -> list[tuple[int, ...]]:
     """Number, round, epoch, sample and correct of every record."""
     out: list[tuple[int, ...]] = []
-    with closing(open_reader(media_type, limits, SANDBOX)) as reader:
-        batches = [batch for piece in pieces(body, cuts) for batch in reader.feed(piece)]
-        for batch in [*batches, *reader.end()]:
-            columns = (batch.rows.numbers, batch.rounds, batch.epochs, batch.samples, batch.correct)
-            out += zip(*(column.tolist() for column in columns), strict=True)
+    for batch in read_batches(media_type, body, cuts, limits):
+        columns = (batch.rows.numbers, batch.rounds, batch.epochs, batch.samples, batch.correct)
+        out += zip(*(column.tolist() for column in columns), strict=True)
     return out

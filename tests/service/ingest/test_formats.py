@@ -1,5 +1,6 @@
 """What all formats of logs have in common: the same records, the same faults, however a body comes."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from mild_core.errors import MildError
 from mild_service.errors import BadRecord, MalformedBody, UnsupportedMediaType
-from mild_service.ingest import FORMATS, csv_table, open_reader
+from mild_service.ingest import FORMATS, csv_table, read_batches
 from tests.service.ingest.logs import ARROW, CSV, JSON, NDJSON, PARQUET, WRITERS, Record, written
 from tests.service.ingest.reading import LIMITS, RECORDS, SANDBOX, read
 
@@ -120,9 +121,9 @@ def test_without_pyarrow_csv_is_read_all_the_same_and_arrow_is_refused(monkeypat
     monkeypatch.setattr("mild_service.ingest.find_spec", lambda name: None)
     for media_type in (ARROW, PARQUET):
         with pytest.raises(UnsupportedMediaType, match=r"mild-selection\[formats\]"):
-            open_reader(media_type, LIMITS, SANDBOX)
+            read_batches(media_type, io.BytesIO(), LIMITS, SANDBOX)
     with pytest.raises(UnsupportedMediaType, match="text/csv"):
-        open_reader("text/plain", LIMITS, SANDBOX)
+        read_batches("text/plain", io.BytesIO(), LIMITS, SANDBOX)
 
 
 @pytest.mark.parametrize("media_type", WRITERS)

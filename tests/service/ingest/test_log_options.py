@@ -1,4 +1,3 @@
-from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -6,10 +5,11 @@ import numpy as np
 import pytest
 
 from mild_service.errors import BadRecord
-from mild_service.ingest import Batch, NewSampleResolver, open_reader
+from mild_service.ingest import Batch, NewSampleResolver
 from mild_service.ingest.log_options import ClassNames, LogOptions
+from tests.service.ingest import reading
 from tests.service.ingest.logs import CARTOGRAPHY, WRITERS
-from tests.service.ingest.reading import LIMITS, SANDBOX
+from tests.service.ingest.reading import LIMITS
 
 TABLES = sorted(set(WRITERS) - {CARTOGRAPHY})
 COLUMNS = {"sample": "id", "epoch": "step", "label": "target"}
@@ -17,8 +17,7 @@ COLUMNS = {"sample": "id", "epoch": "step", "label": "target"}
 
 def read_batches(media_type: str, records: list[dict[str, Any]], **options: Any) -> list[Batch]:
     limits = replace(LIMITS, resolver=NewSampleResolver(100, 100, 10_000), options=LogOptions(**options))
-    with closing(open_reader(media_type, limits, SANDBOX)) as reader:
-        return [*reader.feed(WRITERS[media_type](records)), *reader.end()]
+    return reading.read_batches(media_type, WRITERS[media_type](records), limits=limits)
 
 
 @pytest.mark.parametrize("media_type", TABLES)

@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,10 +17,10 @@ from pyarrow import parquet
 from mild_core.errors import MildError
 from mild_core.log_columns import FIELDS
 from mild_service.errors import DeadlineExceeded, MalformedBody, Overloaded
-from mild_service.ingest import LogLimits, open_reader
+from mild_service.ingest import LogLimits, read_batches
 from mild_service.ingest.sandbox import Sandbox
 from tests.service.ingest.logs import ARROW, PARQUET, aborting
-from tests.waiting import PATIENCE, wait_until
+from tests.waiting import wait_until
 
 COLUMNS = {name: name for name in FIELDS}
 
@@ -50,8 +49,8 @@ def long_body() -> bytes:
 
 
 def n_rows(sandbox: Sandbox, body: bytes) -> int:
-    with spooled(body) as file, closing(sandbox.start_read("parquet", file, COLUMNS)) as reading:
-        return sum(block.n_rows for block in reading.read_blocks())
+    with spooled(body) as file:
+        return sum(block.n_rows for block in sandbox.read_blocks("parquet", file, COLUMNS))
 
 
 def children(pid: int) -> list[int]:
@@ -76,8 +75,7 @@ def test_a_file_that_crashes_pyarrow_is_malformed(sandbox: Sandbox) -> None:
 def test_a_process_that_ends_in_the_middle_of_a_body_is_noticed(
     sandbox: Sandbox, signum: signal.Signals, error: type[MildError]
 ) -> None:
-    with spooled(long_body()) as file, closing(sandbox.start_read("parquet", file, COLUMNS)) as reading:
-        blocks = reading.read_blocks()
+    with spooled(long_body()) as file, closing(sandbox.read_blocks("parquet", file, COLUMNS)) as blocks:
         next(blocks)
         (reader,) = children(sandbox.pid)
         os.kill(reader, signum)
@@ -90,12 +88,12 @@ def test_a_body_that_takes_too_long_is_given_up() -> None:
     with (
         closing(Sandbox(2**27, seconds=1)) as sandbox,
         spooled(long_body()) as file,
-        closing(sandbox.start_read("parquet", file, COLUMNS)) as reading,
+        closing(sandbox.read_blocks("parquet", file, COLUMNS)) as blocks,
     ):
-        wait_until(lambda: bool(children(sandbox.pid)))
+        next(blocks)
         wait_until(lambda: not children(sandbox.pid))  # as nobody takes what it has to say
         with pytest.raises(DeadlineExceeded, match=r"for 1 s.*MILD_REQUEST_SECONDS"):
-            list(reading.read_blocks())
+            list(blocks)
 
 
 def test_a_worker_that_has_ended_is_started_again(sandbox: Sandbox) -> None:
@@ -108,8 +106,7 @@ def test_a_worker_that_has_ended_is_started_again(sandbox: Sandbox) -> None:
 
 
 def test_a_body_whose_worker_ends_is_to_be_sent_again(sandbox: Sandbox) -> None:
-    with spooled(long_body()) as file, closing(sandbox.start_read("parquet", file, COLUMNS)) as reading:
-        blocks = reading.read_blocks()
+    with spooled(long_body()) as file, closing(sandbox.read_blocks("parquet", file, COLUMNS)) as blocks:
         next(blocks)
         (reader,) = children(sandbox.pid)
         os.kill(sandbox.pid, signal.SIGKILL)
@@ -129,8 +126,8 @@ def test_a_helper_ends_with_its_service_however_that_ends(tmp_path: Path) -> Non
     script = (
         "import sys; from mild_service.ingest.sandbox import Sandbox\n"
         "sandbox = Sandbox(2**27, 60)\n"  # once nobody holds it any more, it ends
-        f"reading = sandbox.start_read('parquet', open({str(tmp_path / 'log')!r}, 'rb'), {{'epoch': 'epoch'}})\n"
-        "blocks = reading.read_blocks(); next(blocks); print('read', flush=True); sys.stdin.read()\n"
+        f"blocks = sandbox.read_blocks('parquet', open({str(tmp_path / 'log')!r}, 'rb'), {{'epoch': 'epoch'}})\n"
+        "next(blocks); print('read', flush=True); sys.stdin.read()\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as service:
         assert service.stdout is not None
@@ -150,24 +147,15 @@ def alive(pid: int) -> bool:
 
 def test_closing_a_read_does_not_wait(sandbox: Sandbox) -> None:
     with spooled(long_body()) as file:
-        reading = sandbox.start_read("parquet", file, COLUMNS)
-        blocks = reading.read_blocks()
+        blocks = sandbox.read_blocks("parquet", file, COLUMNS)
         next(blocks)
         os.kill(children(sandbox.pid)[0], signal.SIGSTOP)
-        ended = threading.Event()
-
-        def exhaust() -> None:
-            with pytest.raises(Overloaded):
-                list(blocks)
-            ended.set()
-
-        thread = threading.Thread(target=exhaust)
-        thread.start()
-        reading.close()
-        assert ended.wait(PATIENCE)
-        thread.join()
+        blocks.close()
         os.kill(children(sandbox.pid)[0], signal.SIGCONT)
         wait_until(lambda: not children(sandbox.pid))
+
+
+LIMITS = LogLimits(10, 1, 10, 100, 100, 1000)
 
 
 @pytest.mark.parametrize("media_type", [ARROW, PARQUET])
@@ -175,25 +163,19 @@ def test_without_a_folder_for_it_a_body_is_to_be_sent_later(
     media_type: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "absent"))
-    with pytest.raises(Overloaded, match=r"temporary folder .*TMPDIR"):
-        open_reader(media_type, LogLimits(10, 1, 10, 100, 100, 1000), sandbox)
+    with tempfile.SpooledTemporaryFile(2**20) as file:
+        file.write(b"of no format")
+        with pytest.raises(Overloaded, match=r"temporary folder .*TMPDIR"):
+            list(read_batches(media_type, file, LIMITS, sandbox))
 
 
-@pytest.mark.parametrize("n_bytes", [10, 2**20])
-def test_a_body_that_finds_no_room_is_to_be_sent_later(
-    n_bytes: int, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    full = Path("/dev/full").open("w+b")  # noqa: SIM115  # closed by the reader
+def test_a_body_that_finds_no_room_is_to_be_sent_later(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Path("/dev/full").open("w+b", buffering=0)  # noqa: SIM115  # closed by the spooled file
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: full)
-    with closing(open_reader(PARQUET, LogLimits(10, 1, 10, 100, 100, 1000), sandbox)) as reader:
-
-        def read() -> None:
-            list(reader.feed(bytes(n_bytes)))
-            list(reader.end())
-
+    with tempfile.SpooledTemporaryFile(2**20) as file:
+        file.write(bytes(2**20))
         with pytest.raises(Overloaded, match="No space left on device"):
-            read()
-    assert full.closed
+            list(read_batches(PARQUET, file, LIMITS, sandbox))
 
 
 def test_a_worker_that_cannot_be_started_is_reported(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:

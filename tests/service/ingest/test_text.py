@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from mild_service.errors import BadRecord
+from mild_service.ingest import csv_table
 from tests.service.ingest.logs import CARTOGRAPHY, CSV, JSON, NDJSON, WRITERS
 from tests.service.ingest.reading import RECORDS, read
 
@@ -166,6 +167,17 @@ def test_nan_is_no_outcome_in_any_text(media_type: str) -> None:
     assert [row[1:] for row in read(media_type, body)] == [row[1:] for row in ROW]
     with pytest.raises(BadRecord, match="column epoch: it is missing"):
         read(media_type, WRITERS[media_type]([{**records[0], "epoch": math.nan}]))
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_csv_with_either_line_end_is_read_as_a_table(end: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_slowly(*_: object) -> None:
+        raise AssertionError("record by record, it takes many times as long")
+
+    monkeypatch.setattr(csv_table._Table, "_read_records", read_slowly)
+    body = end.join([b"epoch,sample,correct", b"0,1,1", b"5,2,0"])
+    for cuts in ((), range(1, len(body))):
+        assert read(CSV, body, cuts) == read(CSV, body + end, cuts) == ROW
 
 
 def test_a_file_in_another_encoding_is_refused_with_the_remedy() -> None:
