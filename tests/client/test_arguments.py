@@ -22,7 +22,7 @@ from mild_client.errors import ClientError, StaleAttempt
 from mild_core import bitmap
 from mild_core.errors import InvalidInput, MildError, ParameterError, SampleIndexError
 from mild_core.types import EpochBits
-from tests.client.test_executors import GIVEN
+from tests.client.test_blocking import GIVEN
 from tests.client.wire import Reply, serving
 
 N = 64

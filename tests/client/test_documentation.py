@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 
 from mild_client.api import Calls
-from mild_client.transport import RETRIED_STATUSES
+from mild_client.responses import RETRIED_STATUSES
 from tests.live import serving
 
 PAGE = Path("docs/client.md").read_text()
@@ -35,7 +35,7 @@ def test_every_call_and_every_route_is_in_the_table(app: FastAPI) -> None:
     documented = set(re.findall(r"`((?:GET|PUT|POST|PATCH|DELETE) /[^`]*)`", table))
     paths = app.openapi()["paths"].items()
     assert documented == {f"{method.upper()} {path}" for path, item in paths for method in METHODS if method in item}
-    calls = {name for name in dir(Calls) if not name.startswith("_") and name != "upload"}
+    calls = {name for name in dir(Calls) if not name.startswith("_")}
     assert set(re.findall(r"`(\w+)\(", table)) == calls
 
 

@@ -33,7 +33,7 @@ from mild_client.backends.sync import sync_spools
 from mild_core import bitmap
 from mild_core.types import EpochBits
 from tests.client.background.trainings import SPEC, put
-from tests.client.test_executors import CALLS, arguments
+from tests.client.test_blocking import CALLS, arguments
 from tests.live import serving
 from tests.waiting import wait_until
 

@@ -1,10 +1,10 @@
-"""The calls of the HTTP API for both clients, one method a route; `api_results` has the calls that read results."""
+"""The calls of the HTTP API, one method a route; `api_results` has the calls that read results."""
 
 import base64
 import dataclasses
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, SupportsFloat
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mild_client import logs
-from mild_client.api_results import OptionChanges, ResultCalls, ServiceCalls, parse_json_object
+from mild_client.api_results import OptionChanges, ResultCalls, ServiceCalls
 from mild_client.arguments import (
     SampleSet,
     check_sample_ids,
@@ -30,19 +30,20 @@ from mild_client.arguments import (
 )
 from mild_client.backend import Position
 from mild_client.errors import NotFound
-from mild_client.events import EventStream
+from mild_client.events import Event, EventStream
 from mild_client.logs import EpochKey, LogPart, SamplesBy
 from mild_client.requests import (
     BITMAP,
     NDJSON,
     NPY,
-    Call,
     JsonObject,
     Request,
     build_attempt_header,
     build_round_path,
     build_run_path,
+    drop_none,
 )
+from mild_client.transport import Transport
 from mild_core import bitmap
 from mild_core.audit import Audit
 from mild_core.bitmap import Bitmap
@@ -63,7 +64,7 @@ class LogCalls(ServiceCalls):
     The calls may be repeated: a record that is stored already changes nothing.
     """
 
-    def log_predictions(
+    async def log_predictions(
         self,
         run_id: str,
         epoch: int,
@@ -74,7 +75,7 @@ class LogCalls(ServiceCalls):
         complete: bool = False,
         attempt: int | None = None,
         samples_by: SamplesBy | None = None,
-    ) -> Call[JsonObject]:
+    ) -> JsonObject:
         """Send predictions of some samples for an epoch, and return the number of records and the state of the epoch.
 
         Several calls may fill one epoch. Large logs are sent in several requests.
@@ -93,13 +94,13 @@ class LogCalls(ServiceCalls):
             Whether `samples` are external ids or indices. None: a text is an id; a number is one if the run has a
             number for an id.
         """
-        limits = yield from self.limits()
+        limits = await self.limits()
         key = to_integer(round, "round"), to_integer(epoch, "epoch")
         arrays = to_array(samples, "samples"), to_classes(predicted, "predicted"), to_classes(labels, "labels")
         parts = logs.split_arrays(key, *arrays, limits)
-        return (yield from self._post_log(run_id, parts, complete, attempt, {"samples_by": samples_by}))
+        return await self._post_log(run_id, parts, complete, attempt, {"samples_by": samples_by})
 
-    def post_records(
+    async def post_records(
         self,
         run_id: str,
         records: Iterable[Mapping[str, Any]],
@@ -107,7 +108,7 @@ class LogCalls(ServiceCalls):
         attempt: int | None = None,
         samples_by: SamplesBy | None = None,
         class_names: Sequence[str] | None = None,
-    ) -> Call[JsonObject]:
+    ) -> JsonObject:
         """Send prediction records, and return their number and the states of their epochs.
 
         The records are read one by one and sent in several requests. The service stores either all records of a
@@ -127,11 +128,11 @@ class LogCalls(ServiceCalls):
         class_names
             Names of the classes 0, 1, …, where ``predicted`` and ``label`` are names.
         """
-        limits = yield from self.limits()
+        limits = await self.limits()
         params = {"samples_by": samples_by, "class_names": _format_names(class_names)}
-        return (yield from self._post_log(run_id, logs.split_records(records, limits), complete, attempt, params))
+        return await self._post_log(run_id, logs.split_records(records, limits), complete, attempt, params)
 
-    def push(
+    async def push(
         self,
         run_id: str,
         file: str | PathLike[str],
@@ -141,7 +142,7 @@ class LogCalls(ServiceCalls):
         samples_by: SamplesBy | None = None,
         columns: Mapping[str, str] | None = None,
         class_names: Sequence[str] | None = None,
-    ) -> Call[JsonObject]:
+    ) -> JsonObject:
         """Send a log file to a run, and return the number of records and the states of their epochs.
 
         A file that is too long for one request is split between lines.
@@ -171,23 +172,23 @@ class LogCalls(ServiceCalls):
         TooLarge
             If the file is too long for one request and its format cannot be split.
         """
-        limits = yield from self.limits()
+        limits = await self.limits()
         parts = logs.split_file(to_path(file, "file"), media_type, limits)
         params = {
             "samples_by": samples_by,
             "columns": format_columns(columns) if columns else None,
             "class_names": _format_names(class_names),
         }
-        return (yield from self._post_log(run_id, parts, complete, attempt, params))
+        return await self._post_log(run_id, parts, complete, attempt, params)
 
-    def _post_log(
+    async def _post_log(
         self,
         run_id: str,
         parts: Iterator[LogPart],
         complete: bool,
         attempt: int | None,
         params: Mapping[str, str | None],
-    ) -> Call[JsonObject]:
+    ) -> JsonObject:
         """Send the parts of a log one by one, and return the number of records and the states of their epochs.
 
         A request with ``complete`` commits all epochs of its records, and later parts may have records of the same
@@ -198,7 +199,7 @@ class LogCalls(ServiceCalls):
         part = next(parts, None)
         while part is not None:
             following = next(parts, None)
-            answer = yield from self._post_part(run_id, part, complete and following is None, attempt, params)
+            answer = await self._post_part(run_id, part, complete and following is None, attempt, params)
             n_records += answer["records"]
             epochs_part = part.make_epochs_part()
             for epoch in answer["epochs"]:
@@ -210,23 +211,17 @@ class LogCalls(ServiceCalls):
                     partial_epochs.pop(key, None)
             part = following
         for part in {id(part): part for part in partial_epochs.values()}.values():
-            answer = yield from self._post_part(run_id, part, True, attempt, params)
+            answer = await self._post_part(run_id, part, True, attempt, params)
             epochs |= {(epoch["round"], epoch["epoch"]): epoch for epoch in answer["epochs"]}
         return {"run_id": run_id, "records": n_records, "epochs": list(epochs.values())}
 
-    def _post_part(
+    async def _post_part(
         self, run_id: str, part: LogPart, complete: bool, attempt: int | None, params: Mapping[str, str | None]
-    ) -> Call[JsonObject]:
-        query = {name: value for name, value in params.items() if value is not None}
-        request = Request(
-            "POST",
-            build_run_path(run_id, "predictions"),
-            {**query, **({"complete": "true"} if complete else {})},
-            {**part.build_headers(), **build_attempt_header(attempt)},
-            part.content,
-            read_timeout=_LOG_TIMEOUT,
-        )
-        return parse_json_object((yield request), "records", "epochs")
+    ) -> JsonObject:
+        path, query = build_run_path(run_id, "predictions"), drop_none(**params, complete=complete or None)
+        headers = {**part.build_headers(), **build_attempt_header(attempt)}
+        request = Request("POST", path, query, headers, part.content, "max_log_bytes", _LOG_TIMEOUT)
+        return await self._fetch(request, "records", "epochs")
 
 
 def _format_names(class_names: Sequence[str] | None) -> str | None:
@@ -234,9 +229,16 @@ def _format_names(class_names: Sequence[str] | None) -> str | None:
 
 
 class Calls(LogCalls, ResultCalls):
-    """All calls of `MildClient` and `AsyncMildClient`."""
+    """All calls of `MildClient` and `AsyncMildClient`, one method a route; a call that waits is a coroutine."""
 
-    def open_run(self, spec: RunSpec, resume_from: Position | None = None) -> Call[JsonObject]:
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def _with_deadline(self, seconds: float) -> "Calls":
+        """Return the same calls, whose requests give up after `seconds`."""
+        return Calls(self._transport.with_deadline(seconds))
+
+    async def open_run(self, spec: RunSpec, resume_from: Position | None = None) -> JsonObject:
         """Open a run, or resume an existing run of the same properties, and return its state.
 
         Epochs from `resume_from` on are deleted, to be written again. Without `resume_from`, no epoch is deleted.
@@ -245,30 +247,28 @@ class Calls(LogCalls, ResultCalls):
         body: JsonObject = {name: value for name, value in spec.as_json().items() if name != "run_id"}
         if resume_from is not None:
             body["resume_from"] = {"round": resume_from.round, "epoch": resume_from.epoch}
-        response = yield Request.with_json("PUT", build_run_path(spec.run_id), body)
-        return parse_json_object(response, "attempt", "round")
+        return await self._fetch(Request.with_json("PUT", build_run_path(spec.run_id), body), "attempt", "round")
 
-    def list_runs(self, limit: int = 50, cursor: str | None = None) -> Call[JsonObject]:
+    async def list_runs(self, limit: int = 50, cursor: str | None = None) -> JsonObject:
         """Return one page of the runs, newest first, as in the HTTP API.
 
         `limit` is the number of runs of a page, and `cursor` the ``next_cursor`` of the previous page. The
         ``next_cursor`` of the last page is None.
         """
-        params: dict[str, str | int] = {"limit": limit} if cursor is None else {"limit": limit, "cursor": cursor}
-        return (yield from self._get_json("/runs", params))
+        return await self._fetch(Request("GET", "/runs", drop_none(limit=limit, cursor=cursor)))
 
-    def get_run(self, run_id: str) -> Call[JsonObject]:
+    async def get_run(self, run_id: str) -> JsonObject:
         """Return the state of a run and of its rounds, as in the HTTP API."""
-        return (yield from self._get_json(build_run_path(run_id), {}))
+        return await self._fetch(Request("GET", build_run_path(run_id)))
 
-    def patch_run(
+    async def patch_run(
         self,
         run_id: str,
         tags: Mapping[str, str] | None = None,
         status: str | None = None,
         ttl_seconds: int | None = None,
         picture_url: str | None = None,
-    ) -> Call[JsonObject]:
+    ) -> JsonObject:
         """Change the properties of a run that are not None, and return the state of the run.
 
         Parameters
@@ -283,35 +283,30 @@ class Calls(LogCalls, ResultCalls):
             Address of the samples' images for the dashboard, with ``{id}`` or ``{index}`` in it, such as
             ``https://host/{id}.png``. An empty address removes the images.
         """
-        changes = {
-            "tags": tags and dict(tags),
-            "status": status,
-            "ttl_seconds": ttl_seconds,
-            "picture_url": picture_url,
-        }
-        body = {name: value for name, value in changes.items() if value is not None}
-        return parse_json_object((yield Request.with_json("PATCH", build_run_path(run_id), body)))
+        body = drop_none(tags=tags, status=status, ttl_seconds=ttl_seconds, picture_url=picture_url)
+        return await self._fetch(Request.with_json("PATCH", build_run_path(run_id), body))
 
-    def delete_run(self, run_id: str) -> Call[None]:
+    async def delete_run(self, run_id: str) -> None:
         """Delete a run and all of its data, if it exists."""
         try:
-            yield Request("DELETE", build_run_path(run_id))
+            await self._send(Request("DELETE", build_run_path(run_id)))
         except NotFound as error:  # also the response to a repeated request
             if error.code != "run-not-found":
                 raise
 
-    def put_labels(self, run_id: str, labels: ArrayLike) -> Call[None]:
+    async def put_labels(self, run_id: str, labels: ArrayLike) -> None:
         """Store the given labels, shape (n_samples,). They cannot change after the first epoch."""
         body = io.BytesIO()
         np.save(body, to_classes(labels, "labels"), allow_pickle=False)
-        yield from self.upload(Request.with_body("PUT", build_run_path(run_id, "labels"), body.getvalue(), NPY))
+        await self._send(Request.with_body("PUT", build_run_path(run_id, "labels"), body.getvalue(), NPY))
 
-    def put_sample_ids(self, run_id: str, ids: Iterable[str]) -> Call[JsonObject]:
+    async def put_sample_ids(self, run_id: str, ids: Iterable[str]) -> JsonObject:
         """Store the external ids of all samples, in index order. They cannot change after the first epoch."""
         lines = "\n".join(map(json.dumps, check_sample_ids(ids))).encode()
-        return parse_json_object((yield Request.with_body("PUT", build_run_path(run_id, "sample-ids"), lines, NDJSON)))
+        path = build_run_path(run_id, "sample-ids")
+        return await self._fetch(Request.with_body("PUT", path, lines, NDJSON, limit="max_log_bytes"))
 
-    def sample_ids(self, run_id: str) -> Call[list[str]]:
+    async def sample_ids(self, run_id: str) -> list[str]:
         """Return the external ids of all samples, in index order.
 
         Raises
@@ -319,30 +314,29 @@ class Calls(LogCalls, ResultCalls):
         Conflict
             If the run has no external ids (``no-sample-ids``).
         """
-        return (yield from self._get_pages(build_run_path(run_id, "sample-ids"), {}, "sample_ids", _IDS_PER_PAGE))
+        return await self._fetch_pages(build_run_path(run_id, "sample-ids"), {}, "sample_ids", _IDS_PER_PAGE)
 
-    def put_audit(self, run_id: str, indices: ArrayLike, clean: ArrayLike) -> Call[JsonObject]:
+    async def put_audit(self, run_id: str, indices: ArrayLike, clean: ArrayLike) -> JsonObject:
         """Store for the samples at `indices` whether the given label is right (`clean`), and return the changes.
 
         The result counts the marks that are new or changed, as in the HTTP API.
         """
         samples = to_indices(indices, "indices")
         body = {"indices": samples.tolist(), "clean": to_mask(clean, "clean", samples.size).tolist()}
-        request = Request.with_json("PUT", build_run_path(run_id, "audit"), body)
-        return parse_json_object((yield from self.upload(request)))
+        return await self._fetch(Request.with_json("PUT", build_run_path(run_id, "audit"), body))
 
-    def audit(self, run_id: str, n_samples: int) -> Call[Audit]:
+    async def audit(self, run_id: str, n_samples: int) -> Audit:
         """Return the audit of a run: whether each checked label is right, and which samples were drawn."""
-        answer = yield from self._get_json(build_run_path(run_id, "audit"), {}, "indices", "clean")
+        answer = await self._fetch(Request("GET", build_run_path(run_id, "audit")), "indices", "clean")
         audit = Audit.from_marks(answer["indices"], answer["clean"], n_samples)
         draw = answer.get("draw")  # absent from services of earlier versions
         if draw is not None:
             audit = dataclasses.replace(audit, random=bitmap.from_indices(draw["indices"], n_samples))
         return audit
 
-    def draw_audit(
+    async def draw_audit(
         self, run_id: str, n: int = DRAW_SIZE, round: int | None = None, changes: OptionChanges | None = None
-    ) -> Call[JsonObject]:
+    ) -> JsonObject:
         """Draw samples to audit at random, record the selection to make, and return the draw, as in the HTTP API.
 
         Once each sample of ``["draw"]["indices"]`` has a mark (`put_audit`), selections have a guarantee and bounds.
@@ -364,39 +358,35 @@ class Calls(LogCalls, ResultCalls):
         """
         number = None if round is None else to_integer(round, "round")
         body = {"n": to_integer(n, "n", 1), "round": number, "options": dict(changes or {})}
-        return parse_json_object((yield Request.with_json("POST", build_run_path(run_id, "audit", "draw"), body)))
+        return await self._fetch(Request.with_json("POST", build_run_path(run_id, "audit", "draw"), body))
 
-    def get_draw(self, run_id: str) -> Call[JsonObject | None]:
+    async def get_draw(self, run_id: str) -> JsonObject | None:
         """Return the random draw of a run's audit, as in the HTTP API; None without one."""
-        draw: JsonObject | None = (yield from self._get_json(build_run_path(run_id, "audit"), {})).get("draw")
+        draw: JsonObject | None = (await self._fetch(Request("GET", build_run_path(run_id, "audit")))).get("draw")
         return draw
 
-    def put_planted(self, run_id: str, planted: SampleSet, attempt: int | None = None) -> Call[None]:
+    async def put_planted(self, run_id: str, planted: SampleSet, attempt: int | None = None) -> None:
         """Store the samples that round 0 trains on with planted (wrong) labels: a bitmap, a mask, or indices.
 
         Call it before the first epoch of round 0.
         """
-        path = build_run_path(run_id, "planted")
-        yield from self._put_set(run_id, path, planted, "planted", attempt)
+        await self._put_set(run_id, build_run_path(run_id, "planted"), planted, "planted", attempt)
 
-    def planted(self, run_id: str, n_samples: int) -> Call[Bitmap]:
+    async def planted(self, run_id: str, n_samples: int) -> Bitmap:
         """Return the bitmap, shape (n_bytes,), of the samples that round 0 trained on with planted (wrong) labels."""
-        response = yield Request("GET", build_run_path(run_id, "planted"), headers={"Accept": BITMAP})
-        return bitmap.validate(response.content, n_samples, "planted samples of the service")
+        return await self._fetch_bitmap(build_run_path(run_id, "planted"), n_samples, "planted samples of the service")
 
-    def put_members(self, run_id: str, round: int, members: SampleSet, attempt: int | None = None) -> Call[None]:
+    async def put_members(self, run_id: str, round: int, members: SampleSet, attempt: int | None = None) -> None:
         """Store the samples that a round trains on: a bitmap, a mask, or indices; the round must have no epochs."""
-        path = build_round_path(run_id, round, "members")
-        yield from self._put_set(run_id, path, members, "members", attempt)
+        await self._put_set(run_id, build_round_path(run_id, round, "members"), members, "members", attempt)
 
-    def members(self, run_id: str, n_samples: int, round: int) -> Call[Bitmap]:
+    async def members(self, run_id: str, n_samples: int, round: int) -> Bitmap:
         """Return the bitmap, shape (n_bytes,), of the samples that a round trains on."""
-        response = yield Request("GET", build_round_path(run_id, round, "members"), headers={"Accept": BITMAP})
-        return bitmap.validate(response.content, n_samples, "members")
+        return await self._fetch_bitmap(build_round_path(run_id, round, "members"), n_samples, "members")
 
-    def put_epoch(
+    async def put_epoch(
         self, run_id: str, round: int, epoch: int, bits: EpochBits | bytes, attempt: int | None = None
-    ) -> Call[None]:
+    ) -> None:
         """Store the correctness bits of all samples for one epoch, as `EpochBits` or as a body of the HTTP API.
 
         The epoch is committed.
@@ -407,11 +397,11 @@ class Calls(LogCalls, ResultCalls):
             If the bits are larger than the service accepts in one request.
         """
         path = build_round_path(run_id, round, "epochs", to_integer(epoch, "epoch"))
-        yield from self.upload(Request.with_body("PUT", path, to_epoch_body(bits), BITMAP, attempt))
+        await self._send(Request.with_body("PUT", path, to_epoch_body(bits), BITMAP, attempt))
 
-    def put_shard(
+    async def put_shard(
         self, run_id: str, round: int, epoch: int, shard: int, of: int, bits: EpochBits, attempt: int | None = None
-    ) -> Call[JsonObject]:
+    ) -> JsonObject:
         """Store one rank's part of an epoch, and return the state of the epoch.
 
         The epoch is committed once all shards are stored.
@@ -438,31 +428,30 @@ class Calls(LogCalls, ResultCalls):
         path = build_round_path(
             run_id, round, "epochs", to_integer(epoch, "epoch"), "shards", to_integer(shard, "shard")
         )
-        request = Request.with_body("PUT", path, to_epoch_body(bits), BITMAP, attempt)
-        params = {"of": to_integer(of, "of", 1)}
-        return parse_json_object((yield from self.upload(dataclasses.replace(request, params=params))))
+        body, params = to_epoch_body(bits), {"of": to_integer(of, "of", 1)}
+        return await self._fetch(Request.with_body("PUT", path, body, BITMAP, attempt, params=params))
 
-    def get_round(self, run_id: str, round: int) -> Call[JsonObject]:
+    async def get_round(self, run_id: str, round: int) -> JsonObject:
         """Return the state of a round and its epochs, as in the HTTP API."""
-        return (yield from self._get_json(build_round_path(run_id, round), {}))
+        return await self._fetch(Request("GET", build_round_path(run_id, round)))
 
-    def get_epoch(self, run_id: str, round: int, epoch: int) -> Call[JsonObject]:
+    async def get_epoch(self, run_id: str, round: int, epoch: int) -> JsonObject:
         """Return the state of an epoch and the samples that it lacks, as in the HTTP API."""
         path = build_round_path(run_id, round, "epochs", to_integer(epoch, "epoch"))
-        return (yield from self._get_json(path, {}))
+        return await self._fetch(Request("GET", path))
 
-    def put_metrics(
+    async def put_metrics(
         self, run_id: str, round: int, epoch: int, metrics: Mapping[str, SupportsFloat], attempt: int | None = None
-    ) -> Call[None]:
+    ) -> None:
         """Store scalars, such as ``train_loss``, with an epoch.
 
         A metric that is not finite, or is no number, is dropped with a warning.
         """
         path = build_round_path(run_id, round, "metrics", to_integer(epoch, "epoch"))
         if numbers := to_metrics(metrics):
-            yield Request.with_json("PUT", path, numbers, attempt)
+            await self._send(Request.with_json("PUT", path, numbers, attempt))
 
-    def finish(
+    async def finish(
         self,
         run_id: str,
         round: int,
@@ -470,7 +459,7 @@ class Calls(LogCalls, ResultCalls):
         allow_gaps: bool = False,
         used: Bitmap | None = None,
         core_version: str | None = None,
-    ) -> Call[JsonObject]:
+    ) -> JsonObject:
         """Freeze a round and return its selection, as in the HTTP API.
 
         Parameters
@@ -485,22 +474,21 @@ class Calls(LogCalls, ResultCalls):
         core_version
             Version of this package that selected `used`.
         """
-        path, params = build_round_path(run_id, round, "finish"), {"allow_gaps": "true"} if allow_gaps else {}
+        path, params = build_round_path(run_id, round, "finish"), drop_none(allow_gaps=allow_gaps or None)
         if used is None:
-            return parse_json_object((yield Request("POST", path, params, build_attempt_header(attempt))))
+            return await self._fetch(Request("POST", path, params, build_attempt_header(attempt)))
         body = {"selected": base64.b64encode(used.tobytes()).decode(), "core_version": core_version}
-        request = Request.with_json("POST", path, body, attempt)
-        return parse_json_object((yield from self.upload(dataclasses.replace(request, params=params))))
+        return await self._fetch(Request.with_json("POST", path, body, attempt, params=params))
 
-    def _put_set(self, run_id: str, path: str, samples: SampleSet, name: str, attempt: int | None) -> Call[None]:
+    async def _put_set(self, run_id: str, path: str, samples: SampleSet, name: str, attempt: int | None) -> None:
         """Store a set of samples as a bitmap; the run is asked for its size where masks or indices need it."""
         if needs_n_samples(samples):
-            state = yield from self._get_json(build_run_path(run_id), {}, "num_samples")
+            state = await self._fetch(Request("GET", build_run_path(run_id)), "num_samples")
             samples = to_bitmap(samples, name, state["num_samples"])
         body = samples if isinstance(samples, bytes) else to_array(samples, name).tobytes()
-        yield from self.upload(Request.with_body("PUT", path, body, BITMAP, attempt))
+        await self._send(Request.with_body("PUT", path, body, BITMAP, attempt))
 
-    def events(self, run_id: str, last_event_id: str | None = None) -> EventStream:
+    def events(self, run_id: str, last_event_id: str | None = None) -> AsyncGenerator[Event, None]:
         """Iterate over the events of a run as they happen, until the run is deleted.
 
         The stored events after `last_event_id` come first; None stands for all stored events. After a lost connection,
@@ -511,4 +499,4 @@ class Calls(LogCalls, ResultCalls):
         NotFound
             If the run does not exist.
         """
-        return EventStream(run_id, last_event_id)
+        return self._transport.iter_events(EventStream(run_id, last_event_id))

@@ -14,8 +14,9 @@ from mild_client.arguments import to_array, to_integer, to_json, to_mask, to_opt
 from mild_client.backend import RoundFit
 from mild_client.compatibility import warn_if_outdated
 from mild_client.errors import TooLarge
-from mild_client.requests import BITMAP, NPY, Call, JsonObject, Request, build_round_path, build_run_path
-from mild_client.transport import make_intermediary_error
+from mild_client.requests import BITMAP, NPY, JsonObject, Request, build_round_path, build_run_path, drop_none
+from mild_client.responses import make_intermediary_error, parse_json_object
+from mild_client.transport import Transport
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.errors import ParameterError
@@ -26,78 +27,64 @@ _SMALL_BYTES = 1024
 
 
 class ServiceCalls:
-    """Calls about the service itself, and uploads that check its limits first."""
+    """Calls about the service itself, and the sending of requests within its limits."""
 
-    def __init__(self) -> None:
-        self._limits: Mapping[str, float] | None = None
+    _transport: Transport
+    _limits: Mapping[str, float] | None = None
 
-    def ready(self) -> Call[None]:
+    async def ready(self) -> None:
         """Wait until the service and its store answer, or until the deadline of the client's `Retry`."""
-        yield Request("GET", "/ready")
+        await self._send(Request("GET", "/ready"))
 
-    def version(self) -> Call[JsonObject]:
+    async def version(self) -> JsonObject:
         """Return the versions and the limits of the service, as in the HTTP API."""
-        versions = yield from self._get_json("/version", {})
+        versions = await self._fetch(Request("GET", "/version"))
         if self._limits is None:
             warn_if_outdated(versions)
         self._limits = versions.get("limits", {})  # without published limits the service refuses what is too large
         return versions
 
-    def limits(self) -> Call[Mapping[str, float]]:
+    async def limits(self) -> Mapping[str, float]:
         """Return the limits of the service by name, such as ``max_body_bytes``; only the first call fetches them."""
         if self._limits is None:
-            yield from self.version()
+            await self.version()
         return self._limits or {}
 
-    def _get_json(self, path: str, params: Mapping[str, Any], *names: str) -> Call[JsonObject]:
-        """Return the JSON object of a resource, which has the fields `names`."""
-        return parse_json_object((yield Request("GET", path, params)), *names)
-
-    def _get_pages(self, path: str, params: Mapping[str, Any], name: str, limit: int) -> Call[list[Any]]:
-        """Return the entries of the list `name` of a resource, of all of its pages of `limit` entries."""
-        entries: list[Any] = []
-        while True:
-            page = yield from self._get_json(path, {**params, "offset": len(entries), "limit": limit}, name)
-            entries += page[name]
-            if len(page[name]) < limit:
-                return entries
-
-    def upload(self, request: Request) -> Call[httpx.Response]:
-        """Send a request with a body that cannot be split, and return the response.
+    async def _send(self, request: Request) -> httpx.Response:
+        """Send a request, and return its successful response.
 
         Raises
         ------
         TooLarge
             If the body is larger than the service accepts; nothing is sent.
         """
-        assert isinstance(request.content, bytes)
-        n_bytes = len(request.content)
-        if n_bytes > _SMALL_BYTES:
-            limits = yield from self.limits()
-            limit = limits.get("max_body_bytes", n_bytes)
+        if isinstance(request.content, bytes) and len(request.content) > _SMALL_BYTES:
+            n_bytes, limits = len(request.content), await self.limits()
+            limit = limits.get(request.limit, n_bytes)
             if n_bytes > limit:
                 raise TooLarge(
                     f"{request.method} {request.path} takes {n_bytes} bytes, this service takes bodies of {limit:.0f}; "
-                    "have MILD_MAX_BODY_BYTES raised there, or send one epoch in several shards"
+                    f"have MILD_{request.limit.upper()} raised there, or send one epoch in several shards"
                 )
-        return (yield request)
+        return await self._transport.send(request)
 
+    async def _fetch(self, request: Request, *names: str) -> JsonObject:
+        """Send a request, and return the JSON object of its response, which has the fields `names`."""
+        return parse_json_object(await self._send(request), *names)
 
-def parse_json_object(response: httpx.Response, *names: str) -> JsonObject:
-    """Parse the JSON object of a response.
+    async def _fetch_pages(self, path: str, params: Mapping[str, Any], name: str, limit: int) -> list[Any]:
+        """Return the entries of the list `name` of a resource, of all of its pages of `limit` entries."""
+        entries: list[Any] = []
+        while True:
+            page = await self._fetch(Request("GET", path, {**params, "offset": len(entries), "limit": limit}), name)
+            entries += page[name]
+            if len(page[name]) < limit:
+                return entries
 
-    Raises
-    ------
-    IntermediaryError
-        If the response is not a JSON object, or lacks one of the fields `names`.
-    """
-    try:
-        answer = response.json()
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict) or not all(name in answer for name in names):
-        raise make_intermediary_error(response)
-    return answer
+    async def _fetch_bitmap(self, path: str, n_samples: int, name: str, params: Mapping[str, Any] = {}) -> Bitmap:
+        """Return the bitmap, shape (n_bytes,), of a resource; `name` is its name in error messages."""
+        response = await self._send(Request("GET", path, params, {"Accept": BITMAP}))
+        return bitmap.validate(response.content, n_samples, name)
 
 
 OptionChanges: TypeAlias = Mapping[str, Any]
@@ -114,7 +101,7 @@ _WAIT_MARGIN = 60.0
 class ResultCalls(ServiceCalls):
     """Calls that read results, each with `changes` to the run's options for this request only."""
 
-    def selection(
+    async def selection(
         self,
         run_id: str,
         round: int | str = "latest",
@@ -122,7 +109,7 @@ class ResultCalls(ServiceCalls):
         changes: OptionChanges | None = None,
         wait: float = 0,
         ids: bool = False,
-    ) -> Call[JsonObject]:
+    ) -> JsonObject:
         """Return the selection of a round with the indices of its clean set, as in the HTTP API.
 
         Parameters
@@ -144,37 +131,32 @@ class ResultCalls(ServiceCalls):
         Conflict
             If the rounds cannot be compared for ``best`` (``rounds-not-comparable``), or the round has no epochs.
         """
-        params = _build_params(until_epoch, changes, round=round)
-        if wait:
-            params["wait"] = to_json(wait)
-        if ids:
-            params["ids"] = "true"
+        options = drop_none(wait=to_json(wait) or None, ids=ids or None)
+        params = _build_params(until_epoch, changes, round=round, **options)
         read_timeout = wait + _WAIT_MARGIN if wait else None
-        request = Request("GET", _build_selection_path(run_id), params, read_timeout=read_timeout)
-        return parse_json_object((yield request))
+        return await self._fetch(Request("GET", _build_selection_path(run_id), params, read_timeout=read_timeout))
 
-    def selected(
+    async def selected(
         self,
         run_id: str,
         n_samples: int,
         round: int | str = "latest",
         until_epoch: int | None = None,
         changes: OptionChanges | None = None,
-    ) -> Call[Bitmap]:
+    ) -> Bitmap:
         """Return the clean set of a round as a bitmap, shape (n_bytes,); see `selection` for the parameters."""
         params = _build_params(until_epoch, changes, round=round)
-        response = yield Request("GET", _build_selection_path(run_id), params, {"Accept": BITMAP})
-        return bitmap.validate(response.content, n_samples, "selection")
+        return await self._fetch_bitmap(_build_selection_path(run_id), n_samples, "selection", params)
 
-    def fit(
+    async def fit(
         self, run_id: str, round: int, until_epoch: int | None = None, changes: OptionChanges | None = None
-    ) -> Call[RoundFit | None]:
+    ) -> RoundFit | None:
         """Return the histogram of a round's scores and the fitted components; None if there is no histogram.
 
         See `selection` for the parameters.
         """
-        path, params = build_round_path(run_id, round, "fit"), _build_params(until_epoch, changes)
-        answer = yield from self._get_json(path, params, "histogram", "densities")
+        request = Request("GET", build_round_path(run_id, round, "fit"), _build_params(until_epoch, changes))
+        answer = await self._fetch(request, "histogram", "densities")
         histogram = answer["histogram"]
         if histogram is None:
             return None
@@ -185,19 +167,19 @@ class ResultCalls(ServiceCalls):
             densities=tuple(tuple(density) for density in answer["densities"] or ()),
         )
 
-    def sweep(
+    async def sweep(
         self, run_id: str, round: int, until_epoch: int | None = None, changes: OptionChanges | None = None
-    ) -> Call[JsonObject]:
+    ) -> JsonObject:
         """Return the size and the quality of the clean set at every possible threshold of a round, as in the HTTP API.
 
         See `selection` for the parameters.
         """
         path = build_round_path(run_id, round, "sweep")
-        return (yield from self._get_json(path, _build_params(until_epoch, changes)))
+        return await self._fetch(Request("GET", path, _build_params(until_epoch, changes)))
 
-    def evaluation(
+    async def evaluation(
         self, run_id: str, round: int, until_epoch: int | None = None, changes: OptionChanges | None = None
-    ) -> Call[JsonObject]:
+    ) -> JsonObject:
         """Return the quality of a round's clean set, measured on the audited samples, as in the HTTP API.
 
         See `selection` for the parameters.
@@ -208,15 +190,15 @@ class ResultCalls(ServiceCalls):
             If the run has no audit (``no-audit``).
         """
         path = build_round_path(run_id, round, "evaluation")
-        return (yield from self._get_json(path, _build_params(until_epoch, changes)))
+        return await self._fetch(Request("GET", path, _build_params(until_epoch, changes)))
 
-    def scores(
+    async def scores(
         self,
         run_id: str,
         round: int | str = "latest",
         until_epoch: int | None = None,
         changes: OptionChanges | None = None,
-    ) -> Call[NDArray[np.float32]]:
+    ) -> NDArray[np.float32]:
         """Return each sample's score and its probability of being mislabelled, shape (2, n_samples).
 
         A value is NaN where the sample has no score. See `selection` for the parameters.
@@ -226,48 +208,48 @@ class ResultCalls(ServiceCalls):
             params = _build_params(
                 until_epoch, changes, round=round, offset=len(pages) * _SCORES_PER_PAGE, limit=_SCORES_PER_PAGE
             )
-            response = yield Request("GET", build_run_path(run_id, "scores"), params, {"Accept": NPY})
+            response = await self._send(Request("GET", build_run_path(run_id, "scores"), params, {"Accept": NPY}))
             try:
                 pages.append(np.load(io.BytesIO(response.content), allow_pickle=False))
             except ValueError as error:
                 raise make_intermediary_error(response) from error
         return np.concatenate(pages, axis=1)
 
-    def sample(
+    async def sample(
         self,
         run_id: str,
         index: int,
         round: int | str = "latest",
         until_epoch: int | None = None,
         changes: OptionChanges | None = None,
-    ) -> Call[JsonObject]:
+    ) -> JsonObject:
         """Return the history of one sample, and why it was kept or dropped, as in the HTTP API.
 
         See `selection` for the parameters.
         """
         path = build_run_path(run_id, "samples", to_integer(index, "index"))
-        return (yield from self._get_json(path, _build_params(until_epoch, changes, round=round)))
+        return await self._fetch(Request("GET", path, _build_params(until_epoch, changes, round=round)))
 
-    def suggestions(
+    async def suggestions(
         self,
         run_id: str,
         round: int | str = "latest",
         until_epoch: int | None = None,
         changes: OptionChanges | None = None,
-    ) -> Call[list[JsonObject]]:
+    ) -> list[JsonObject]:
         """Return every dropped sample with the class that was predicted for it most often, as in the HTTP API.
 
         See `selection` for the parameters.
         """
         path, params = build_run_path(run_id, "suggestions"), _build_params(until_epoch, changes, round=round)
-        return (yield from self._get_pages(path, params, "suggestions", _SUGGESTIONS_PER_PAGE))
+        return await self._fetch_pages(path, params, "suggestions", _SUGGESTIONS_PER_PAGE)
 
-    def select(
+    async def select(
         self,
         correct: ArrayLike,
         observed: ArrayLike | None = None,
         options: SelectionOptions | None = None,
-    ) -> Call[JsonObject]:
+    ) -> JsonObject:
         """Return the selection from the bits of one round, as in the HTTP API, without storing anything.
 
         Parameters
@@ -287,7 +269,7 @@ class ResultCalls(ServiceCalls):
         }
         if observed is not None:
             body["observed"] = _encode_rows(_to_rows(observed, "observed"))
-        return parse_json_object((yield from self.upload(Request.with_json("POST", "/selection", body))))
+        return await self._fetch(Request.with_json("POST", "/selection", body))
 
 
 def _build_params(until_epoch: int | None, changes: OptionChanges | None, **params: Any) -> dict[str, Any]:

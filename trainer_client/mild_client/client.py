@@ -1,23 +1,15 @@
-"""The HTTP clients of the service, blocking and asynchronous; both run the calls of `api.Calls`."""
+"""The HTTP clients of the service, blocking and asynchronous; both make the calls of `api.Calls`."""
 
 from collections.abc import Callable
-from types import TracebackType
+from functools import cached_property
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import httpx
 
 from mild_client.api import Calls
-from mild_client.executors import (
-    AsyncCaller,
-    AsyncExecutor,
-    BlockingCaller,
-    Executor,
-    OwnHttp,
-    make_event_method,
-    make_method,
-)
-from mild_client.run import create_run_calls, make_run_method
-from mild_client.transport import Retry, Transport, build_http_options, explain_environment
+from mild_client.blocking import convert_method, iterate_blocking, make_blocking, run_blocking
+from mild_client.run import Run, create_run
+from mild_client.transport import AsyncConnections, BlockingConnections, Retry, Transport, normalise_url
 
 HttpT = TypeVar("HttpT", httpx.Client, httpx.AsyncClient)
 
@@ -25,8 +17,7 @@ HttpT = TypeVar("HttpT", httpx.Client, httpx.AsyncClient)
 class _Client(Generic[HttpT]):
     """What both clients have in common; the parameters are those of `MildClient`."""
 
-    _http_class: type[HttpT]
-    _executor_class: ClassVar[Callable[..., Any]]
+    _connections_class: ClassVar[Callable[..., Any]]
 
     def __init__(
         self,
@@ -36,59 +27,12 @@ class _Client(Generic[HttpT]):
         timeout: float = 60.0,
         api_key: str | None = None,
     ) -> None:
-        transport = Transport(url, retry or Retry(), api_key)
-        self.url = transport.url
-        self._owns_http = http is None
-        with explain_environment():
-            self._http: OwnHttp[HttpT] = OwnHttp(lambda: http or self._create_http(timeout))
-        self._executor = self._executor_class(transport, self._http)
-        self._calls = Calls()
-
-    def _create_http(self, timeout: float) -> HttpT:
-        return self._http_class(**build_http_options(self.url, timeout))
-
-    run = make_run_method(create_run_calls)
-    open_run = make_method(Calls.open_run)
-    list_runs = make_method(Calls.list_runs)
-    get_run = make_method(Calls.get_run)
-    patch_run = make_method(Calls.patch_run)
-    delete_run = make_method(Calls.delete_run)
-    put_labels = make_method(Calls.put_labels)
-    put_sample_ids = make_method(Calls.put_sample_ids)
-    sample_ids = make_method(Calls.sample_ids)
-    put_audit = make_method(Calls.put_audit)
-    audit = make_method(Calls.audit)
-    draw_audit = make_method(Calls.draw_audit)
-    get_draw = make_method(Calls.get_draw)
-    put_planted = make_method(Calls.put_planted)
-    planted = make_method(Calls.planted)
-    put_members = make_method(Calls.put_members)
-    members = make_method(Calls.members)
-    put_epoch = make_method(Calls.put_epoch)
-    put_shard = make_method(Calls.put_shard)
-    get_round = make_method(Calls.get_round)
-    get_epoch = make_method(Calls.get_epoch)
-    put_metrics = make_method(Calls.put_metrics)
-    log_predictions = make_method(Calls.log_predictions)
-    post_records = make_method(Calls.post_records)
-    push = make_method(Calls.push)
-    finish = make_method(Calls.finish)
-    selection = make_method(Calls.selection)
-    selected = make_method(Calls.selected)
-    fit = make_method(Calls.fit)
-    sweep = make_method(Calls.sweep)
-    evaluation = make_method(Calls.evaluation)
-    scores = make_method(Calls.scores)
-    sample = make_method(Calls.sample)
-    suggestions = make_method(Calls.suggestions)
-    select = make_method(Calls.select)
-    events = make_event_method(Calls.events)
-    ready = make_method(Calls.ready)
-    version = make_method(Calls.version)
-    limits = make_method(Calls.limits)
+        self.url = normalise_url(url)
+        self._connections = self._connections_class(self.url, http, timeout)
+        self._transport = Transport(self.url, self._connections, retry or Retry(), api_key)
 
 
-class MildClient(_Client[httpx.Client], BlockingCaller[Calls]):
+class MildClient(_Client[httpx.Client]):
     """Client of one service, and a context manager that closes its connections.
 
     Parameters
@@ -117,38 +61,75 @@ class MildClient(_Client[httpx.Client], BlockingCaller[Calls]):
     its own connections, unless `http` was passed, of which each process needs its own.
     """
 
-    _http_class = httpx.Client
-    _executor_class = Executor
+    _connections_class = BlockingConnections
+
+    @cached_property
+    def _calls(self) -> Calls:
+        return Calls(self._transport)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Close the connections, unless `http` was passed to the constructor."""
-        if self._owns_http and not self._http.is_inherited:
-            self._http.get().close()
+        run_blocking(self._connections.close())
+
+    run = convert_method(create_run, Run)
+    open_run = make_blocking(Calls.open_run)
+    list_runs = make_blocking(Calls.list_runs)
+    get_run = make_blocking(Calls.get_run)
+    patch_run = make_blocking(Calls.patch_run)
+    delete_run = make_blocking(Calls.delete_run)
+    put_labels = make_blocking(Calls.put_labels)
+    put_sample_ids = make_blocking(Calls.put_sample_ids)
+    sample_ids = make_blocking(Calls.sample_ids)
+    put_audit = make_blocking(Calls.put_audit)
+    audit = make_blocking(Calls.audit)
+    draw_audit = make_blocking(Calls.draw_audit)
+    get_draw = make_blocking(Calls.get_draw)
+    put_planted = make_blocking(Calls.put_planted)
+    planted = make_blocking(Calls.planted)
+    put_members = make_blocking(Calls.put_members)
+    members = make_blocking(Calls.members)
+    put_epoch = make_blocking(Calls.put_epoch)
+    put_shard = make_blocking(Calls.put_shard)
+    get_round = make_blocking(Calls.get_round)
+    get_epoch = make_blocking(Calls.get_epoch)
+    put_metrics = make_blocking(Calls.put_metrics)
+    log_predictions = make_blocking(Calls.log_predictions)
+    post_records = make_blocking(Calls.post_records)
+    push = make_blocking(Calls.push)
+    finish = make_blocking(Calls.finish)
+    selection = make_blocking(Calls.selection)
+    selected = make_blocking(Calls.selected)
+    fit = make_blocking(Calls.fit)
+    sweep = make_blocking(Calls.sweep)
+    evaluation = make_blocking(Calls.evaluation)
+    scores = make_blocking(Calls.scores)
+    sample = make_blocking(Calls.sample)
+    suggestions = make_blocking(Calls.suggestions)
+    select = make_blocking(Calls.select)
+    events = convert_method(Calls.events, iterate_blocking)
+    ready = make_blocking(Calls.ready)
+    version = make_blocking(Calls.version)
+    limits = make_blocking(Calls.limits)
 
 
-class AsyncMildClient(_Client[httpx.AsyncClient], AsyncCaller[Calls]):
+class AsyncMildClient(_Client[httpx.AsyncClient], Calls):
     """`MildClient` for asyncio, with the same parameters and methods."""
 
-    _http_class = httpx.AsyncClient
-    _executor_class = AsyncExecutor
+    _connections_class = AsyncConnections
+    run = create_run
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self.close()
 
     async def close(self) -> None:
         """Close the connections, unless `http` was passed to the constructor."""
-        if self._owns_http and not self._http.is_inherited:
-            await self._http.get().aclose()
+        await self._connections.close()

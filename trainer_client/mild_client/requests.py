@@ -1,20 +1,15 @@
-"""Requests of the client, and calls: generators that yield requests and receive responses, without doing any I/O.
-
-Each call is written once. The blocking and the asynchronous client run the same calls (`executors`); httpx describes
-its authentication in the same way.
-"""
+"""Requests of the client: paths, headers and bodies, without doing any I/O except reading files."""
 
 import base64
 import hashlib
 import json
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias
 from urllib.parse import quote
 
 import anyio.to_thread
-import httpx
 
 from mild_client.arguments import to_integer, to_json
 from mild_core.errors import ParameterError
@@ -27,7 +22,8 @@ NDJSON = "application/x-ndjson"
 
 _CHUNK_BYTES = 1024 * 1024
 
-T = TypeVar("T")
+JsonObject: TypeAlias = dict[str, Any]
+"""A JSON object with the names of the HTTP API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +66,7 @@ class FileSlice:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request, which the executors may repeat because it is idempotent.
+    """One HTTP request, which may be repeated because it is idempotent.
 
     Attributes
     ----------
@@ -82,6 +78,8 @@ class Request:
         Headers in addition to those of every request.
     content
         The body; None without a body.
+    limit
+        Name of the service's limit for the body.
     read_timeout
         Seconds that the response may take; None takes the timeout of the HTTP client.
     """
@@ -91,31 +89,32 @@ class Request:
     params: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     content: bytes | FileSlice | None = None
+    limit: str = "max_body_bytes"
     read_timeout: float | None = None
 
     @classmethod
-    def with_body(cls, method: str, path: str, content: bytes, media_type: str, attempt: int | None = None) -> Self:
-        """Create a request with a body."""
+    def with_body(
+        cls, method: str, path: str, content: bytes, media_type: str, attempt: int | None = None, **fields: Any
+    ) -> Self:
+        """Create a request with a body; `fields` are further attributes."""
         headers = {"Content-Type": media_type, **build_attempt_header(attempt)}
-        return cls(method, path, headers=headers, content=content)
+        return cls(method, path, headers=headers, content=content, **fields)
 
     @classmethod
-    def with_json(cls, method: str, path: str, body: object, attempt: int | None = None) -> Self:
-        """Create a request with a JSON body."""
+    def with_json(cls, method: str, path: str, body: object, attempt: int | None = None, **fields: Any) -> Self:
+        """Create a request with a JSON body; `fields` are further attributes."""
         try:
             content = json.dumps(to_json(body), separators=(",", ":"), allow_nan=False).encode()
         except ValueError as error:
             raise ParameterError(
                 f"the body of {method} {path} cannot be sent ({error}); give finite numbers, texts, lists or mappings"
             ) from error
-        return cls.with_body(method, path, content, JSON, attempt)
+        return cls.with_body(method, path, content, JSON, attempt, **fields)
 
 
-Call: TypeAlias = Generator[Request, httpx.Response, T]
-"""Generator that yields requests and receives their successful responses; an error is raised at the ``yield``."""
-
-JsonObject: TypeAlias = dict[str, Any]
-"""A JSON object with the names of the HTTP API."""
+def drop_none(**values: Any) -> JsonObject:
+    """Return the values that are not None, by name."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def build_digest_header(body: Iterable[bytes]) -> dict[str, str]:

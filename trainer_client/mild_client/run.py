@@ -2,9 +2,8 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
-from types import TracebackType
-from typing import Any, Concatenate, Literal, ParamSpec, Self, SupportsFloat, TypeAlias, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, Self, SupportsFloat, TypeAlias, get_args
 
 import anyio
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from mild_client.api import Calls
 from mild_client.arguments import SampleSet, to_bitmap, to_epoch_body, to_integer, to_spec
 from mild_client.backend import Position
+from mild_client.blocking import make_blocking, run_blocking
 from mild_client.errors import (
     ClientError,
     LocalStateError,
@@ -23,9 +23,8 @@ from mild_client.errors import (
     StaleAttempt,
     Unavailable,
 )
-from mild_client.executors import AsyncCaller, BlockingCaller, Method, make_method, wrap_calls
 from mild_client.logs import SamplesBy
-from mild_client.requests import Call, JsonObject
+from mild_client.requests import JsonObject, drop_none
 from mild_core import bitmap
 from mild_core.errors import ParameterError
 from mild_core.types import EpochBits, RunSpec
@@ -34,14 +33,17 @@ logger = logging.getLogger(__name__)
 
 Resume: TypeAlias = Literal["allow", "must", "never"]
 
+_CLOSE_DEADLINE = 5.0
+"""Deadline for setting the run's status at the end of a ``with`` block."""
 
-class RunCalls:
-    """The calls of `Run` and `AsyncRun`, without I/O.
+
+class AsyncRun:
+    """Writer of a run that is open within an ``async with`` block; created by `AsyncMildClient.run`.
 
     Attributes
     ----------
-    spec
-        The properties of the run.
+    run_id
+        Id of the run.
     round, epoch
         Position of the next epoch.
     attempt
@@ -49,14 +51,13 @@ class RunCalls:
     """
 
     def __init__(self, calls: Calls, spec: RunSpec, resume: Resume) -> None:
-        self.spec = spec
+        self.run_id = spec.run_id
         self.round = self.epoch = 0
         self.attempt: int | None = None
-        self._calls = calls
-        self._resume = resume
+        self._calls, self._spec, self._resume = calls, spec, resume
         self._is_finished = False
 
-    def open(self) -> Call[None]:
+    async def __aenter__(self) -> Self:
         """Open the run, or resume it at its first missing epoch.
 
         Raises
@@ -68,25 +69,30 @@ class RunCalls:
         Conflict
             If the run was opened before with other properties (``run-conflict``).
         """
-        yield from self._calls.limits()  # the first request; warns if this client is too old
-        stored = yield from self._fetch_run()
+        await self._calls.limits()  # the first request; warns if this client is too old
+        stored = await self._fetch_run()
         position = None if stored is None else _find_next_position(stored)
         if position is not None and self._resume == "never":
             raise RunExists(
-                f"run {self.spec.run_id!r} exists already and is at round {position.round}, epoch {position.epoch}"
+                f"run {self.run_id!r} exists already and is at round {position.round}, epoch {position.epoch}"
             )
-        state = yield from self._calls.open_run(self.spec, position)
+        state = await self._calls.open_run(self._spec, position)
         self.attempt = state["attempt"]
         self.round, self.epoch = state["round"], position.epoch if position else 0
         if state.get("status") != "running":
-            yield from self._calls.patch_run(self.spec.run_id, status="running")
+            await self._calls.patch_run(self.run_id, status="running")
+        return self
 
-    def put_epoch(
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        with anyio.move_on_after(2 * _CLOSE_DEADLINE, shield=True):  # also in a cancelled task
+            await self._close(error)
+
+    async def put_epoch(
         self,
         correct: EpochBits | ArrayLike,
         observed: ArrayLike | None = None,
         metrics: Mapping[str, SupportsFloat] | None = None,
-    ) -> Call[None]:
+    ) -> None:
         """Send the correctness bits of the next epoch, and add 1 to `epoch`.
 
         Parameters
@@ -108,15 +114,15 @@ class RunCalls:
         StaleAttempt
             If another writer has resumed the run.
         """
-        body = to_epoch_body(correct, observed, self.spec.num_samples)
-        run_id, attempt = self.spec.run_id, self._require_attempt()
-        yield from self._calls.put_epoch(run_id, self.round, self.epoch, body, attempt)
+        body = to_epoch_body(correct, observed, self._spec.num_samples)
+        run_id, attempt = self.run_id, self._require_attempt()
+        await self._calls.put_epoch(run_id, self.round, self.epoch, body, attempt)
         epoch, self.epoch = self.epoch, self.epoch + 1
         self._is_finished = False
         if metrics:
-            yield from self.put_metrics(epoch, metrics)
+            await self.put_metrics(epoch, metrics)
 
-    def log_predictions(
+    async def log_predictions(
         self,
         epoch: int,
         samples: ArrayLike,
@@ -124,7 +130,7 @@ class RunCalls:
         labels: ArrayLike,
         complete: bool = False,
         samples_by: SamplesBy | None = None,
-    ) -> Call[JsonObject]:
+    ) -> JsonObject:
         """Send predictions of some samples for an epoch of the open round, and return the states of the epochs.
 
         Several calls may fill one epoch. A record that is stored already changes nothing.
@@ -145,52 +151,52 @@ class RunCalls:
         """
         epoch = to_integer(epoch, "epoch")
         attempt = self._require_attempt()
-        answer = yield from self._calls.log_predictions(
-            self.spec.run_id, epoch, samples, predicted, labels, self.round, complete, attempt, samples_by
+        answer = await self._calls.log_predictions(
+            self.run_id, epoch, samples, predicted, labels, self.round, complete, attempt, samples_by
         )
         self.epoch = max(self.epoch, epoch + 1)
         self._is_finished = False
         return answer
 
-    def put_metrics(self, epoch: int, metrics: Mapping[str, SupportsFloat]) -> Call[None]:
+    async def put_metrics(self, epoch: int, metrics: Mapping[str, SupportsFloat]) -> None:
         """Store scalars, such as ``train_loss``, with an epoch of the open round.
 
         Metrics that cannot be stored are dropped with a warning; only StaleAttempt is raised.
         """
         attempt = self._require_attempt()
         try:
-            yield from self._calls.put_metrics(self.spec.run_id, self.round, epoch, metrics, attempt)
+            await self._calls.put_metrics(self.run_id, self.round, epoch, metrics, attempt)
         except StaleAttempt:
             raise
         except ClientError as error:  # no metric ends a training
-            logger.warning("run %s: the metrics of epoch %d are dropped: %s", self.spec.run_id, epoch, error)
+            logger.warning("run %s: the metrics of epoch %d are dropped: %s", self.run_id, epoch, error)
 
-    def put_planted(self, planted: SampleSet) -> Call[None]:
+    async def put_planted(self, planted: SampleSet) -> None:
         """Store the samples that round 0 trains on with planted (wrong) labels: a bitmap, a mask, or indices.
 
         Call it before the first epoch of round 0.
         """
-        planted = to_bitmap(planted, "planted", self.spec.num_samples)
-        yield from self._calls.put_planted(self.spec.run_id, planted, self._require_attempt())
+        planted = to_bitmap(planted, "planted", self._spec.num_samples)
+        await self._calls.put_planted(self.run_id, planted, self._require_attempt())
 
-    def put_members(self, members: SampleSet) -> Call[None]:
+    async def put_members(self, members: SampleSet) -> None:
         """Store the samples that the open round trains on: a bitmap, a mask, or indices.
 
         Call it before the first epoch of the round.
         """
-        members = to_bitmap(members, "members", self.spec.num_samples)
-        yield from self._calls.put_members(self.spec.run_id, self.round, members, self._require_attempt())
+        members = to_bitmap(members, "members", self._spec.num_samples)
+        await self._calls.put_members(self.run_id, self.round, members, self._require_attempt())
 
-    def finish(self, allow_gaps: bool = False) -> Call[JsonObject]:
+    async def finish(self, allow_gaps: bool = False) -> JsonObject:
         """Freeze the open round, begin the next one, and return the selection as in the HTTP API.
 
         With `allow_gaps`, missing epochs of the round count as unobserved; without it, they are an error.
         """
-        selection = yield from self._calls.finish(self.spec.run_id, self.round, self._require_attempt(), allow_gaps)
+        selection = await self._calls.finish(self.run_id, self.round, self._require_attempt(), allow_gaps)
         self.round, self.epoch, self._is_finished = self.round + 1, 0, True
         return selection
 
-    def selection(self, round: int | str = "latest") -> Call[JsonObject]:
+    async def selection(self, round: int | str = "latest") -> JsonObject:
         """Return the selection of a round with the indices of its clean set, as in the HTTP API.
 
         The selection of the open round is provisional.
@@ -206,15 +212,15 @@ class RunCalls:
         Conflict
             If the rounds cannot be compared for ``best`` (``rounds-not-comparable``), or the round has no epochs.
         """
-        return (yield from self._calls.selection(self.spec.run_id, round))
+        return await self._calls.selection(self.run_id, round)
 
-    def selected(self, round: int | str = "latest") -> Call[NDArray[np.bool_]]:
+    async def selected(self, round: int | str = "latest") -> NDArray[np.bool_]:
         """Return the clean set of a round as a mask, shape (n_samples,); `round` has the values of `selection`."""
-        n_samples = self.spec.num_samples
-        selected = yield from self._calls.selected(self.spec.run_id, n_samples, round)
+        n_samples = self._spec.num_samples
+        selected = await self._calls.selected(self.run_id, n_samples, round)
         return bitmap.unpack(selected, n_samples)
 
-    def close(self, error: BaseException | None = None) -> Call[None]:
+    async def _close(self, error: BaseException | None) -> None:
         """Set the status of the run at the end of a ``with`` block; no round is finished.
 
         The status becomes ``failed`` if an `error` ended the block, after which the run can be resumed. It becomes
@@ -226,29 +232,29 @@ class RunCalls:
         status = "failed" if error is not None else "finished" if self._is_finished else None
         if status is None:
             return
+        calls = self._calls._with_deadline(_CLOSE_DEADLINE)
         try:
-            state = yield from self._calls.get_run(self.spec.run_id)
-            if state["attempt"] == self.attempt:
-                yield from self._calls.patch_run(self.spec.run_id, status=status)
+            if (await calls.get_run(self.run_id))["attempt"] == self.attempt:
+                await calls.patch_run(self.run_id, status=status)
         except ClientError as failure:  # the status is informative: it must not hide `error`
-            logger.warning("run %s could not be marked as %s: %s", self.spec.run_id, status, failure)
+            logger.warning("run %s could not be marked as %s: %s", self.run_id, status, failure)
 
-    def _fetch_run(self) -> Call[JsonObject | None]:
+    async def _fetch_run(self) -> JsonObject | None:
         """Return the state of the run; None if the run does not exist and `resume` allows a new one."""
         try:
-            return (yield from self._calls.get_run(self.spec.run_id))
+            return await self._calls.get_run(self.run_id)
         except NotFound as error:
             if error.code != "run-not-found":
                 raise
         if self._resume == "must":
             raise RunMissing(
-                f"there is no run {self.spec.run_id!r} to resume; check the name, or open it with resume='allow'"
+                f"there is no run {self.run_id!r} to resume; check the name, or open it with resume='allow'"
             )
         return None
 
     def _require_attempt(self) -> int:
         if self.attempt is None:
-            raise LocalStateError(f"run {self.spec.run_id!r} is not open; write to it in a `with` block")
+            raise LocalStateError(f"run {self.run_id!r} is not open; write to it in a `with` block")
         return self.attempt
 
 
@@ -261,9 +267,7 @@ def _find_next_position(state: Mapping[str, Any]) -> Position | None:
     return Position(state["round"], next(e for e in range(len(epochs) + 1) if e not in epochs))
 
 
-def create_run_calls(
-    calls: Calls, /, run_id: str, num_samples: int, resume: Resume = "never", **fields: Any
-) -> RunCalls:
+def create_run(calls: Calls, /, run_id: str, num_samples: int, resume: Resume = "never", **fields: Any) -> AsyncRun:
     """Create a run object for a ``with`` block; the block opens the run and counts its rounds and epochs.
 
     A block that ends with an exception leaves the run open, with status ``failed``. No round is finished implicitly.
@@ -294,27 +298,26 @@ def create_run_calls(
     names = [field.name for field in dataclasses.fields(RunSpec)]
     if unknown := [name for name in fields if name not in names]:
         raise ParameterError(f"{unknown[0]} is no field of a run; give some of {', '.join(names)}")
-    fields = {name: value for name, value in fields.items() if value is not None}
-    return RunCalls(calls, to_spec(RunSpec(run_id, num_samples, **fields)), resume)
+    return AsyncRun(calls, to_spec(RunSpec(run_id, num_samples, **drop_none(**fields))), resume)
 
 
-P = ParamSpec("P")
+class Run:
+    """Writer of a run that is open within a ``with`` block; created by `MildClient.run`."""
 
-_CLOSE_DEADLINE = 5.0
-"""Deadline for setting the run's status at the end of a ``with`` block."""
+    def __init__(self, run: AsyncRun) -> None:
+        self._calls = run
 
+    def __enter__(self) -> Self:
+        run_blocking(self._calls.__aenter__())
+        return self
 
-class _RunMethods:
-    """Properties and methods of `Run` and `AsyncRun`: the id and the position of the run, and its calls."""
-
-    def __init__(self, executor: Any, calls: RunCalls) -> None:
-        self._executor = executor
-        self._calls = calls
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        run_blocking(self._calls._close(error))
 
     @property
     def run_id(self) -> str:
         """Id of the run."""
-        return self._calls.spec.run_id
+        return self._calls.run_id
 
     @property
     def round(self) -> int:
@@ -331,46 +334,11 @@ class _RunMethods:
         """Number of this writer, which its requests carry; None before the run is open."""
         return self._calls.attempt
 
-    put_epoch = make_method(RunCalls.put_epoch)
-    log_predictions = make_method(RunCalls.log_predictions)
-    put_metrics = make_method(RunCalls.put_metrics)
-    put_planted = make_method(RunCalls.put_planted)
-    put_members = make_method(RunCalls.put_members)
-    finish = make_method(RunCalls.finish)
-    selection = make_method(RunCalls.selection)
-    selected = make_method(RunCalls.selected)
-
-
-class Run(_RunMethods, BlockingCaller[RunCalls]):
-    """Writer of a run that is open within a ``with`` block; created by `MildClient.run`."""
-
-    def __enter__(self) -> Self:
-        self._executor.run(self._calls.open())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._executor.run(self._calls.close(error), _CLOSE_DEADLINE)
-
-
-class AsyncRun(_RunMethods, AsyncCaller[RunCalls]):
-    """Writer of a run that is open within an ``async with`` block; created by `AsyncMildClient.run`."""
-
-    async def __aenter__(self) -> Self:
-        await self._executor.run(self._calls.open())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with anyio.move_on_after(2 * _CLOSE_DEADLINE, shield=True):  # also in a cancelled task
-            await self._executor.run(self._calls.close(error), _CLOSE_DEADLINE)
-
-
-def make_run_method(create_calls: Callable[Concatenate[Calls, P], RunCalls]) -> Method[Calls, P, Run, AsyncRun]:
-    """Make a method with the parameters and docstring of `create_calls` that returns a `Run` or an `AsyncRun`."""
-    return wrap_calls(
-        create_calls,
-        lambda caller, calls: (Run if isinstance(caller, BlockingCaller) else AsyncRun)(caller._executor, calls),
-    )
+    put_epoch = make_blocking(AsyncRun.put_epoch)
+    log_predictions = make_blocking(AsyncRun.log_predictions)
+    put_metrics = make_blocking(AsyncRun.put_metrics)
+    put_planted = make_blocking(AsyncRun.put_planted)
+    put_members = make_blocking(AsyncRun.put_members)
+    finish = make_blocking(AsyncRun.finish)
+    selection = make_blocking(AsyncRun.selection)
+    selected = make_blocking(AsyncRun.selected)

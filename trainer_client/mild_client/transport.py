@@ -1,7 +1,7 @@
-"""The parts that both executors share: address and headers of the service, retries, and errors of responses."""
+"""The way of requests to the service: connections, headers of every request, and retries."""
 
 import contextlib
-import functools
+import copy
 import ipaddress
 import logging
 import math
@@ -9,31 +9,24 @@ import os
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from typing import Any, TypeAlias, TypeVar, cast
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Self, TypeVar
 
-import anyio
+import anyio.to_thread
 import httpx
 
-from mild_client import errors
 from mild_client.compatibility import VERSION
-from mild_client.errors import ClientError, IntermediaryError, ServiceError, ServiceUnreachable
-from mild_client.requests import Call, Request, build_digest_header
+from mild_client.errors import IntermediaryError, ServiceError, ServiceUnreachable
+from mild_client.events import Event, EventStream
+from mild_client.requests import FileSlice, Request, build_digest_header
+from mild_client.responses import RETRIED_STATUSES, find_failure, parse_retry_after
 from mild_core.errors import ParameterError, get_reason
 
 logger = logging.getLogger(__name__)
 
-RETRIED_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
-"""Statuses of the service after which the same request may succeed."""
-_SERVICE_HEADER = "Mild-API"
-"""Header of every response of the service; a response without it comes from a proxy, a portal or another service."""
-_PROBLEM = "application/problem+json"
-_LONGEST_RETRY_AFTER = 60.0
-"""Seconds that are waited at most because of ``Retry-After``: a training waits, and the header may name years."""
+H = TypeVar("H", httpx.Client, httpx.AsyncClient)
 
-_ERROR_CLASSES = {401: errors.NotAllowed, 403: errors.NotAllowed, 404: errors.NotFound, 409: errors.Conflict}
 _CLIENT_VARIABLES = (
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
@@ -77,122 +70,210 @@ class Retry:
         return retry_after + longest * self.jitter()
 
 
-Outcome: TypeAlias = httpx.Response | httpx.RequestError
-"""What came of an attempt to send a request."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """A pause after a failed attempt: its seconds, and the outcome, of which a response is to be closed before."""
-
-    seconds: float
-    outcome: Outcome
-
-
-T = TypeVar("T")
-
-Steps: TypeAlias = Generator[Request | Pause, Outcome | None, T]
-"""Generator that yields the requests to send and the pauses to make, and receives the outcome of each request."""
-
-
-class Transport:
-    """Address of the service, headers of every request, and the settings of retries.
+class _Connections(Generic[H]):
+    """The HTTP client of one process; a process that was forked gets its own, as two cannot share connections.
 
     Parameters
     ----------
     url
         The service's address.
+    http
+        HTTP client of the caller, who closes it and sees to forks; None to create one.
+    timeout
+        Seconds that one response may take.
+    """
+
+    _http_class: type[H]
+
+    def __init__(self, url: str, http: H | None, timeout: float) -> None:
+        self._create_http: Callable[[], H] = lambda: self._http_class(**build_http_options(url, timeout))
+        with explain_environment():
+            self._http: H = http or self._create_http()
+        self._pid = os.getpid() if http is None else None
+        """Process that has created the HTTP client; None for that of the caller."""
+
+    def get_http(self) -> H:
+        """Return the HTTP client of this process; an inherited one is neither used nor closed."""
+        if self._pid not in (None, os.getpid()):
+            self._http, self._pid = self._create_http(), os.getpid()
+        return self._http
+
+
+class AsyncConnections(_Connections[httpx.AsyncClient]):
+    """The connections of the asynchronous client."""
+
+    _http_class = httpx.AsyncClient
+
+    async def send(self, request: httpx.Request, stream: bool) -> httpx.Response:
+        """Send a request, and return the response; with `stream`, the body of a successful one is unread."""
+        response = await self.get_http().send(request, stream=stream)
+        if not response.is_success:
+            await response.aread()  # the body of a problem document, of a stream too
+        return response
+
+    async def open_file(self, body: FileSlice) -> tuple[dict[str, str], AsyncIterator[bytes]]:
+        """Return the headers and the chunks of a body that is read from a file."""
+        return await anyio.to_thread.run_sync(body.build_headers), body.aiter_chunks()
+
+    def iter_bytes(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        """Iterate over the body of a response as it arrives."""
+        return response.aiter_raw()
+
+    async def close_response(self, response: httpx.Response) -> None:
+        """Give the connection of a response back, whose body may be unread."""
+        await response.aclose()
+
+    async def sleep(self, retry: Retry, seconds: float) -> None:
+        """Wait for some seconds."""
+        await retry.async_sleep(seconds)
+
+    async def close(self) -> None:
+        """Close the connections that this process has opened, unless they are the caller's."""
+        if self._pid == os.getpid():
+            await self._http.aclose()
+
+
+class BlockingConnections(_Connections[httpx.Client]):
+    """The connections of the blocking client: `AsyncConnections`, whose coroutines never wait for an event loop."""
+
+    _http_class = httpx.Client
+
+    async def send(self, request: httpx.Request, stream: bool) -> httpx.Response:
+        """Do what `AsyncConnections.send` does."""
+        response = self.get_http().send(request, stream=stream)
+        if not response.is_success:
+            response.read()
+        return response
+
+    async def open_file(self, body: FileSlice) -> tuple[dict[str, str], Iterator[bytes]]:
+        """Do what `AsyncConnections.open_file` does."""
+        return body.build_headers(), body.iter_chunks()
+
+    async def iter_bytes(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        """Do what `AsyncConnections.iter_bytes` does."""
+        for chunk in response.iter_raw():
+            yield chunk
+
+    async def close_response(self, response: httpx.Response) -> None:
+        """Do what `AsyncConnections.close_response` does."""
+        response.close()
+
+    async def sleep(self, retry: Retry, seconds: float) -> None:
+        """Do what `AsyncConnections.sleep` does."""
+        retry.sleep(seconds)
+
+    async def close(self) -> None:
+        """Do what `AsyncConnections.close` does."""
+        if self._pid == os.getpid():
+            self._http.close()
+
+
+class Transport:
+    """Sends the requests to one service, and repeats them as `Retry` says.
+
+    Parameters
+    ----------
+    url
+        The service's address.
+    connections
+        The connections, blocking or asynchronous.
     retry
         When to repeat a request, and when to give up.
     api_key
         API key to send. None takes the key in ``MILD_API_KEY``, if that is set.
     """
 
-    def __init__(self, url: str, retry: Retry, api_key: str | None = None) -> None:
-        self.url = _normalise_url(url)
-        self.retry = retry
-        self.has_answered = False
+    def __init__(
+        self, url: str, connections: AsyncConnections | BlockingConnections, retry: Retry, api_key: str | None
+    ) -> None:
+        self._url, self._connections, self._retry = url, connections, retry
+        self._has_answered = False
         self._headers = {**_HEADERS, **build_authorization_header(api_key)}
 
-    def build_request(
-        self,
-        http: httpx.Client | httpx.AsyncClient,
-        request: Request,
-        content: bytes | Iterator[bytes] | AsyncIterator[bytes] | None,
-        headers: Mapping[str, str] = {},
-    ) -> httpx.Request:
-        """Return a request of `http` with the headers of this client, of `request`, of its content, and `headers`."""
-        if isinstance(content, bytes):
-            headers = build_digest_header([content])
-        timeout = httpx.Timeout(http.timeout)
-        if request.read_timeout is not None:
-            timeout.read = request.read_timeout
-        return http.build_request(
-            request.method,
-            self.url + request.path,
-            params=dict(request.params) or None,
-            headers={**self._headers, **request.headers, **headers},
-            content=content,
-            timeout=timeout,
-        )
+    def with_deadline(self, seconds: float) -> Self:
+        """Return a transport with the same connections, which gives up after `seconds`."""
+        transport = copy.copy(self)
+        transport._retry = replace(self._retry, deadline=seconds, first_deadline=seconds)
+        return transport
 
-    def run_call(self, call: Call[T], deadline: float | None = None) -> Steps[T]:
-        """Return the steps of a call; `deadline` in seconds overrides that of `Retry` for each of its requests."""
-        advance: Callable[[], Request] = functools.partial(next, call)
-        while True:
-            try:
-                request = advance()
-            except StopIteration as stop:
-                return cast("T", stop.value)
-            try:
-                advance = functools.partial(call.send, (yield from self.try_request(request, deadline)))
-            except ClientError as error:
-                advance = functools.partial(call.throw, error)
+    async def send(self, request: Request, stream: bool = False) -> httpx.Response:
+        """Send a request until it succeeds, and return the response; with `stream`, its body is unread.
 
-    def try_request(self, request: Request, deadline: float | None = None) -> Steps[httpx.Response]:
-        """Return the steps of one request: its attempts and the pauses in between, until it succeeds.
-
-        They end with an error of the client if the request must not be repeated, or the deadline has passed.
+        Raises
+        ------
+        ServiceError
+            If the service refuses the request, or cannot serve until the deadline has passed.
+        ServiceUnreachable
+            If there is no answer of the service until the deadline has passed.
         """
-        retry, started, n_attempts = self.retry, self.retry.clock(), 0
+        retry, started, n_attempts = self._retry, self._retry.clock(), 0
         while True:
-            outcome = yield request
-            assert outcome is not None, "only a pause has no outcome"
             n_attempts += 1
             failure: ServiceError | ServiceUnreachable | None = None
-            if isinstance(outcome, httpx.Response):
-                failure = find_failure(outcome)
-                if not isinstance(failure, IntermediaryError):
-                    self.has_answered = True
+            try:
+                response = await self._send_once(request, stream)
+            except httpx.RequestError as error:
+                reason, retry_after = _describe_error(error), 0.0
+            else:
+                failure = find_failure(response)
+                self._has_answered |= not isinstance(failure, IntermediaryError)
                 if failure is None:
-                    return outcome
+                    return response
+                await self._connections.close_response(response)
                 if isinstance(failure, ServiceError) and failure.status not in RETRIED_STATUSES:
                     raise failure
-                reason, retry_after = str(failure), parse_retry_after(outcome)
-            else:
-                reason, retry_after = _describe_error(outcome), 0.0
-            limit = deadline
-            if limit is None:
-                limit = retry.deadline if self.has_answered else retry.first_deadline
+                reason, retry_after = str(failure), parse_retry_after(response)
+            limit = retry.deadline if self._has_answered else retry.first_deadline
             seconds = retry.draw_pause(n_attempts, retry_after)
             if retry.clock() - started + seconds > limit:
                 raise failure or ServiceUnreachable(
-                    f"{request.method} {self.url}{request.path} got no answer in {n_attempts} tries over "
+                    f"{request.method} {self._url}{request.path} got no answer in {n_attempts} tries over "
                     f"{retry.clock() - started:.0f} s ({reason}), the deadline is {limit:g} s; "
                     "check that the service runs and that the address is right"
                 )
             if n_attempts == 1:
                 problem = "does not answer" if failure is None else "cannot serve now"
                 until = "until it does" if limit == math.inf else f"for {limit:g} s"
-                logger.warning("%s %s (%s); trying %s", self.url, problem, reason, until)
-            yield Pause(seconds, outcome)
+                logger.warning("%s %s (%s); trying %s", self._url, problem, reason, until)
+            await self._connections.sleep(retry, seconds)
 
-    def draw_reconnect_delay(self, retry_seconds: float) -> float:
-        """Draw the seconds to wait before reconnecting, between `retry_seconds` and twice that.
+    async def _send_once(self, request: Request, stream: bool) -> httpx.Response:
+        """Send a request with the headers of this client, of the request, and of its content."""
+        http, content, headers = self._connections.get_http(), request.content, dict[str, str]()
+        chunks: bytes | Iterator[bytes] | AsyncIterator[bytes] | None = None
+        if isinstance(content, FileSlice):
+            headers, chunks = await self._connections.open_file(content)
+        elif content is not None:
+            headers, chunks = build_digest_header([content]), content
+        timeout = httpx.Timeout(http.timeout)
+        if request.read_timeout is not None:
+            timeout.read = request.read_timeout
+        built = http.build_request(
+            request.method,
+            self._url + request.path,
+            params=dict(request.params) or None,
+            headers={**self._headers, **request.headers, **headers},
+            content=chunks,
+            timeout=timeout,
+        )
+        return await self._connections.send(built, stream)
 
-        The random part spreads the reconnects of several clients.
+    async def iter_events(self, stream: EventStream) -> AsyncGenerator[Event, None]:
+        """Iterate over the events of a stream, and reconnect after a lost connection.
+
+        The random part of the pause before that spreads the reconnects of several clients.
         """
-        return retry_seconds * (1 + self.retry.jitter())
+        while not stream.has_ended:
+            response = await self.send(stream.build_connect_request(), stream=True)
+            try:
+                with contextlib.suppress(httpx.RequestError):
+                    async for chunk in self._connections.iter_bytes(response):
+                        for event in stream.feed(chunk):
+                            yield event
+            finally:
+                await self._connections.close_response(response)
+            if not stream.has_ended:
+                await self._connections.sleep(self._retry, stream.retry_seconds * (1 + self._retry.jitter()))
 
 
 def build_http_options(url: str, timeout: float) -> dict[str, Any]:
@@ -253,116 +334,7 @@ def build_authorization_header(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def find_failure(response: httpx.Response) -> ServiceError | IntermediaryError | None:
-    """Return the error of a response; None if the service has done what was asked for.
-
-    Only a problem document of the service (RFC 9457) is a `ServiceError`. Whatever else comes, of any status, was
-    written by something in between, such as a proxy or a login page, and says nothing about the request.
-    """
-    if response.is_success:
-        is_own = _SERVICE_HEADER in response.headers and _is_whole(response)
-        return None if is_own else make_intermediary_error(response)
-    problem = _parse_problem(response)
-    return make_intermediary_error(response) if problem is None else _make_service_error(response, problem)
-
-
-def _make_service_error(response: httpx.Response, problem: Mapping[str, Any]) -> ServiceError:
-    """Convert a problem document of the service into a ServiceError."""
-    status, code = response.status_code, str(problem["type"]).rpartition("/")[2]
-    return _choose_error_class(status, code)(
-        code=code,
-        status=status,
-        detail=str(problem.get("detail") or problem.get("title") or code),
-        retryable=bool(problem.get("retryable", status in RETRIED_STATUSES)),
-        request_id=problem.get("request_id") or response.headers.get("X-Request-Id"),
-    )
-
-
-def make_intermediary_error(response: httpx.Response) -> IntermediaryError:
-    """Make the error for a response that the service did not write, or that was cut or changed on its way."""
-    status, request = response.status_code, response.request
-    is_changed = response.is_success and _SERVICE_HEADER in response.headers
-    author = "the service, cut or changed on its way" if is_changed else "something between here and the service"
-    location = f", and leads to {response.headers['Location']}" if "Location" in response.headers else ""
-    body = f": {response.text[:100]!r}" if response.is_closed and response.content else ""
-    return IntermediaryError(
-        f"{request.method} {request.url} got an answer of status {status} by {author}{location}{body}; "
-        f"{next(remedy for statuses, remedy in _REMEDIES if status in statuses)}",
-        status,
-    )
-
-
-_REMEDIES: Sequence[tuple[Container[int], str]] = (
-    (range(300, 400), "give the address that it leads to, if that is the service's, or sign in there"),
-    ((401, 403, 407, 511), "give the proxy or portal what it asks for, or have it let the service's requests through"),
-    ((411, 413, 414, 431, 494), "have the proxy's limits on requests raised, or give an address that avoids it"),
-    (range(500, 1000), "see in the proxy's log whether it reaches the service, and whether that runs"),
-    (range(1000), f"check that the address is the service's, and that proxies pass the header {_SERVICE_HEADER} on"),
-)
-"""What helps against responses of an intermediary, by their status; the first match counts."""
-
-
-def parse_retry_after(response: httpx.Response) -> float:
-    """Return the seconds to wait by the header ``Retry-After``, a number or a date, from 0 to 60."""
-    value = response.headers.get("Retry-After", "")
-    try:
-        seconds = float(value) if value.isdecimal() else _parse_date(value) - _parse_date(response.headers["Date"])
-    except (ValueError, KeyError, OverflowError):  # absent, or nothing that HTTP defines
-        return 0.0
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
-
-
-def _parse_date(value: str) -> float:
-    """Return the Unix time in seconds of a date in a header; raise ValueError if it is none."""
-    return parsedate_to_datetime(value).timestamp()
-
-
-def _is_whole(response: httpx.Response) -> bool:
-    """Return whether a successful response may be whole and unchanged, or the beginning of a stream of events.
-
-    HTTP itself shows that a body of declared length was cut; one of HTTP/1.0 without a length shows it only by what is
-    in it.
-    """
-    headers, media_type = response.headers, _parse_media_type(response)
-    if response.status_code == httpx.codes.NO_CONTENT:
-        return True
-    if not response.is_closed:
-        return media_type == "text/event-stream"
-    if "Content-Length" in headers or "Transfer-Encoding" in headers or media_type != "application/json":
-        return True
-    try:
-        response.json()
-    except ValueError:
-        return False
-    return True
-
-
-def _parse_media_type(response: httpx.Response) -> str:
-    """Return the media type of a response, without its parameters."""
-    return str(response.headers.get("Content-Type", "")).partition(";")[0].strip().lower()
-
-
-def _parse_problem(response: httpx.Response) -> Mapping[str, Any] | None:
-    """Return the problem document of a response; None if it has none of the service."""
-    if _parse_media_type(response) != _PROBLEM:
-        return None
-    try:
-        problem = response.json()
-    except ValueError:
-        return None
-    is_own = isinstance(problem, dict) and str(problem.get("type", "")).startswith("/problems/")
-    return problem if is_own else None
-
-
-def _choose_error_class(status: int, code: str) -> type[ServiceError]:
-    if code == "stale-attempt":
-        return errors.StaleAttempt
-    if status in RETRIED_STATUSES or status >= 500:
-        return errors.Unavailable
-    return _ERROR_CLASSES.get(status, errors.BadRequest)
-
-
-def _normalise_url(url: str) -> str:
+def normalise_url(url: str) -> str:
     """Return `url` without a trailing slash; raise ParameterError if it is not the address of a service."""
     try:
         parts = httpx.URL(url)
