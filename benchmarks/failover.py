@@ -27,7 +27,7 @@ from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits
 from mild_service.config import Settings
-from mild_service.store import open_store
+from mild_service.store import Store
 from tests.cluster import LocalCluster, Node, local_cluster
 
 _HEALTHY_SECONDS = 1.0
@@ -148,7 +148,7 @@ async def fail_over(cluster: LocalCluster, seen: Seen) -> tuple[float, float]:
 
 async def find_lost_epochs(url: str, seen: Seen) -> list[str]:
     """Return a line for every acknowledged epoch that is not in the store as it was sent."""
-    store, complaints = open_store(Settings(), url), []
+    store, complaints = Store(Settings(), url), []
     for name, numbers in seen.acknowledged.items():
         run = await store.runs.get(name)
         (round_,) = await store.rounds.get(run, range(1))

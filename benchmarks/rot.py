@@ -35,7 +35,7 @@ from mild_service.app import create_app
 from mild_service.config import Settings
 from mild_service.errors import ArchiveDamaged, ConfigurationError, RunNotFound
 from mild_service.ops import archive, doctor
-from mild_service.store import Store, open_store
+from mild_service.store import Store
 from mild_service.store.embedded import EmbeddedServer
 from mild_service.store.values import has_checksums
 
@@ -71,7 +71,7 @@ class Service:
 async def serve(url: str) -> AsyncIterator[Service]:
     """Serve the store at `url` in this process."""
     settings = Settings(store_url=url, executor="threads", sweep_seconds=0, rate_per_key=0, store_memory=2**30)
-    app, store = create_app(settings), open_store(settings, url)
+    app, store = create_app(settings), Store(settings, url)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://rot") as http:
         yield Service(http, store, settings)
@@ -218,7 +218,7 @@ async def damage_archives(n: int, folder: Path, rng: random.Random, outcome: Out
     """Change an archive, and import it."""
     with EmbeddedServer(folder) as server:
         settings = Settings(store_url=server.url)
-        store = open_store(settings, server.url)
+        store = Store(settings, server.url)
         path = folder.with_name("a.mild")
         await archive.export_run(store, "a", path)
         content = path.read_bytes()

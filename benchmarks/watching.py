@@ -11,7 +11,7 @@ from mild_core import bitmap
 from mild_service.config import Settings
 from mild_service.errors import RunNotFound
 from mild_service.models import Round, Run
-from mild_service.store import Store, open_store
+from mild_service.store import Store
 
 
 class Reader(threading.Thread):
@@ -102,7 +102,7 @@ class Reader(threading.Thread):
 
 async def check(url: str, ledger: Ledger) -> int:
     """Compare all that is stored with the truth, bit for bit; return how many epochs that were."""
-    store, n_epochs = open_store(Settings(), url), 0
+    store, n_epochs = Store(Settings(), url), 0
     try:
         for run_id, record in ledger.copy_runs().items():
             try:

@@ -44,7 +44,7 @@ from mild_service.selecting.audit_draws import AuditDraws
 from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.event_feed import EventFeed
 from mild_service.selecting.selections import Selections
-from mild_service.store import Store, open_store
+from mild_service.store import Store
 from mild_service.web import problems
 from mild_service.web.auth import AuthMiddleware, RouteRules
 from mild_service.web.dependencies import reject_unknown_query_parameters
@@ -177,7 +177,7 @@ def _open_store(settings: Settings) -> Store:
             "no store is named; set MILD_STORE_URL (such as redis://localhost:6379/0), "
             "or start with `mild-service serve --embedded`"
         )
-    return open_store(settings, settings.store_url)
+    return Store(settings, settings.store_url)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import anyio
 from mild_service.api_keys import ApiKey, hash_secret, parse_static_keys
 from mild_service.config import Settings, is_loopback
 from mild_service.errors import ConfigurationError, StoreError
-from mild_service.store import Store, open_store
+from mild_service.store import Store
 
 _MAX_CACHED_KEYS = 4096
 """Maximum number of verified keys in memory."""
@@ -134,7 +134,7 @@ def check_network_exposure(settings: Settings) -> None:
 async def _requires_key(settings: Settings) -> bool:
     """Return whether a service with these settings requires a key."""
     assert settings.store_url is not None
-    store = open_store(settings, settings.store_url)
+    store = Store(settings, settings.store_url)
     try:
         return await Authenticator(store, settings).requires_key()
     finally:

@@ -30,7 +30,7 @@ from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, InvalidRequest
 from mild_service.ops import archive, doctor, process
 from mild_service.ops.process import Drain, make_protocol
-from mild_service.store import Store, open_store
+from mild_service.store import Store
 from mild_service.store.embedded import EmbeddedServer, open_data_dir
 
 
@@ -85,7 +85,7 @@ def run_in_store(action: Callable[[Store], Awaitable[T]], embedded: bool, data_d
 
 async def _run_action(settings: Settings, url: str, action: Callable[[Store], Awaitable[T]]) -> T:
     """Return the result of `action` on the store at `url`, which is closed afterwards."""
-    store = open_store(settings, url)
+    store = Store(settings, url)
     try:
         return await action(store)
     finally:

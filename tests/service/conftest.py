@@ -6,7 +6,7 @@ from redis import Redis
 from redis.cluster import ClusterNode, RedisCluster
 
 from mild_service.config import Settings
-from mild_service.store import Store, open_store
+from mild_service.store import Store
 from mild_service.store.connection import parse_url
 
 Dump = Callable[[], dict[bytes, bytes]]
@@ -30,7 +30,7 @@ def clock() -> Clock:
 @pytest.fixture
 async def store(settings: Settings, clock: Clock) -> AsyncIterator[Store]:
     assert settings.store_url is not None
-    store = open_store(settings, settings.store_url, clock)
+    store = Store(settings, settings.store_url, clock)
     yield store
     await store.aclose()
 

@@ -8,7 +8,7 @@ import anyio
 
 from mild_service.api_keys import ApiKey, Scope, generate_key, generate_secret, hash_secret
 from mild_service.config import Settings
-from mild_service.store import Store, open_store
+from mild_service.store import Store
 from tests.inprocess import InProcess
 
 
@@ -47,7 +47,7 @@ def in_store(settings: Settings, work: Callable[[Store], Awaitable[object]]) -> 
 
     async def opened() -> None:
         assert settings.store_url is not None
-        store = open_store(settings, settings.store_url)
+        store = Store(settings, settings.store_url)
         await work(store)
         await store.aclose()
 

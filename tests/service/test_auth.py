@@ -11,7 +11,7 @@ from mild_service.api_keys import ApiKey, generate_key, generate_secret, hash_se
 from mild_service.auth import Authenticator
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, StoreUnavailable
-from mild_service.store import Store, open_store
+from mild_service.store import Store
 from tests.service.conftest import Clock
 
 pytestmark = pytest.mark.anyio
@@ -132,7 +132,7 @@ async def test_static_keys_and_the_setting_close_it_from_the_start(store: Store,
 
 
 async def test_nobody_gets_in_while_it_cannot_be_told_whether_there_are_keys(settings: Settings) -> None:
-    store = open_store(settings, f"unix:///tmp/none-{secrets.token_hex(8)}.sock")
+    store = Store(settings, f"unix:///tmp/none-{secrets.token_hex(8)}.sock")
     with pytest.raises(StoreUnavailable):
         await Authenticator(store, settings).requires_key()
     await store.aclose()

@@ -9,7 +9,7 @@ from mild_service import cli
 from mild_service.api_keys import ApiKey
 from mild_service.auth import Authenticator
 from mild_service.config import Settings
-from mild_service.store import open_store
+from mild_service.store import Store
 from mild_service.store.embedded import EmbeddedServer
 
 
@@ -20,7 +20,7 @@ def run(*arguments: str) -> Result:
 def known(url: str, namespace: str, secret: str) -> ApiKey | None:
     async def asked() -> ApiKey | None:
         settings = Settings(store_url=url, store_namespace=namespace)
-        store = open_store(settings, url)
+        store = Store(settings, url)
         try:
             return await Authenticator(store, settings).find_by_secret(secret)
         finally:

@@ -9,7 +9,7 @@ import pytest
 from mild_core import bitmap
 from mild_service.app import create_app
 from mild_service.config import Settings
-from mild_service.store import open_store
+from mild_service.store import Store
 from tests.inprocess import running
 from tests.service.conftest import Clock, Dump
 from tests.service.recordings import OCTETS, put_epochs, recording
@@ -53,7 +53,7 @@ def test_deletion_leaves_no_key(service: httpx.Client, dump: Dump) -> None:
 @pytest.mark.anyio
 async def test_expiry_leaves_no_key(settings: Settings, clock: Clock, dump: Dump) -> None:
     assert settings.store_url is not None
-    app = create_app(settings, open_store(settings, settings.store_url, clock))
+    app = create_app(settings, Store(settings, settings.store_url, clock))
 
     def filled() -> None:
         with running(app) as transport, httpx.Client(transport=transport, base_url="http://service") as service:
@@ -62,7 +62,7 @@ async def test_expiry_leaves_no_key(settings: Settings, clock: Clock, dump: Dump
     await asyncio.to_thread(filled)
     assert len(dump()) > 10
     clock.now += settings.ttl_seconds + 1
-    store = open_store(settings, settings.store_url, clock)
+    store = Store(settings, settings.store_url, clock)
     assert await store.runs.sweep() == 1
     await store.aclose()
     assert dump() == {}

@@ -233,9 +233,7 @@ class RunWriter:
     async def _collect_garbage(self, run: Run, number: int) -> None:
         """Delete the data of a finished round to which no record refers; only log errors of the store."""
         try:
-            (round_,) = await self._store.rounds.get(run, range(number, number + 1))
-            await self._store.bitmaps.collect_garbage(run, round_)
-            await self._store.wrong_predictions.collect_garbage(run, round_)
+            await self._store.rounds.collect_garbage(run, number)
         except StoreError as error:  # only costs memory
             logger.warning("round %d of a run was finished, but not cleaned up: %s", number, error)
 

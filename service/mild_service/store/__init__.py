@@ -9,8 +9,7 @@ from mild_service.models import AnnotationRef, Run
 from mild_service.store import servers
 from mild_service.store.annotation_store import AnnotationStore
 from mild_service.store.bitmaps import BitmapStore
-from mild_service.store.cluster import Cluster
-from mild_service.store.connection import connect
+from mild_service.store.codec import PIECE_SAMPLES
 from mild_service.store.context import (
     StoreContext,
     stale_attempt_error,
@@ -20,11 +19,11 @@ from mild_service.store.context import (
 from mild_service.store.credentials import CredentialStore, QuotaStore, SessionStore
 from mild_service.store.epoch_store import EpochStore, PackedEpoch, describe_kind
 from mild_service.store.event_store import EventBatch, EventStore
-from mild_service.store.keys import Keys, annotation_field
+from mild_service.store.keys import annotation_field
 from mild_service.store.maintenance import OrphanCleanup, RunField, RunTransfer
 from mild_service.store.round_store import RoundStore
 from mild_service.store.run_store import RunPage, RunStore
-from mild_service.store.sample_id_store import PIECE_SAMPLES, SampleIdStore
+from mild_service.store.sample_id_store import SampleIdStore
 from mild_service.store.selection_cache import SelectionCache
 from mild_service.store.servers import ServerMonitor
 from mild_service.store.shard_store import ShardStore
@@ -42,14 +41,22 @@ __all__ = [
     "StoredRound",
     "StoredSamples",
     "describe_kind",
-    "open_store",
     "stale_attempt_error",
     "wrong_round_error",
 ]
 
 
 class Store:
-    """All parts of the store over one connection to Redis or Valkey.
+    """All parts of the store over one connection to Redis or Valkey. Nothing is sent before the first call of a method.
+
+    Parameters
+    ----------
+    settings
+        Provides the namespace of the keys, the limits and the timeouts.
+    url
+        URL of a Redis or Valkey server, or of a cluster.
+    clock
+        Function that returns Unix time in seconds, for tests; None takes the clock of the store's server.
 
     Attributes
     ----------
@@ -85,12 +92,11 @@ class Store:
         Search for values that are damaged or missing.
     """
 
-    def __init__(self, context: StoreContext, cache_seconds: int) -> None:
-        self._context = context
-        self._redis = context.redis
+    def __init__(self, settings: Settings, url: str, clock: Callable[[], float] | None = None) -> None:
+        self._context = context = StoreContext(settings, url, clock)
         self.bitmaps = BitmapStore(context)
         self.runs = RunStore(context)
-        self.rounds = RoundStore(context, self.bitmaps)
+        self.rounds = RoundStore(context)
         self.transfer = RunTransfer(context, self.runs)
         self.wrong_predictions = WrongPredictionStore(context)
         self.epochs = EpochStore(context, self.bitmaps, self.wrong_predictions)
@@ -98,13 +104,13 @@ class Store:
         self.annotations = AnnotationStore(context)
         self.events = EventStore(context)
         self.sample_ids = SampleIdStore(context)
-        self.selection_cache = SelectionCache(context, cache_seconds)
+        self.selection_cache = SelectionCache(context, settings.cache_seconds)
         self.credentials = CredentialStore(context)
         self.sessions = SessionStore(context)
         self.quotas = QuotaStore(context)
         self.servers = ServerMonitor(context)
         self.cleanup = OrphanCleanup(context, self.runs)
-        self.verifier = ValueVerifier(context, self.runs, self.shards)
+        self.verifier = ValueVerifier(context, self.runs)
 
     def open_samples(
         self,
@@ -144,9 +150,9 @@ class Store:
     async def ping(self) -> None:
         """Check that the store answers and takes writes. A full store does: it still deletes."""
         with translate_errors():
-            await self._redis.ping()
+            await self._context.redis.ping()
             # No such key exists for longer than one command: a write without effect, which a read-only store refuses.
-            await self._redis.delete(self._context.keys.same_slot(self._context.keys.schema))
+            await self._context.redis.delete(self._context.keys.same_slot(self._context.keys.schema))
 
     async def check_schema(self) -> None:
         """Check that the store has the schema version that this service reads and writes."""
@@ -154,31 +160,4 @@ class Store:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._redis.aclose()
-
-
-def open_store(settings: Settings, url: str, clock: Callable[[], float] | None = None) -> Store:
-    """Return the store at `url`. Nothing is sent to the server before the first call of a method.
-
-    Parameters
-    ----------
-    settings
-        Provides the namespace of the keys, the limits and the timeouts.
-    url
-        URL of a Redis or Valkey server, or of a cluster.
-    clock
-        Function that returns Unix time in seconds, for tests; None takes the clock of the store's server.
-    """
-    redis = connect(settings, url)
-    context = StoreContext(
-        redis,
-        Keys(settings.store_namespace),
-        url,
-        settings.store_timeout,
-        clock,
-        settings.max_events,
-        settings.store_sharded or isinstance(redis, Cluster),
-        settings.store_replicas,
-        settings.store_replica_seconds,
-    )
-    return Store(context, settings.cache_seconds)
+        await self._context.redis.aclose()

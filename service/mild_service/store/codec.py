@@ -266,6 +266,8 @@ def canonical_json(value: Mapping[str, Any]) -> bytes:
 CHUNK_BYTES = 128 * 1024
 """Bytes of a bitmap in one chunk; the last chunk may be shorter."""
 CHUNK_SAMPLES = CHUNK_BYTES * 8
+PIECE_SAMPLES = 8192
+"""Number of external ids per piece; a piece has at most 4 MiB, since an id has at most 512 bytes."""
 REPLY_BYTES = 8 * 1024 * 1024
 """Maximum bytes of values that one command or pipeline reads or writes."""
 
@@ -275,11 +277,23 @@ def count_chunks(n_samples: int) -> int:
     return max(1, -(-n_samples // CHUNK_SAMPLES))
 
 
-def split_chunks(planes: Sequence[Bitmap]) -> list[bytes]:
-    """Split bitmaps of shape (n_bytes,) into one value per chunk, each the concatenation of the planes' chunks."""
-    n_bytes = planes[0].size
-    starts = range(0, max(n_bytes, 1), CHUNK_BYTES)
-    return [b"".join(plane[start : start + CHUNK_BYTES].tobytes() for plane in planes) for start in starts]
+def list_pieces(chunk: int, n_samples: int) -> range:
+    """Return the numbers of the pieces with the external ids of the samples of `chunk`."""
+    n_in_chunk = CHUNK_SAMPLES // PIECE_SAMPLES
+    return range(chunk * n_in_chunk, min((chunk + 1) * n_in_chunk, -(-n_samples // PIECE_SAMPLES)))
+
+
+def split_chunks(planes: Sequence[NDArray[Any]], size: int = CHUNK_BYTES) -> list[bytes]:
+    """Split arrays of one length into one value per chunk, each the concatenation of the arrays' `size` items of it."""
+    starts = range(0, max(planes[0].size, 1), size)
+    return [b"".join(plane[start : start + size].tobytes() for plane in planes) for start in starts]
+
+
+def split_integers(planes: Sequence[NDArray[np.integer]]) -> list[bytes]:
+    """Split arrays of an integer per sample, of the smallest sufficient width, into one value per chunk."""
+    highest = max(int(plane.max()) for plane in planes)
+    dtype = next(dtype for dtype in ("<u1", "<u2", "<u4") if highest <= np.iinfo(dtype).max)
+    return split_chunks([plane.astype(dtype) for plane in planes], CHUNK_SAMPLES)
 
 
 def chunk_slice(chunk: int, n_samples: int) -> slice:
@@ -311,8 +325,18 @@ def decode_planes(value: bytes | memoryview, n_planes: int, chunk: int, n_sample
     return np.frombuffer(value, dtype=np.uint8).reshape(n_planes, n_bytes)
 
 
-def decode_labels(value: bytes | memoryview, chunk: int, n_samples: int) -> NDArray[np.unsignedinteger]:
-    """Decode the value of one chunk of the given labels of a run of `n_samples` samples."""
-    width = len(value) // min(CHUNK_SAMPLES, n_samples - chunk * CHUNK_SAMPLES)
-    labels: NDArray[np.unsignedinteger] = np.frombuffer(value, dtype=f"<u{width}")
-    return labels
+def decode_integers(
+    value: bytes | memoryview, n_planes: int, chunk: int, n_samples: int
+) -> NDArray[np.unsignedinteger]:
+    """Decode the content of one chunk of `split_integers`, shape (n_planes, n_samples of the chunk)."""
+    n_items = n_planes * min(CHUNK_SAMPLES, n_samples - chunk * CHUNK_SAMPLES)
+    integers: NDArray[np.unsignedinteger] = np.frombuffer(value, dtype=f"<u{len(value) // n_items}")
+    return integers.reshape(n_planes, -1)
+
+
+def group_samples(samples: NDArray[np.int64]) -> Iterator[tuple[int, slice, NDArray[np.int64]]]:
+    """Yield the chunks of ascending sample indices, the positions of their samples, and their indices in the chunk."""
+    chunks = samples // CHUNK_SAMPLES
+    for chunk in np.unique(chunks).tolist():
+        positions = slice(*np.searchsorted(chunks, (chunk, chunk + 1)))
+        yield chunk, positions, samples[positions] - chunk * CHUNK_SAMPLES

@@ -21,7 +21,7 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from mild_core.errors import MildError
+from mild_service.config import Settings
 from mild_service.errors import (
     RoundFinished,
     RoundNotOpen,
@@ -34,7 +34,8 @@ from mild_service.errors import (
 from mild_service.models import Run, run_not_found_error
 from mild_service.observability import phase
 from mild_service.store.cluster import Cluster, CommandUnit
-from mild_service.store.connection import Client
+from mild_service.store.codec import count_chunks
+from mild_service.store.connection import Client, connect
 from mild_service.store.keys import Keys, RunKeys
 
 Argument = str | bytes | int
@@ -45,23 +46,11 @@ _NO_EFFECT_WRITE = "#!lua flags=allow-oom\nredis.call('SET', KEYS[1], '') redis.
 """A write without effect that succeeds even in a full store. ``WAIT`` waits for writes of its own connection only: a
 command that changes nothing would not wait for an earlier, unacknowledged write of the same content."""
 
-_WITHOUT_GUARD = (
-    "open_run",
-    "mark_deleted",
-    "delete_record",
-    "renew_lock",
-    "cache_selection",
-    "import_run",
-    "replace_field",
-    "prune_fields",
-)
-"""Scripts with their own checks; all others start with ``guard.lua``."""
-
 _READ_ONLY = ("read_rounds", "read_shards")
 """Scripts that only read several keys of one slot atomically."""
 
-_WITHOUT_REPLICATION = ("renew_lock", "cache_selection", "prune_fields")
-"""Scripts whose writes need no replicas: losing them only costs repeated work."""
+_WITHOUT_REPLICATION = (*_READ_ONLY, "renew_lock", "cache_selection", "prune_fields")
+"""Scripts that need no replicas: losing what they write only costs repeated work."""
 
 _CLOCK_SECONDS = 1.0
 """Seconds after which the store is asked for its time again."""
@@ -79,7 +68,7 @@ class CommandForbidden(StoreUnavailable):
 class translate_errors(phase):  # noqa: N801  # as its parent
     """Context manager that times its block as the phase ``store`` and translates Redis errors to `StoreError`.
 
-    Only `NoScriptError` stays as it is: `Scripts` then sends the source of the script.
+    Only `NoScriptError` stays as it is: `StoreContext` then sends the source of the script.
     """
 
     __slots__ = ()
@@ -151,7 +140,7 @@ class ReplicatedWriter:
         Maximum time that a write waits for them.
     """
 
-    def __init__(self, redis: Client, keys: Keys, n_replicas: int = 0, seconds: float = 1.0) -> None:
+    def __init__(self, redis: Client, keys: Keys, n_replicas: int, seconds: float) -> None:
         self._redis = redis
         self._keys = keys
         self._n_replicas = n_replicas
@@ -206,61 +195,16 @@ class ReplicatedWriter:
         return list(replies[:n_commands])
 
 
-class Scripts:
-    """Runs the Lua scripts. A script that writes returns a list of texts, the first of which is the outcome."""
-
-    def __init__(self, redis: Client, writer: ReplicatedWriter, max_events: int) -> None:
-        self._redis = redis
-        self._writer = writer
-        self._max_events = max_events
-
-    async def run(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> list[str]:
-        """Run a script that writes, and return the reply as a list of texts.
-
-        Parameters
-        ----------
-        name
-            Name of the script, without the suffix ``.lua``.
-        keys, arguments
-            ``KEYS`` and ``ARGV`` of the script. All keys must be in one slot.
-        """
-        return [bytes(word).decode() for word in await self._evaluate(name, keys, arguments)]
-
-    async def read(self, name: str, keys: Sequence[str], arguments: Sequence[Argument] = ()) -> list[Any]:
-        """Run a script that only reads, and return the reply unchanged. Parameters as in `run`."""
-        return list(await self._evaluate(name, keys, arguments))
-
-    async def _evaluate(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """Run a script by its digest, or with its source if the server does not know the script."""
-        source, digest = _read_source(name, self._max_events)
-        script_arguments = (len(keys), *keys, *arguments)
-        with translate_errors():
-            try:
-                return await self._send(name, keys[0], ("EVALSHA", digest, *script_arguments))
-            except NoScriptError:
-                # EVAL also caches the script on the node that has the keys. Loading it on all nodes of a cluster would
-                # fail if any one of them were down.
-                return await self._send(name, keys[0], ("EVAL", source, *script_arguments))
-
-    async def _send(self, name: str, key: str, command: Sequence[Argument]) -> Any:
-        if name in _READ_ONLY or name in _WITHOUT_REPLICATION:
-            return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py
-        (answer,) = await self._writer.send((key, command))
-        return answer
-
-
 @cache
 def _read_source(name: str, max_events: int) -> tuple[str, str]:
     """Return the source of a script and its digest: its flags, ``append_event.lua`` and ``guard.lua`` come first."""
     folder = files("mild_service.store") / "lua"
-    source = (folder / f"{name}.lua").read_text()
-    if name in _READ_ONLY:
-        source = f"#!lua flags=no-writes\n{source}"
-    else:
-        events = f"local max_events = {max_events}\n{(folder / 'append_event.lua').read_text()}"
-        guard = "" if name in _WITHOUT_GUARD else (folder / "guard.lua").read_text()
-        flags = "#!lua flags=allow-oom\n" if name in _ALLOWED_WHEN_FULL else ""
-        source = f"{flags}{events}{guard}{source}"
+    flags = "no-writes" if name in _READ_ONLY else "allow-oom" if name in _ALLOWED_WHEN_FULL else ""
+    source = f"#!lua flags={flags}\n" if flags else ""
+    if name not in _READ_ONLY:
+        source += f"local max_events = {max_events}\n"
+        source += "".join((folder / f"{part}.lua").read_text() for part in ("append_event", "guard"))
+    source += (folder / f"{name}.lua").read_text()
     return source, hashlib.sha1(source.encode()).hexdigest()
 
 
@@ -271,49 +215,36 @@ class StoreContext:
 
     Parameters
     ----------
-    redis, keys
-        The client and the key names.
-    url, timeout
-        URL of the store, and seconds that one command may take; for processes that open a client of their own.
+    settings
+        Provides the namespace of the keys, the limits and the timeouts.
+    url
+        URL of a Redis or Valkey server, or of a cluster.
     clock
         Function that returns Unix time in seconds, for tests; None takes the clock of the store's server.
-    max_events
-        Maximum number of events that are kept per run.
-    sharded
-        Whether keys with different hash tags may be on different servers, so that no script can access both.
-    n_replicas, replica_seconds
-        Number of replicas that must have a write before it is acknowledged, and the maximum time to wait for them.
 
     Attributes
     ----------
+    redis, keys
+        The client and the key names.
+    timeout
+        Seconds that one command may take.
+    sharded
+        Whether keys with different hash tags may be on different servers, so that no script can access both.
     writer
         Sends writes that must not be lost.
-    scripts
-        Runs the Lua scripts.
     """
 
-    def __init__(
-        self,
-        redis: Client,
-        keys: Keys,
-        url: str,
-        timeout: float,
-        clock: Callable[[], float] | None = None,
-        max_events: int = 10_000,
-        sharded: bool = False,
-        n_replicas: int = 0,
-        replica_seconds: float = 1.0,
-    ) -> None:
-        self.redis, self.keys = redis, keys
-        self.url, self.timeout = url, timeout
-        self.clock, self.sharded = clock, sharded
-        self.writer = ReplicatedWriter(redis, keys, n_replicas, replica_seconds)
-        self.scripts = Scripts(redis, self.writer, max_events)
+    def __init__(self, settings: Settings, url: str, clock: Callable[[], float] | None = None) -> None:
+        self.redis, self.keys = connect(settings, url), Keys(settings.store_namespace)
+        self.url, self.timeout, self.clock = url, settings.store_timeout, clock
+        self.sharded = settings.store_sharded or isinstance(self.redis, Cluster)
+        self.writer = ReplicatedWriter(self.redis, self.keys, settings.store_replicas, settings.store_replica_seconds)
+        self._max_events = settings.max_events
         self._server_time = self._read_at = -math.inf
 
     def keys_of(self, run: Run) -> RunKeys:
         """Return the names of the keys of a run."""
-        return self.keys.of_run(run.spec.run_id, run.uid)
+        return self.keys.of_run(run.spec.run_id, run.uid, count_chunks(run.spec.num_samples))
 
     async def call(self, *command: Argument) -> Any:
         """Send a command, and return its reply."""
@@ -338,6 +269,74 @@ class StoreContext:
         values: list[bytes | None] = await self.call("HMGET", key, *fields)
         return values
 
+    async def run_script(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> list[str]:
+        """Run a script that writes, and return the reply as a list of texts, the first of which is the outcome.
+
+        Parameters
+        ----------
+        name
+            Name of the script, without the suffix ``.lua``.
+        keys, arguments
+            ``KEYS`` and ``ARGV`` of the script. All keys must be in one slot.
+        """
+        return [bytes(word).decode() for word in await self.read_script(name, keys, arguments)]
+
+    async def read_script(self, name: str, keys: Sequence[str], arguments: Sequence[Argument]) -> list[Any]:
+        """Run a script by its digest, or with its source if the server does not know it; return the reply unchanged.
+
+        Parameters as in `run_script`.
+        """
+        source, digest = _read_source(name, self._max_events)
+        script_arguments = (len(keys), *keys, *arguments)
+        try:
+            return await self._send_script(name, keys[0], ("EVALSHA", digest, *script_arguments))
+        except NoScriptError:
+            # EVAL also caches the script on the node that has the keys. Loading it on all nodes of a cluster would
+            # fail if any one of them were down.
+            return await self._send_script(name, keys[0], ("EVAL", source, *script_arguments))
+
+    async def _send_script(self, name: str, key: str, command: Sequence[Argument]) -> list[Any]:
+        if name in _WITHOUT_REPLICATION:
+            return list(await self.call(*command))
+        (reply,) = await self.writer.send((key, command))
+        return list(reply)
+
+    async def change_run(
+        self,
+        script: str,
+        run: Run,
+        keys: Sequence[str],
+        arguments: Sequence[Argument],
+        round_: int | None = None,
+        attempt: int | None = None,
+    ) -> list[str]:
+        """Run a script that checks the run first (``guard.lua``), and return its outcome; raise if it was refused.
+
+        Parameters
+        ----------
+        script, keys
+            As in `run_script`; the first key is the run's record.
+        arguments
+            ``ARGV`` of the script behind uid, attempt, round and time.
+        round_, attempt
+            The round that must be open, and the writer's attempt; None accepts any round, and any attempt.
+        """
+        head: list[Argument] = [
+            run.uid,
+            "" if attempt is None else attempt,
+            "" if round_ is None else round_,
+            await self.now(),
+        ]
+        answer = await self.run_script(script, keys, [*head, *arguments])
+        match answer:
+            case "gone", *_:
+                raise run_not_found_error(run.run_id)
+            case "stale", current_attempt:
+                raise stale_attempt_error(run.run_id, int(current_attempt), attempt)
+            case (("finished" | "unopened"), open_round) if round_ is not None:
+                raise wrong_round_error(run.run_id, round_, int(open_round))
+        return answer
+
     async def iterate_index(self) -> AsyncIterator[str]:
         """Yield the entries of the index of all runs, in any order; one may be repeated."""
         cursor = None
@@ -361,29 +360,11 @@ class StoreContext:
         return int((self._server_time + time.monotonic() - self._read_at) * 1000)
 
 
-def encode_attempt(attempt: int | None) -> Argument:
-    """Encode an attempt as a script argument; None, which accepts any attempt, becomes empty."""
-    return "" if attempt is None else attempt
+class StorePart:
+    """A part of the store, with what all parts share."""
 
-
-def refusal_error(answer: list[str], run_id: str, round_: int, attempt: int | None) -> MildError:
-    """Build the error for a write that ``guard.lua`` has rejected.
-
-    Parameters
-    ----------
-    answer
-        Reply of the script: the reason and its values.
-    run_id, round_, attempt
-        Run, round and attempt of the write; `attempt` is None if the write accepted any attempt.
-    """
-    reason, *values = answer
-    match reason:
-        case "stale":
-            return stale_attempt_error(run_id, int(values[0]), attempt)
-        case "finished" | "unopened":
-            return wrong_round_error(run_id, round_, int(values[0]))
-        case _:
-            return run_not_found_error(run_id)
+    def __init__(self, context: StoreContext) -> None:
+        self._context = context
 
 
 def stale_attempt_error(run_id: str, current_attempt: int, received_attempt: int | None) -> StaleAttempt:

@@ -9,7 +9,7 @@ import orjson
 from mild_service.api_keys import ApiKey
 from mild_service.errors import StoreDamaged
 from mild_service.store import codec
-from mild_service.store.context import CommandForbidden, StoreContext, to_texts
+from mild_service.store.context import CommandForbidden, StoreContext, StorePart, to_texts
 from mild_service.store.run_store import is_active
 
 _NEW_RUN_MS = 60_000
@@ -17,11 +17,8 @@ _NEW_RUN_MS = 60_000
 _BATCH_SIZE = 500
 
 
-class CredentialStore:
+class CredentialStore(StorePart):
     """Stores API keys. A revoked key is marked and kept, so that a service that once had keys always requires one."""
-
-    def __init__(self, context: StoreContext) -> None:
-        self._context = context
 
     async def has_keys(self) -> bool:
         """Return whether a key was ever created, even if all keys are revoked or expired."""
@@ -65,11 +62,8 @@ class CredentialStore:
         return {digest.decode(): _decode_key(value) for digest, value in stored.items()}
 
 
-class SessionStore:
+class SessionStore(StorePart):
     """Stores the sessions of the dashboard."""
-
-    def __init__(self, context: StoreContext) -> None:
-        self._context = context
 
     async def create(self, digest: str, key_digest: str, seconds: int) -> None:
         """Store a session that expires after `seconds`.
@@ -101,14 +95,14 @@ class SessionStore:
         await self._context.call("UNLINK", self._context.keys.session(digest))
 
 
-class QuotaStore:
+class QuotaStore(StorePart):
     """Counts the runs that each key has created, and the memory that they take of the store.
 
     Deleted and expired runs are subtracted once the limit is reached.
     """
 
     def __init__(self, context: StoreContext) -> None:
-        self._context = context
+        super().__init__(context)
         self._measured: dict[str, dict[bytes, int]] = {}
 
     async def reserve(self, key_id: str, run_id: str, limit: int) -> Literal["reserved", "existing", "full"]:
@@ -176,7 +170,7 @@ class QuotaStore:
         except StoreDamaged:
             return 0
         keys = self._context.keys_of(run)
-        hashes = keys.list_hashes(run.round + 1, codec.count_chunks(run.spec.num_samples))
+        hashes = keys.list_hashes(range(run.round + 1))
         sizes = await self._context.call_all(("MEMORY USAGE", key) for key in (keys.run, *hashes))
         return sum(size or 0 for size in sizes)
 

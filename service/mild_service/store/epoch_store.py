@@ -3,14 +3,14 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 import numpy as np
 
 from mild_core import bitmap
 from mild_core.types import EpochBits
 from mild_core.wrong_predictions import WrongPredictions
-from mild_service.errors import EpochConflict, EpochKindConflict
+from mild_service.errors import EpochConflict, EpochKindConflict, RoundFinished
 from mild_service.models import (
     NO_PRECONDITION,
     AnnotationRef,
@@ -24,9 +24,10 @@ from mild_service.models import (
     precondition_error,
 )
 from mild_service.store import codec
-from mild_service.store.bitmaps import BitmapStore, read_rounds
-from mild_service.store.context import Argument, StoreContext, encode_attempt
+from mild_service.store.bitmaps import BitmapStore
+from mild_service.store.context import Argument, StoreContext, StorePart
 from mild_service.store.keys import epoch_field
+from mild_service.store.records import read_rounds
 from mild_service.store.values import commit_bitmaps, restore_bitmaps
 from mild_service.store.wrong_prediction_store import WrongPredictionStore, pack_wrong_predictions
 
@@ -117,11 +118,11 @@ class PackedEpoch:
         return Epoch(number, attempt, self.digest, *counts, kind, partial, has_wrong_predictions=has_wrong_predictions)
 
 
-class EpochStore:
+class EpochStore(StorePart):
     """Commits and merges epochs of an open round."""
 
     def __init__(self, context: StoreContext, bitmaps: BitmapStore, wrong_predictions: WrongPredictionStore) -> None:
-        self._context = context
+        super().__init__(context)
         self._bitmaps = bitmaps
         self._wrong_predictions = wrong_predictions
 
@@ -159,10 +160,6 @@ class EpochStore:
         """
         epoch = packed.make_record(number, attempt)
         arguments: list[Argument] = [
-            run.uid,
-            attempt,
-            round_,
-            await self._context.now(),
             number,
             packed.digest,
             codec.encode_epoch(epoch),
@@ -170,38 +167,34 @@ class EpochStore:
             _encode_members(checked_members),
             codec.encode_precondition(precondition),
         ]
-        answer = await commit_bitmaps(
-            self._context, "commit_epoch", arguments, run, round_, epoch_field(epoch), packed.values
-        )
-        match answer[0]:
-            case "committed" | "replaced" | "moved":
-                return answer[0], epoch
-            case "same":
-                stored = codec.decode_epoch(number, answer[1].encode())
-                await self._restore(run, round_, stored, packed)
-                return "same", stored
-            case "finished":
-                (finished_round,) = await read_rounds(self._context, run, range(round_, round_ + 1))
-                finished = finished_round.epochs.get(number)
-                is_same = finished is not None and finished.digest == packed.digest
-                if finished is not None and is_same and await self._restore(run, round_, finished, packed):
-                    return "same", finished
-            case "unmet":
-                stored_digest = codec.decode_epoch(number, answer[1].encode()).digest if answer[1] else None
-                raise precondition_error(f"epoch {number} of round {round_}", precondition, stored_digest)
-            case "kind":
-                stored = codec.decode_epoch(number, answer[1].encode())
-                raise EpochKindConflict(
-                    f"epoch {number} of round {round_} is written {describe_kind(stored.kind)}, got a whole body; "
-                    "send the rest of it in the same way, or replace the epoch with ?replace=true"
-                )
-            case "conflict":
-                stored = codec.decode_epoch(number, answer[1].encode())
-                raise EpochConflict(
-                    f"epoch {number} of round {round_} holds other content (sha-256 {stored.digest[:12]}…, attempt "
-                    f"{stored.attempt}), got {packed.digest[:12]}…; send the same bits, or replace with ?replace=true"
-                )
-        raise await self._bitmaps.make_refusal(answer, run, round_, attempt)
+        try:
+            outcome, *records = await commit_bitmaps(
+                self._context, "commit_epoch", run, round_, attempt, arguments, epoch_field(epoch), packed.values
+            )
+        except RoundFinished:
+            (finished_round,) = await read_rounds(self._context, run, range(round_, round_ + 1))
+            finished = finished_round.epochs.get(number)
+            if finished and finished.digest == packed.digest and await self._restore(run, round_, finished, packed):
+                return "same", finished
+            raise
+        if not records:
+            return cast(CommitOutcome | Literal["moved"], outcome), epoch
+        stored = codec.decode_epoch(number, records[0].encode()) if records[0] else None
+        if outcome == "unmet" or stored is None:
+            digest = None if stored is None else stored.digest
+            raise precondition_error(f"epoch {number} of round {round_}", precondition, digest)
+        if outcome == "kind":
+            raise EpochKindConflict(
+                f"epoch {number} of round {round_} is written {describe_kind(stored.kind)}, got a whole body; "
+                "send the rest of it in the same way, or replace the epoch with ?replace=true"
+            )
+        if outcome == "conflict":
+            raise EpochConflict(
+                f"epoch {number} of round {round_} holds other content (sha-256 {stored.digest[:12]}…, attempt "
+                f"{stored.attempt}), got {packed.digest[:12]}…; send the same bits, or replace with ?replace=true"
+            )
+        await self._restore(run, round_, stored, packed)
+        return "same", stored
 
     async def _restore(self, run: Run, round_: int, stored: Epoch, packed: PackedEpoch) -> int:
         """Restore damaged values of a stored epoch of the same content; return their number."""
@@ -254,10 +247,6 @@ class EpochStore:
         field = epoch_field(epoch)
         merged_away = [*shards] if old is None else [epoch_field(old), *shards]
         arguments: list[Argument] = [
-            run.uid,
-            encode_attempt(attempt),
-            round_,
-            await self._context.now(),
             epoch.number,
             "" if old is None else codec.encode_epoch(old),
             codec.encode_epoch(epoch),
@@ -267,19 +256,18 @@ class EpochStore:
             "*" if labels == "unchecked" else codec.encode_annotation_ref(labels),
         ]
         await self._wrong_predictions.write(run, round_, epoch, wrong_predictions)
-        answer = await commit_bitmaps(self._context, "merge_epoch", arguments, run, round_, field, values)
-        if answer[0] == "renamed":
+        (outcome,) = await commit_bitmaps(self._context, "merge_epoch", run, round_, attempt, arguments, field, values)
+        if outcome == "renamed":
             raise EpochConflict(
                 f"the sample ids of run {run.run_id!r} were replaced while a log was read that names samples by them; "
                 "send the log again"
             )
-        if answer[0] not in ("merged", "moved"):
-            raise await self._bitmaps.make_refusal(answer, run, round_, attempt)
-        if answer[0] == "merged":
-            await self._bitmaps.delete_tail(run, round_, [name for name in merged_away if name != field])
-            if old is not None and old.has_wrong_predictions and epoch_field(old) != field:
-                await self._wrong_predictions.delete(run, round_, old)
-        return answer[0] == "merged"
+        if outcome == "moved":
+            return False
+        await self._bitmaps.delete_tail(run, round_, [name for name in merged_away if name != field])
+        if old is not None and old.has_wrong_predictions and epoch_field(old) != field:
+            await self._wrong_predictions.delete(run, round_, old)
+        return True
 
 
 def _encode_members(members: SetRef | Literal["unchecked"] | None) -> str:

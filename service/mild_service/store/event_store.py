@@ -8,7 +8,7 @@ import orjson
 
 from mild_service.models import Event, EventKind, Run
 from mild_service.store import codec
-from mild_service.store.context import StoreContext
+from mild_service.store.context import StorePart
 
 BATCH_SIZE = 256
 """Maximum number of events that are read at once."""
@@ -30,11 +30,8 @@ class EventBatch:
     events: Sequence[Event]
 
 
-class EventStore:
+class EventStore(StorePart):
     """Reads the event streams of runs without waiting."""
-
-    def __init__(self, context: StoreContext) -> None:
-        self._context = context
 
     async def read_after(self, positions: Iterable[tuple[Run, int]]) -> list[EventBatch]:
         """Read the next events of several runs, in one exchange with the store.

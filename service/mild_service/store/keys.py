@@ -87,9 +87,9 @@ class Keys:
         """Return the key of a run's record."""
         return f"{self.namespace}:{{{run_id}}}:run"
 
-    def of_run(self, run_id: str, uid: str) -> "RunKeys":
-        """Return the names of the keys of a run."""
-        return RunKeys(self.namespace, run_id, uid)
+    def of_run(self, run_id: str, uid: str, n_chunks: int = 1) -> "RunKeys":
+        """Return the names of the keys of a run whose bitmaps have `n_chunks` chunks."""
+        return RunKeys(self.namespace, run_id, uid, n_chunks)
 
     def same_slot(self, key: str) -> str:
         """Return a key in the same slot as `key`. A key without a hash tag becomes the hash tag as a whole."""
@@ -99,11 +99,12 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class RunKeys:
-    """Names of the keys of one run."""
+    """Names of the keys of one run, whose bitmaps have `n_chunks` chunks."""
 
     namespace: str
     run_id: str
     uid: str
+    n_chunks: int = 1
 
     @property
     def run(self) -> str:
@@ -160,9 +161,17 @@ class RunKeys:
         """Return the key of one chunk of the external ids."""
         return self._name(f"ids:{chunk}", chunk)
 
-    def list_chunks(self, round_: int, n_chunks: int) -> list[str]:
+    def list_chunks(self, round_: int) -> list[str]:
         """Return the keys of all chunks of the bitmaps of a round."""
-        return [self.chunk(round_, chunk) for chunk in range(n_chunks)]
+        return [self.chunk(round_, chunk) for chunk in range(self.n_chunks)]
+
+    def list_wrong_predictions(self, round_: int) -> list[str]:
+        """Return the keys of all chunks of the wrong predictions of a round."""
+        return [self.wrong_predictions(round_, chunk) for chunk in range(self.n_chunks)]
+
+    def list_annotations(self) -> list[str]:
+        """Return the keys of all chunks of the labels and the audit."""
+        return [self.annotations(chunk) for chunk in range(self.n_chunks)]
 
     def list_written(self, round_: int) -> list[str]:
         """Return the keys of the scripts that write epochs and sets: run, round, epochs, chunk 0, shards, events."""
@@ -175,17 +184,14 @@ class RunKeys:
             self.events,
         ]
 
-    def list_hashes(self, n_rounds: int, n_chunks: int) -> Iterator[str]:
-        """Yield the key of every hash that the run may have, except its record and what expires."""
-        for chunk in range(n_chunks):
-            yield self.annotations(chunk)
-            yield self.sample_ids(chunk)
-        for round_ in range(n_rounds):
-            for name in (self.round, self.epochs, self.shards, self.metrics):
-                yield name(round_)
-            for chunk in range(n_chunks):
-                yield self.chunk(round_, chunk)
-                yield self.wrong_predictions(round_, chunk)
+    def list_hashes(self, rounds: range) -> Iterator[str]:
+        """Yield the key of every hash that the run may have in some rounds, except its record and what expires."""
+        yield from self.list_annotations()
+        yield from (self.sample_ids(chunk) for chunk in range(self.n_chunks))
+        for round_ in rounds:
+            yield from (name(round_) for name in (self.round, self.epochs, self.shards, self.metrics))
+            yield from self.list_chunks(round_)
+            yield from self.list_wrong_predictions(round_)
 
     def _name(self, name: str, chunk: int = 0) -> str:
         """Return the key with this name within the run, in the slot of a chunk."""
@@ -206,6 +212,11 @@ def shard_field(epoch: int, shard: int, name: str) -> str:
 def set_field(digest: str) -> str:
     """Return the name of the field of a set of samples in a chunk hash."""
     return f"set:{digest}"
+
+
+def piece_field(upload: str, piece: int) -> str:
+    """Return the name of the field of a piece of external ids in an ids hash."""
+    return f"{upload}:{piece}"
 
 
 def annotation_field(name: AnnotationName, ref: AnnotationRef) -> str:

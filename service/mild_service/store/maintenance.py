@@ -7,18 +7,17 @@ for an hour can be deleted while writers are active.
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import get_args
 
 import orjson
 
 from mild_service.errors import RunChanging, RunExists, RunNotFound, StoreDamaged
-from mild_service.models import AnnotationName, Round, Run
+from mild_service.models import Run
 from mild_service.store import codec
-from mild_service.store.bitmaps import read_rounds
-from mild_service.store.context import Argument, StoreContext, to_texts, translate_errors
-from mild_service.store.keys import annotation_field, epoch_field, name_in_run, set_field
+from mild_service.store.context import Argument, StoreContext, StorePart, to_texts, translate_errors
+from mild_service.store.keys import name_in_run
+from mild_service.store.records import list_named_fields, read_rounds
 from mild_service.store.run_store import RunStore
 from mild_service.store.servers import list_servers
 from mild_service.store.values import has_checksums, unseal
@@ -50,11 +49,11 @@ class RunField:
     value: bytes
 
 
-class RunTransfer:
+class RunTransfer(StorePart):
     """Reads and writes whole runs, field by field."""
 
     def __init__(self, context: StoreContext, runs: RunStore) -> None:
-        self._context = context
+        super().__init__(context)
         self._runs = runs
 
     async def export_run(self, run_id: str) -> AsyncIterator[RunField]:
@@ -63,7 +62,7 @@ class RunTransfer:
         before = await self._read_record(run)
         for field, record_value in sorted(before.items()):
             yield RunField(RECORD_KEY, field, record_value)
-        for key in self._list_hashes(run):
+        for key in self._context.keys_of(run).list_hashes(range(run.round + 1)):
             fields = sorted(await self._context.call("HKEYS", key))
             for start in range(0, len(fields), _FIELDS_BATCH):
                 batch = fields[start : start + _FIELDS_BATCH]
@@ -97,7 +96,9 @@ class RunTransfer:
         run = codec.decode_run(run_id, {**record, b"uid": secrets.token_hex(8).encode()})
         if await self._runs.exists(run_id):
             raise RunExists(f"there is a run {run_id!r}; give another name, or delete that one first")
-        keys = {name_in_run(key): key for key in self._list_hashes(run)} | {_EVENTS: context.keys_of(run).events}
+        run_keys = context.keys_of(run)
+        hashes = run_keys.list_hashes(range(run.round + 1))
+        keys = {name_in_run(key): key for key in (*hashes, run_keys.events)}
         written_keys: set[str] = set()
         try:
             async for field in fields:
@@ -115,7 +116,7 @@ class RunTransfer:
                 b"expires": str(now + run.ttl_seconds * 1000).encode(),
             }
             pairs = [word for pair in new_record.items() for word in pair]
-            answer = await context.scripts.run("import_run", [context.keys.run(run_id)], pairs)
+            answer = await context.run_script("import_run", [context.keys.run(run_id)], pairs)
             if answer[0] != "set":
                 raise RunExists(f"a run {run_id!r} was opened in the meantime; give another name")
         except BaseException:
@@ -127,10 +128,6 @@ class RunTransfer:
 
     async def _read_record(self, run: Run) -> dict[bytes, bytes]:
         return await self._context.read_hash(self._context.keys.run(run.run_id))
-
-    def _list_hashes(self, run: Run) -> Iterator[str]:
-        """Yield the key of every hash that a run may have."""
-        return self._context.keys_of(run).list_hashes(run.round + 1, codec.count_chunks(run.spec.num_samples))
 
     async def _read_events(self, run: Run) -> AsyncIterator[RunField]:
         """Yield the entries of the event stream as fields."""
@@ -174,11 +171,11 @@ class OrphanReport:
     unlisted: list[str]
 
 
-class OrphanCleanup:
+class OrphanCleanup(StorePart):
     """Scans all keys of the namespace for data that belongs to no run."""
 
     def __init__(self, context: StoreContext, runs: RunStore) -> None:
-        self._context = context
+        super().__init__(context)
         self._runs = runs
         name = re.escape(context.keys.namespace)
         self._of_run = re.compile(rf"{name}:\{{([^}}#]+)(?:#\d+)?\}}:([0-9a-f]{{16}}):")
@@ -250,32 +247,13 @@ class OrphanCleanup:
 
     async def _prune_fields(self, run: Run, repair: bool, idle_seconds: int) -> int:
         """Count the fields of a run that no record names; with `repair`, delete them."""
-        (round_,) = await read_rounds(self._context, run, range(run.round, run.round + 1))
-        n_fields = 0
-        for key, prefix, named_fields in self._list_named_fields(run, round_):
-            arguments: list[Argument] = [idle_seconds, int(repair), prefix, *named_fields]
-            (n,) = await self._context.scripts.run("prune_fields", [key], arguments)
+        open_round, n_fields = range(run.round, run.round + 1), 0  # of finished ones it was done as they were finished
+        named_fields = await list_named_fields(self._context, run, await read_rounds(self._context, run, open_round))
+        for key in filter(has_checksums, self._context.keys_of(run).list_hashes(open_round)):
+            arguments: list[Argument] = [idle_seconds, int(repair), *named_fields[key]]
+            (n,) = await self._context.run_script("prune_fields", [key], arguments)
             n_fields += int(n)
         return n_fields
-
-    def _list_named_fields(self, run: Run, round_: Round) -> Iterator[tuple[str, str, list[str]]]:
-        """Yield the key, the prefix of valid fields, and the named fields of each hash that may have unnamed fields."""
-        keys = self._context.keys_of(run)
-        epochs = [epoch_field(epoch) for epoch in round_.all_epochs.values()]
-        sets = [set_field(ref.digest) for ref in (round_.members, round_.planted) if ref is not None]
-        labels_and_audits = [
-            annotation_field(name, ref)
-            for name in get_args(AnnotationName)
-            if (ref := run.annotation_ref(name)) is not None
-        ]
-        has_partial_shards = any(epoch.kind == "shards" for epoch in round_.partial_epochs.values())
-        for chunk in range(codec.count_chunks(run.spec.num_samples)):
-            if chunk and not has_partial_shards:  # while shards arrive, each of them changes the named fields
-                yield keys.chunk(round_.number, chunk), "", [*epochs, *sets]
-            if chunk:
-                yield keys.annotations(chunk), "", labels_and_audits
-            yield keys.wrong_predictions(round_.number, chunk), "", epochs
-            yield keys.sample_ids(chunk), "" if run.ids is None else f"{run.ids.upload}:", []
 
 
 async def _scan_keys(server: object, pattern: str) -> list[str]:

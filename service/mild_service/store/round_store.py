@@ -2,31 +2,30 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_service.concurrency import LruCache
-from mild_service.errors import MembersFrozen, MetricsConflict, PlantedFrozen
+from mild_service.errors import MembersFrozen, MetricsConflict, PlantedFrozen, RoundFinished
 from mild_service.models import CommitOutcome, Round, Run, SetName, SetRef
 from mild_service.store import codec
-from mild_service.store.bitmaps import BitmapStore, CachedRound, read_rounds
-from mild_service.store.context import Argument, StoreContext, encode_attempt, refusal_error
+from mild_service.store.context import Argument, StoreContext, StorePart
 from mild_service.store.keys import set_field
-from mild_service.store.values import commit_bitmaps, restore_bitmaps
+from mild_service.store.records import CachedRound, read_rounds
+from mild_service.store.values import collect_garbage, commit_bitmaps, restore_bitmaps
 
 _CACHE_BYTES = 32 * 2**20
 """Memory for the records of the rounds that were read last."""
 
 
-class RoundStore:
+class RoundStore(StorePart):
     """Reads and changes the rounds of a run."""
 
-    def __init__(self, context: StoreContext, bitmaps: BitmapStore) -> None:
-        self._context = context
-        self._bitmaps = bitmaps
+    def __init__(self, context: StoreContext) -> None:
+        super().__init__(context)
         self._cache: LruCache[CachedRound] = LruCache(_CACHE_BYTES)
 
     async def get(self, run: Run, numbers: range) -> list[Round]:
@@ -38,12 +37,8 @@ class RoundStore:
         keys = self._context.keys_of(run)
         *names, events = keys.list_written(round_)
         names += [keys.metrics(round_), events]
-        answer = await self._context.scripts.run(
-            "resume_run", names, [run.uid, round_, await self._context.now(), epoch]
-        )
-        if answer[0] != "resumed":
-            raise refusal_error(answer, run.run_id, round_, None)
-        return int(answer[1])
+        _, attempt, _ = await self._context.change_run("resume_run", run, names, [epoch], round_)
+        return int(attempt)
 
     async def put_set(
         self, run: Run, name: SetName, round_: int, samples: Bitmap, attempt: int | None
@@ -74,28 +69,28 @@ class RoundStore:
         ref = _make_set_ref(round_, samples)
         is_default = ref.n_members == (run.spec.num_samples if name == "members" else 0)
         record, contents = ("", [b""]) if is_default else (codec.encode_set_ref(ref), codec.split_chunks([samples]))
-        arguments = [run.uid, encode_attempt(attempt), round_, await self._context.now(), name, record]
         field = set_field(ref.digest)
-        answer = await commit_bitmaps(self._context, "put_set", arguments, run, round_, field, contents)
-        match answer[0]:
-            case "set":
-                return True, ref.n_members
-            case "same":
-                await self._restore(run, round_, ref, contents)
+        try:
+            outcome, *n_epochs = await commit_bitmaps(
+                self._context, "put_set", run, round_, attempt, [name, record], field, contents
+            )
+        except RoundFinished:
+            if await self._restore(run, round_, ref, contents):
                 return False, ref.n_members
-            case "finished" if await self._restore(run, round_, ref, contents):
-                return False, ref.n_members
-            case "frozen" if name == "members":
-                raise MembersFrozen(
-                    f"round {round_} has {answer[1]} epochs already, so its members are fixed, got other ones; "
-                    "set members before the round's first epoch, or drop the epochs with resume_from"
-                )
-            case "frozen":
-                raise PlantedFrozen(
-                    f"round 0 has {answer[1]} epochs already, so its planted samples are fixed, got other ones; "
-                    "put them before the first epoch, or drop the epochs with resume_from"
-                )
-        raise await self._bitmaps.make_refusal(answer, run, round_, attempt)
+            raise
+        if outcome == "same":
+            await self._restore(run, round_, ref, contents)
+        elif outcome == "frozen" and name == "members":
+            raise MembersFrozen(
+                f"round {round_} has {n_epochs[0]} epochs already, so its members are fixed, got other ones; "
+                "set members before the round's first epoch, or drop the epochs with resume_from"
+            )
+        elif outcome == "frozen":
+            raise PlantedFrozen(
+                f"round 0 has {n_epochs[0]} epochs already, so its planted samples are fixed, got other ones; "
+                "put them before the first epoch, or drop the epochs with resume_from"
+            )
+        return outcome == "set", ref.n_members
 
     async def _restore(self, run: Run, round_: int, ref: SetRef, contents: Sequence[bytes]) -> int:
         """Restore damaged values of the members or planted samples of a round, if they are this set."""
@@ -122,27 +117,15 @@ class RoundStore:
         """
         keys = self._context.keys_of(run)
         value = codec.canonical_json(metrics)
-        arguments: list[Argument] = [
-            run.uid,
-            encode_attempt(attempt),
-            round_,
-            await self._context.now(),
-            epoch,
-            value,
-            int(replace),
-            codec.encode_metrics(round_, epoch, metrics),
-        ]
+        arguments: list[Argument] = [epoch, value, int(replace), codec.encode_metrics(round_, epoch, metrics)]
         names = [keys.run, keys.metrics(round_), keys.events]
-        answer = await self._context.scripts.run("put_metrics", names, arguments)
-        match answer[0]:
-            case "committed" | "same" | "replaced":
-                return answer[0]
-            case "conflict":
-                raise MetricsConflict(
-                    f"epoch {epoch} of round {round_} has the metrics {answer[1].partition(' ')[0]}, got "
-                    f"{value.decode()}; send the same, or replace them with ?replace=true"
-                )
-        raise refusal_error(answer, run.run_id, round_, attempt)
+        outcome, *stored = await self._context.change_run("put_metrics", run, names, arguments, round_, attempt)
+        if outcome == "conflict":
+            raise MetricsConflict(
+                f"epoch {epoch} of round {round_} has the metrics {stored[0].partition(' ')[0]}, got {value.decode()}; "
+                "send the same, or replace them with ?replace=true"
+            )
+        return cast(CommitOutcome, outcome)
 
     async def finish(
         self,
@@ -182,10 +165,6 @@ class RoundStore:
             keys.events,
         ]
         arguments: list[Argument] = [
-            run.uid,
-            encode_attempt(attempt),
-            number,
-            await self._context.now(),
             round_.version,
             codec.encode_set_ref(ref),
             orjson.dumps(dict(selection)),
@@ -194,10 +173,14 @@ class RoundStore:
             "" if ref.n_members == run.spec.num_samples else codec.encode_set_ref(ref),
         ]
         field, contents = set_field(ref.digest), codec.split_chunks([selected])
-        answer = await commit_bitmaps(self._context, "finish_round", arguments, run, number, field, contents, names)
-        if answer[0] not in ("set", "moved"):
-            raise await self._bitmaps.make_refusal(answer, run, number, attempt)
-        return answer[0] == "set"
+        (outcome,) = await commit_bitmaps(
+            self._context, "finish_round", run, number, attempt, arguments, field, contents, names
+        )
+        return outcome == "set"
+
+    async def collect_garbage(self, run: Run, number: int) -> int:
+        """Delete the data of a finished round to which no record refers; return the number of deleted fields."""
+        return await collect_garbage(self._context, run, number)
 
 
 def _make_set_ref(round_: int, members: Bitmap) -> SetRef:

@@ -14,7 +14,7 @@ from mild_service.concurrency import read_current
 from mild_service.errors import RunNotFound
 from mild_service.models import AnnotationName, Run, RunStatus, run_not_found_error
 from mild_service.store import codec
-from mild_service.store.context import Argument, StoreContext, refusal_error, to_texts
+from mild_service.store.context import Argument, StorePart, to_texts, wrong_round_error
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +36,8 @@ class RunPage:
     next_cursor: str | None
 
 
-class RunStore:
+class RunStore(StorePart):
     """Creates, reads, changes and deletes runs."""
-
-    def __init__(self, context: StoreContext) -> None:
-        self._context = context
 
     async def open(self, spec: RunSpec, resume_round: int | None = None) -> tuple[Run, bool]:
         """Create a run unless it exists; return the record of the run and whether the run was created.
@@ -66,12 +63,12 @@ class RunStore:
                 now + ttl_seconds * 1000,
                 "" if resume_round is None else resume_round,
             ]
-            answer = await context.scripts.run("open_run", [keys.run, keys.round(0), keys.events], arguments)
+            answer = await context.run_script("open_run", [keys.run, keys.round(0), keys.events], arguments)
             if answer[0] == "purge":
                 await self.delete(run_id, answer[1])
                 continue
             if answer[0] == "unopened":
-                raise refusal_error(answer, run_id, resume_round or 0, None)
+                raise wrong_round_error(run_id, resume_round or 0, 0)
             try:
                 run = await self.get(run_id)
             except RunNotFound:
@@ -192,10 +189,7 @@ class RunStore:
             pairs += ["config", codec.encode_spec(replace(run.spec, **others))]
         keys = self._context.keys_of(run)
         changed_names = ",".join(_EVENT_NAMES.get(str(name), str(name)) for name in pairs[::2])
-        arguments = [run.uid, await self._context.now(), changed_names, *pairs]
-        answer = await self._context.scripts.run("patch_run", [keys.run, keys.events], arguments)
-        if answer[0] != "set":
-            raise refusal_error(answer, run.run_id, run.round, None)
+        await self._context.change_run("patch_run", run, [keys.run, keys.events], [changed_names, *pairs])
 
     async def delete(self, run_id: str, uid: str, expired_only: bool = False) -> bool:
         """Delete a run with all its data; return whether the run was deleted by this call.
@@ -207,19 +201,19 @@ class RunStore:
         """
         context, keys = self._context, self._context.keys.of_run(run_id, uid)
         arguments = [uid, await context.now() if expired_only else ""]
-        if (await context.scripts.run("mark_deleted", [keys.run], arguments))[0] != "set":
+        if (await context.run_script("mark_deleted", [keys.run], arguments))[0] != "set":
             return False
         fields = await context.read_hash(keys.run)
         if not fields:
             return False  # a concurrent deletion has just completed
         run = codec.decode_run(run_id, fields)
-        hashes = keys.list_hashes(run.round + 1, codec.count_chunks(run.spec.num_samples))
+        hashes = context.keys_of(run).list_hashes(range(run.round + 1))
         await context.call_all(("UNLINK", key) for key in hashes)
         digests = to_texts(await context.call("SMEMBERS", keys.cached_digests))
         cached = [keys.cached_selection(digest) for digest in digests]
         await context.call("UNLINK", keys.events, keys.cached_digests, *cached)
         # In this order: the sweep deletes an entry without a record, but never finds a record without an entry.
-        await context.scripts.run("delete_record", [keys.run], [uid])
+        await context.run_script("delete_record", [keys.run], [uid])
         await context.call("ZREM", context.keys.runs, run.index_entry)
         return True
 

@@ -2,17 +2,13 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from mild_service.models import Run, SampleIdsRef
 from mild_service.store import codec
-from mild_service.store.context import Argument, StoreContext, refusal_error
+from mild_service.store.context import StorePart
+from mild_service.store.keys import piece_field
 from mild_service.store.values import read_values, restore_values, write_values
-
-PIECE_SAMPLES = 8192
-"""Number of ids per piece; a piece has at most 4 MiB, since an id has at most 512 bytes."""
-
-_PIECES_PER_CHUNK = codec.CHUNK_SAMPLES // PIECE_SAMPLES
 
 CommitOutcome: TypeAlias = Literal["set", "moved", "frozen"]
 """Outcome of committing an upload; only ``set`` changes data.
@@ -21,11 +17,8 @@ CommitOutcome: TypeAlias = Literal["set", "moved", "frozen"]
 no longer change."""
 
 
-class SampleIdStore:
+class SampleIdStore(StorePart):
     """Reads and writes external sample ids."""
-
-    def __init__(self, context: StoreContext) -> None:
-        self._context = context
 
     async def write_piece(self, run: Run, upload: str, piece: int, ids: Sequence[str]) -> int:
         """Write a piece of an upload, and return the size of the piece in bytes.
@@ -42,33 +35,30 @@ class SampleIdStore:
             `PIECE_SAMPLES` ids, or the rest in the last piece.
         """
         content = "\n".join(ids).encode()
-        await write_values(self._context, f"{upload}:{piece}", [(self._chunk_key(run, piece), content)])
+        await write_values(self._context, piece_field(upload, piece), [(self._chunk_key(run, piece), content)])
         return len(content)
 
     async def commit(self, run: Run, ref: SampleIdsRef) -> CommitOutcome:
         """Make the run's record refer to a complete upload instead of the ids to which `run` refers."""
-        context, keys = self._context, self._context.keys_of(run)
+        keys = self._context.keys_of(run)
         old = "" if run.ids is None else codec.encode_sample_ids_ref(run.ids)
-        arguments: list[Argument] = [run.uid, await context.now(), old, codec.encode_sample_ids_ref(ref)]
-        answer = await context.scripts.run("put_sample_ids", [keys.run, keys.epochs(0)], arguments)
-        match answer[0]:
-            case "set" | "moved" | "frozen":
-                return answer[0]
-        raise refusal_error(answer, run.run_id, run.round, None)
+        arguments = [old, codec.encode_sample_ids_ref(ref)]
+        (outcome,) = await self._context.change_run("put_sample_ids", run, [keys.run, keys.epochs(0)], arguments)
+        return cast(CommitOutcome, outcome)
 
     async def restore(self, run: Run, ref: SampleIdsRef, upload: str) -> None:
         """Restore the pieces of stored ids that are missing or damaged from an upload of the same ids."""
         new = replace(ref, upload=upload)
-        async for piece, ids in self.read_pieces(run, new, range(-(-run.spec.num_samples // PIECE_SAMPLES))):
-            content = "\n".join(ids).encode()
-            await restore_values(self._context, f"{ref.upload}:{piece}", [(self._chunk_key(run, piece), content)])
+        async for piece, ids in self.read_pieces(run, new, range(-(-run.spec.num_samples // codec.PIECE_SAMPLES))):
+            contents = [(self._chunk_key(run, piece), "\n".join(ids).encode())]
+            await restore_values(self._context, piece_field(ref.upload, piece), contents)
 
     async def delete(self, run: Run, upload: str) -> None:
         """Delete an upload to which no record refers."""
-        n_pieces = -(-run.spec.num_samples // PIECE_SAMPLES)
-        for start in range(0, n_pieces, _PIECES_PER_CHUNK):
-            pieces = range(start, min(start + _PIECES_PER_CHUNK, n_pieces))
-            await self._context.call("HDEL", self._chunk_key(run, start), *(f"{upload}:{piece}" for piece in pieces))
+        keys = self._context.keys_of(run)
+        for chunk in range(keys.n_chunks):
+            fields = [piece_field(upload, piece) for piece in codec.list_pieces(chunk, run.spec.num_samples)]
+            await self._context.call("HDEL", keys.sample_ids(chunk), *fields)
 
     async def read_pieces(
         self, run: Run, ref: SampleIdsRef, pieces: Sequence[int]
@@ -86,13 +76,18 @@ class SampleIdStore:
         """
         group_size = max(1, codec.REPLY_BYTES // max(1, ref.piece_bytes))
         for group in _group_by_chunk(sorted(pieces), group_size):
-            key, fields = self._chunk_key(run, group[0]), [f"{ref.upload}:{piece}" for piece in group]
+            key, fields = self._chunk_key(run, group[0]), [piece_field(ref.upload, piece) for piece in group]
             contents = await read_values(self._context, run, key, fields)
             for piece, content in zip(group, contents, strict=True):
                 yield piece, str(content, "utf-8").split("\n")
 
     def _chunk_key(self, run: Run, piece: int) -> str:
-        return self._context.keys_of(run).sample_ids(piece // _PIECES_PER_CHUNK)
+        return self._context.keys_of(run).sample_ids(_find_chunk(piece))
+
+
+def _find_chunk(piece: int) -> int:
+    """Return the number of the chunk with the samples of a piece."""
+    return piece * codec.PIECE_SAMPLES // codec.CHUNK_SAMPLES
 
 
 def _group_by_chunk(pieces: Sequence[int], group_size: int) -> list[list[int]]:
@@ -100,7 +95,7 @@ def _group_by_chunk(pieces: Sequence[int], group_size: int) -> list[list[int]]:
     groups: list[list[int]] = []
     for piece in pieces:
         last = groups[-1] if groups else []
-        if last and last[0] // _PIECES_PER_CHUNK == piece // _PIECES_PER_CHUNK and len(last) < group_size:
+        if last and _find_chunk(last[0]) == _find_chunk(piece) and len(last) < group_size:
             last.append(piece)
         else:
             groups.append([piece])

@@ -12,18 +12,18 @@ from mild_core import bitmap
 from mild_service.errors import StoreDamaged, StoreError
 from mild_service.models import ComputedSelection, Run
 from mild_service.store import codec
-from mild_service.store.context import StoreContext
+from mild_service.store.context import StoreContext, StorePart
 from mild_service.store.values import seal, unseal_all
 
 _LOCK_MS = 5_000
 """Lifetime of a lock that is not renewed."""
 
 
-class SelectionCache:
+class SelectionCache(StorePart):
     """Cache of computed selections, by run and digest of all inputs; entries expire after `seconds`."""
 
     def __init__(self, context: StoreContext, seconds: int) -> None:
-        self._context = context
+        super().__init__(context)
         self._seconds = seconds
 
     async def get(self, run: Run, digest: str) -> ComputedSelection | None:
@@ -64,7 +64,7 @@ class SelectionCache:
         for part in parts:
             pairs = [word for field, content in part.items() for word in (field, seal(key, field, content))]
             arguments = [self._seconds, computed.digest, run.uid, *pairs]
-            await self._context.scripts.run("cache_selection", [key, keys.cached_digests, keys.run], arguments)
+            await self._context.run_script("cache_selection", [key, keys.cached_digests, keys.run], arguments)
 
     @asynccontextmanager
     async def lock(self, run: Run, digest: str) -> AsyncIterator[bool]:
@@ -95,7 +95,7 @@ class SelectionCache:
     async def renew(self, key: str, owner: str, milliseconds: int = _LOCK_MS) -> None:
         """Extend a lock if `owner` still has the lock; 0 milliseconds release it. Errors of the store are ignored."""
         with suppress(StoreError):
-            await self._context.scripts.run("renew_lock", [key], [owner, milliseconds])
+            await self._context.run_script("renew_lock", [key], [owner, milliseconds])
 
     async def _acquire_lock(self, key: str, owner: str) -> bool:
         """Take a lock that is free; return whether `owner` may compute."""

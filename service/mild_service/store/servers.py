@@ -11,7 +11,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from mild_service.errors import StoreError, StoreNewer
 from mild_service.store.cluster import Cluster
-from mild_service.store.context import CommandForbidden, StoreContext, translate_errors
+from mild_service.store.context import CommandForbidden, StoreContext, StorePart, translate_errors
 
 SCHEMA_VERSION = 2
 """Version of the names and formats of all keys and fields, as in `keys`."""
@@ -53,11 +53,8 @@ class ServerStatus:
         return _parse_memory(self.info)
 
 
-class ServerMonitor:
+class ServerMonitor(StorePart):
     """Reads the state of the servers that hold keys: the single server, or the masters of a cluster."""
-
-    def __init__(self, context: StoreContext) -> None:
-        self._context = context
 
     async def read_memory(self, run_id: str, is_spread: bool) -> Memory | None:
         """Read the memory of the servers that hold a run.

@@ -7,6 +7,7 @@ of several concurrent merges, one succeeds.
 import hashlib
 import secrets
 from collections.abc import Sequence
+from typing import cast
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
@@ -14,17 +15,18 @@ from mild_service.errors import EpochConflict, EpochKindConflict, StoreDamaged
 from mild_service.models import Epoch, Run, ShardOutcome, ShardRef
 from mild_service.store import codec
 from mild_service.store.bitmaps import BitmapStore
-from mild_service.store.context import Argument, StoreContext
+from mild_service.store.context import Argument, StoreContext, StorePart
 from mild_service.store.epoch_store import EpochStore, PackedEpoch, describe_kind
 from mild_service.store.keys import shard_field
+from mild_service.store.records import list_shard_fields, read_shard_refs
 from mild_service.store.values import commit_bitmaps, restore_bitmaps
 
 
-class ShardStore:
+class ShardStore(StorePart):
     """Stores and merges the shards of epochs of an open round."""
 
     def __init__(self, context: StoreContext, bitmaps: BitmapStore, epochs: EpochStore) -> None:
-        self._context = context
+        super().__init__(context)
         self._bitmaps = bitmaps
         self._epochs = epochs
 
@@ -64,10 +66,6 @@ class ShardStore:
         assert packed.n_observed is not None, "a shard has an observed bitmap"
         name = secrets.token_hex(8)
         arguments: list[Argument] = [
-            run.uid,
-            attempt,
-            round_,
-            await self._context.now(),
             number,
             shard,
             n_shards,
@@ -78,18 +76,17 @@ class ShardStore:
             int(replace),
         ]
         field = shard_field(number, shard, name)
-        answer = await commit_bitmaps(self._context, "put_shard", arguments, run, round_, field, packed.values)
-        match answer[0]:
-            case "stored" | "same" | "replaced":
-                epoch = codec.decode_epoch(number, answer[1].encode())
-                if answer[0] == "same" and epoch.partial:
-                    await self._restore(run, round_, epoch, shard, packed)
-                return answer[0], epoch
-            case "kind":
-                raise _kind_error(round_, codec.decode_epoch(number, answer[1].encode()), n_shards)
-            case "conflict":
-                raise _conflict_error(round_, codec.decode_epoch(number, answer[1].encode()), shard, packed, answer[2])
-        raise await self._bitmaps.make_refusal(answer, run, round_, attempt)
+        outcome, record, *shard_records = await commit_bitmaps(
+            self._context, "put_shard", run, round_, attempt, arguments, field, packed.values
+        )
+        epoch = codec.decode_epoch(number, record.encode())
+        if outcome == "kind":
+            raise _kind_error(round_, epoch, n_shards)
+        if outcome == "conflict":
+            raise _conflict_error(round_, epoch, shard, packed, shard_records[0])
+        if outcome == "same" and epoch.partial:
+            await self._restore(run, round_, epoch, shard, packed)
+        return cast(ShardOutcome, outcome), epoch
 
     async def _restore(self, run: Run, round_: int, epoch: Epoch, shard: int, packed: PackedEpoch) -> None:
         """Restore damaged values of a stored shard of the same content, unless its epoch has changed."""
@@ -100,13 +97,7 @@ class ShardStore:
 
     async def read_refs(self, run: Run, round_: int, epoch: Epoch) -> list[ShardRef] | None:
         """Return references to the stored shards of an epoch; None if the stored record is no longer `epoch`."""
-        keys = self._context.keys_of(run)
-        record, *shard_records = await self._context.scripts.read(
-            "read_shards", [keys.epochs(round_), keys.shards(round_)], [epoch.number, epoch.n_shards or 0]
-        )
-        if record != codec.encode_epoch(epoch).encode():
-            return None
-        return [codec.decode_shard(shard, value) for shard, value in enumerate(shard_records) if value is not None]
+        return await read_shard_refs(self._context, run, round_, epoch)
 
     async def read_bits(self, run: Run, round_: int, number: int, refs: Sequence[ShardRef]) -> tuple[Bitmap, Bitmap]:
         """Read the union of shards of one epoch.
@@ -116,7 +107,7 @@ class ShardStore:
         observed, correct
             Shape (n_bytes,) each.
         """
-        return await self._bitmaps.read_union(run, round_, list_fields(number, refs))
+        return await self._bitmaps.read_union(run, round_, list_shard_fields(number, refs))
 
     async def merge(self, run: Run, round_: int, epoch: Epoch, attempt: int | None) -> Epoch | None:
         """Commit an epoch as the union of its stored shards.
@@ -156,14 +147,9 @@ class ShardStore:
             n_stored_shards=epoch.n_stored_shards,
         )
         values = codec.split_chunks([observed, correct])
-        fields = list_fields(epoch.number, refs)
+        fields = list_shard_fields(epoch.number, refs)
         replaced = await self._epochs.merge(run, round_, merged, values, epoch, attempt, shards=fields)
         return merged if replaced else None
-
-
-def list_fields(number: int, refs: Sequence[ShardRef]) -> list[str]:
-    """Return the names of the fields that hold the shards of an epoch."""
-    return [shard_field(number, ref.shard, ref.name) for ref in refs]
 
 
 def _digest_shards(refs: Sequence[ShardRef]) -> str:

@@ -119,7 +119,7 @@ class StoredSamples:
         for chunk in self._list_chunks(part):
             key = self.keys.annotations(chunk)
             (value,) = self._read_fields(key, [self.labels_field])
-            labels.append(codec.decode_labels(value, chunk, self.n_samples))
+            labels.append(codec.decode_integers(value, 1, chunk, self.n_samples)[0])
         return np.concatenate(labels)
 
     def _read_round(self, round_: StoredRound, part: slice) -> RoundBits:

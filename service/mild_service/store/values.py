@@ -7,15 +7,16 @@ imported under another name: between runs, the names of fields differ, since the
 """
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from xxhash import xxh3_64_digest, xxh3_64_intdigest
 
-from mild_service.errors import StoreDamaged
+from mild_service.errors import RoundFinished, RunNotFound, StoreDamaged
 from mild_service.models import Run, run_not_found_error
 from mild_service.store import codec
 from mild_service.store.context import Argument, StoreContext, to_texts
 from mild_service.store.keys import describe_value, find_remedy, name_in_run
+from mild_service.store.records import list_named_fields, read_rounds
 
 logger = logging.getLogger(__name__)
 
@@ -79,13 +80,15 @@ async def write_values(context: StoreContext, field: str, contents: Iterable[tup
 async def commit_values(
     context: StoreContext,
     script: str,
+    run: Run,
     names: Sequence[str],
     arguments: Sequence[Argument],
-    keys: Sequence[str],
     field: str,
-    contents: Sequence[bytes],
+    contents: Sequence[tuple[str, bytes]],
+    round_: int | None = None,
+    attempt: int | None = None,
 ) -> list[str]:
-    """Write a field of chunk hashes with the script that commits it, and return the reply of the script.
+    """Write a field of hashes, one per chunk, with the script that commits it, and return the outcome.
 
     On a single server, the script writes all chunks. If chunks >= 1 may be on other servers, the script is run twice:
     first only to check whether the write is accepted, since a refused write must leave nothing behind; then, after
@@ -95,49 +98,62 @@ async def commit_values(
     ----------
     context
         The client and the scripts.
-    script
-        Name of the script.
+    script, run, round_, attempt
+        As in `StoreContext.change_run`.
     names
         Keys of the script, without those of chunks >= 1.
     arguments
         Arguments of the script, without the field and its values.
-    keys, field, contents
-        Key of each chunk, name of the field, and its content, one per chunk.
+    field, contents
+        Name of the field; the key of each chunk, and its content.
     """
-    first, *others = (seal(key, field, content) for key, content in zip(keys, contents, strict=True))
+    first, *others = (seal(key, field, content) for key, content in contents)
+    other_keys = [key for key, _ in contents[1:]]
     if not context.sharded:
-        return await context.scripts.run(script, [*names, *keys[1:]], [*arguments, field, first, *others])
+        keys, arguments = [*names, *other_keys], [*arguments, field, first, *others]
+        return await context.change_run(script, run, keys, arguments, round_, attempt)
     if others:
-        answer = await context.scripts.run(script, names, arguments)
+        answer = await context.change_run(script, run, names, arguments, round_, attempt)
         if answer[0] != "clear":
             return answer
-        await write_values(context, field, zip(keys[1:], contents[1:], strict=True))
-    answer = await context.scripts.run(script, names, [*arguments, field, first])
-    if answer[0] == "gone":
-        for key in keys[1:]:
+        await write_values(context, field, contents[1:])
+    try:
+        return await context.change_run(script, run, names, [*arguments, field, first], round_, attempt)
+    except RunNotFound:
+        for key in other_keys:
             await context.call("UNLINK", key)
-    return answer
+        raise
 
 
 async def commit_bitmaps(
     context: StoreContext,
     script: str,
-    arguments: Sequence[Argument],
     run: Run,
     round_: int,
+    attempt: int | None,
+    arguments: Sequence[Argument],
     field: str,
     contents: Sequence[bytes],
     names: Sequence[str] | None = None,
 ) -> list[str]:
-    """Write a field of the chunk hashes of a round, as `commit_values`; None are the usual keys of such scripts."""
+    """Write a field of the chunk hashes of a round, as `commit_values`; None are the usual keys of such scripts.
+
+    If the round is finished by then, chunks that came after its cleanup are deleted.
+    """
     keys = context.keys_of(run)
-    chunks = keys.list_chunks(round_, len(contents))
-    return await commit_values(context, script, names or keys.list_written(round_), arguments, chunks, field, contents)
+    names = names or keys.list_written(round_)
+    chunks = list(zip(keys.list_chunks(round_), contents, strict=False))  # no set at all has one empty content
+    try:
+        return await commit_values(context, script, run, names, arguments, field, chunks, round_, attempt)
+    except RoundFinished:
+        if context.sharded and keys.n_chunks > 1:
+            await collect_garbage(context, run, round_)
+        raise
 
 
 async def restore_bitmaps(context: StoreContext, run: Run, round_: int, field: str, contents: Sequence[bytes]) -> int:
     """Restore a field of the chunk hashes of a round, as `restore_values`."""
-    chunks = context.keys_of(run).list_chunks(round_, len(contents))
+    chunks = context.keys_of(run).list_chunks(round_)
     return await restore_values(context, field, zip(chunks, contents, strict=True))
 
 
@@ -157,17 +173,23 @@ async def restore_values(context: StoreContext, field: str, contents: Iterable[t
     for key, content in contents:
         stored = await context.call("HGET", key, field)
         if stored is None or not is_intact(key, field, stored):
-            await context.scripts.run("replace_field", [key], [field, stored or b"", seal(key, field, content)])
+            await context.run_script("replace_field", [key], [field, stored or b"", seal(key, field, content)])
             logger.warning("%s was damaged or missing, and has been restored", describe_value(key, field))
             n_restored += 1
     return n_restored
 
 
-async def delete_unnamed(context: StoreContext, keys: Iterable[str], named_fields: Collection[str]) -> int:
-    """Delete the fields of hashes that no record names, and return their number."""
+async def collect_garbage(context: StoreContext, run: Run, number: int) -> int:
+    """Delete what no record of a finished round refers to, except in chunk 0 of bitmaps; return the number of fields.
+
+    The round must be finished: in an open round, a field is written before the record that refers to the field.
+    """
+    (round_,) = await read_rounds(context, run, range(number, number + 1))
+    assert round_.finished, "only a finished round has garbage"
+    keys, named_fields = context.keys_of(run), await list_named_fields(context, run, [round_])
     n_deleted = 0
-    for key in keys:
-        if unnamed := [name for name in to_texts(await context.call("HKEYS", key)) if name not in named_fields]:
+    for key in (*keys.list_chunks(number)[1:], *keys.list_wrong_predictions(number)):
+        if unnamed := set(to_texts(await context.call("HKEYS", key))) - named_fields[key]:
             n_deleted += await context.call("HDEL", key, *unnamed)
     return n_deleted
 

@@ -18,7 +18,7 @@ from mild_service.config import Settings
 from mild_service.errors import RunNotFound, StoreDamaged, StoreUnavailable
 from mild_service.models import Run
 from mild_service.observability import Telemetry
-from mild_service.store import Store, open_store
+from mild_service.store import Store
 from mild_service.store.keys import Keys
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +29,7 @@ N = 1_100_000
 @pytest.fixture
 async def store(settings: Settings) -> AsyncIterator[Store]:
     assert settings.store_url is not None
-    store = open_store(settings, settings.store_url)
+    store = Store(settings, settings.store_url)
     yield store
     await store.aclose()
 
@@ -171,15 +171,15 @@ async def test_a_run_that_goes_while_it_is_written_to_leaves_nothing(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    scripts = store.annotations._context.scripts
-    ask = scripts.run
+    context = store.annotations._context
+    ask = context.run_script
 
     async def deleted_before(name: str, *arguments: Any) -> list[str]:
         if name == "put_annotation":
             await store.runs.delete("a", run.uid)
         return await ask(name, *arguments)
 
-    monkeypatch.setattr(scripts, "run", deleted_before)
+    monkeypatch.setattr(context, "run_script", deleted_before)
     with pytest.raises(RunNotFound):
         await labels_and_audits.put_audit(run, mark(0))
     assert not list(redis.scan_iter(f"{settings.store_namespace}:*truth*"))

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from mild_service import cli
 from mild_service.config import Settings
 from mild_service.ops import doctor
-from mild_service.store import Store, open_store
+from mild_service.store import Store
 from mild_service.store.embedded import EmbeddedServer
 from tests.service.store.conftest import LARGE, epoch_bits, opened
 
@@ -26,7 +26,7 @@ async def told(store: Store, settings: Settings, repair: bool = False) -> dict[s
 async def test_what_is_well_is_said_and_nothing_is_changed(settings: Settings, tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path / "own") as server:
         limited = settings.model_copy(update={"store_memory": 2**30, "sweep_seconds": 60})
-        store = open_store(limited, server.url)
+        store = Store(limited, server.url)
         run = await opened(store, LARGE)
         await store.epochs.commit(run, 0, 0, epoch_bits(LARGE), 1, False)
         assert await told(store, limited) == {}
@@ -38,7 +38,7 @@ async def test_what_is_well_is_said_and_nothing_is_changed(settings: Settings, t
 async def test_every_mistake_in_the_setting_up_is_named_with_its_remedy(settings: Settings, tmp_path: Path) -> None:
     bad = settings.model_copy(update={"host": "0.0.0.0", "drain_seconds": 40.0})
     with EmbeddedServer(tmp_path / "own") as server, Redis.from_url(server.url) as redis:
-        store = open_store(bad, server.url)
+        store = Store(bad, server.url)
         redis.config_set("appendfsync", "everysec")
         redis.config_set("maxmemory-policy", "allkeys-lru")
         found = await told(store, bad)

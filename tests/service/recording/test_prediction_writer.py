@@ -28,7 +28,7 @@ from mild_service.ingest.sandbox import Sandbox
 from mild_service.models import Round, Run
 from mild_service.observability import Telemetry
 from mild_service.recording.prediction_writer import MergedEpoch, PredictionWriter
-from mild_service.store import PackedEpoch, Store, open_store
+from mild_service.store import PackedEpoch, Store
 from mild_service.store.keys import Keys
 from tests.service.conftest import Dump
 from tests.service.ingest.logs import NDJSON, as_ndjson
@@ -42,7 +42,7 @@ Meanwhile = Callable[[], Awaitable[object]]
 @pytest.fixture
 async def store(settings: Settings) -> AsyncIterator[Store]:
     assert settings.store_url is not None
-    store = open_store(settings, settings.store_url)
+    store = Store(settings, settings.store_url)
     yield store
     await store.aclose()
 

@@ -18,7 +18,7 @@ from mild_service.observability import Telemetry
 from mild_service.recording.epoch_writer import EpochWrite, EpochWriter
 from mild_service.recording.run_writer import RunWriter
 from mild_service.selecting.compute import SelectionComputer
-from mild_service.store import PackedEpoch, Store, open_store
+from mild_service.store import PackedEpoch, Store
 from mild_service.store.keys import Keys
 from tests.service.recordings import recording
 from tests.service.wholes import Whole
@@ -31,7 +31,7 @@ BODIES = recording(N, 10)
 @pytest.fixture
 async def store(settings: Settings) -> AsyncIterator[Store]:
     assert settings.store_url is not None
-    store = open_store(settings, settings.store_url)
+    store = Store(settings, settings.store_url)
     yield store
     await store.aclose()
 

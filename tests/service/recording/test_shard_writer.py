@@ -17,7 +17,7 @@ from mild_service.recording.epoch_status import StatusReader
 from mild_service.recording.run_writer import RunWriter
 from mild_service.recording.shard_writer import ShardWriter
 from mild_service.selecting.compute import SelectionComputer
-from mild_service.store import PackedEpoch, Store, open_store
+from mild_service.store import PackedEpoch, Store
 from mild_service.store.codec import CHUNK_SAMPLES
 from mild_service.store.keys import Keys
 from tests.service.shares import epoch_of, share
@@ -31,7 +31,7 @@ OF = 4
 @pytest.fixture
 async def store(settings: Settings) -> AsyncIterator[Store]:
     assert settings.store_url is not None
-    store = open_store(settings, settings.store_url)
+    store = Store(settings, settings.store_url)
     yield store
     await store.aclose()
 

@@ -16,7 +16,7 @@ from mild_service.models import Run
 from mild_service.observability import Telemetry
 from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.evidence import Evidence
-from mild_service.store import PackedEpoch, Store, StoredSamples, open_store
+from mild_service.store import PackedEpoch, Store, StoredSamples
 from mild_service.store.embedded import EmbeddedServer
 from mild_service.store.keys import Keys
 from tests.service.recordings import recording
@@ -40,7 +40,7 @@ class Replica:
 
 def replica(settings: Settings) -> Replica:
     assert settings.store_url is not None
-    store, telemetry = open_store(settings, settings.store_url), Telemetry()
+    store, telemetry = Store(settings, settings.store_url), Telemetry()
     return Replica(store, telemetry, SelectionComputer(store, telemetry, Settings(), Admission(Settings(), telemetry)))
 
 

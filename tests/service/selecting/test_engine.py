@@ -36,7 +36,7 @@ from mild_service.selecting import engine as engines
 from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.engine import Engine, compute_selection
 from mild_service.selecting.evidence import Evidence
-from mild_service.store import PackedEpoch, Store, StoredSamples, codec, open_store, stored_samples
+from mild_service.store import PackedEpoch, Store, StoredSamples, codec, stored_samples
 from tests.service.recordings import put_epochs, recording
 from tests.service.selecting import deadly
 from tests.service.selecting.deadly import FailingSource, record_round
@@ -290,7 +290,7 @@ async def test_a_large_run_is_read_by_parts(
 ) -> None:
     monkeypatch.setattr(stored_samples, "PART_BYTES", 1)
     bits, annotations = draw_run()
-    store = open_store(settings, request.getfixturevalue(url))
+    store = Store(settings, request.getfixturevalue(url))
     computer = make_computer(store, Settings(executor=executor))
     run = await store_run(store, bits, annotations)
     for options in ALL_OPTIONS:

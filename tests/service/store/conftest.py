@@ -7,7 +7,7 @@ from mild_core import bitmap
 from mild_core.types import EpochBits, RunSpec
 from mild_service.config import Settings
 from mild_service.models import Epoch, Round, Run
-from mild_service.store import PackedEpoch, Store, open_store
+from mild_service.store import PackedEpoch, Store
 from mild_service.store.codec import CHUNK_SAMPLES
 from mild_service.store.values import write_values
 from tests.service.conftest import Clock
@@ -34,7 +34,7 @@ async def sharded_store(settings: Settings, clock: Clock) -> AsyncIterator[Store
     """A store whose keys may lie on several servers: large bitmaps are written in steps."""
     assert settings.store_url is not None
     sharded = settings.model_copy(update={"store_sharded": True})
-    store = open_store(sharded, settings.store_url, clock)
+    store = Store(sharded, settings.store_url, clock)
     yield store
     await store.aclose()
 
@@ -64,7 +64,7 @@ async def opened(store: Store, n_samples: int = N, run_id: str = "a") -> Run:
 
 async def write_tail(store: Store, run: Run, field: str, packed: PackedEpoch) -> None:
     """Write chunks >= 1 of a field of round 0, which no record names."""
-    keys = store._context.keys_of(run).list_chunks(0, len(packed.values))
+    keys = store._context.keys_of(run).list_chunks(0)
     await write_values(store._context, field, zip(keys[1:], packed.values[1:], strict=True))
 
 

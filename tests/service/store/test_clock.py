@@ -9,7 +9,7 @@ import pytest
 from mild_core.types import RunSpec
 from mild_service.config import Settings
 from mild_service.errors import RunNotFound
-from mild_service.store import Store, open_store
+from mild_service.store import Store
 from tests.service.conftest import Clock, Dump
 
 pytestmark = pytest.mark.anyio
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 async def by_its_own_clock(settings: Settings) -> AsyncIterator[Store]:
     assert settings.store_url is not None
-    store = open_store(settings, settings.store_url)
+    store = Store(settings, settings.store_url)
     yield store
     await store.aclose()
 

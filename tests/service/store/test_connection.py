@@ -11,7 +11,7 @@ from benchmarks.links import Link
 from mild_core.types import RunSpec
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, StoreFull, StoreUnavailable
-from mild_service.store import Store, open_store
+from mild_service.store import Store
 from mild_service.store.context import translate_errors
 from mild_service.store.embedded import EmbeddedServer
 from tests.service.store.conftest import epoch_bits
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_a_store_that_is_not_there_is_unavailable(settings: Settings) -> None:
-    store = open_store(settings, f"unix://{tempfile.gettempdir()}/nobody-listens-here.sock")
+    store = Store(settings, f"unix://{tempfile.gettempdir()}/nobody-listens-here.sock")
     with pytest.raises(StoreUnavailable, match="try again"):
         await store.ping()
     await store.aclose()
@@ -29,19 +29,19 @@ async def test_a_store_that_is_not_there_is_unavailable(settings: Settings) -> N
 @pytest.mark.parametrize("url", ["http://localhost", "localhost:6379", "redis://localhost:port"])
 def test_an_address_that_is_none_is_a_configuration_error(settings: Settings, url: str) -> None:
     with pytest.raises(ConfigurationError, match="redis://localhost:6379/0"):
-        open_store(settings, url)
+        Store(settings, url)
 
 
 async def test_more_callers_than_connections_wait_their_turn(settings: Settings) -> None:
     assert settings.store_url is not None
-    store = open_store(settings.model_copy(update={"store_connections": 2}), settings.store_url)
+    store = Store(settings.model_copy(update={"store_connections": 2}), settings.store_url)
     await asyncio.gather(*(store.ping() for _ in range(200)))
     await store.aclose()
 
 
 async def test_a_full_store_refuses_writes_but_still_lets_runs_be_deleted(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path) as server, Redis.from_url(server.url) as redis:
-        store = open_store(Settings(), server.url)
+        store = Store(Settings(), server.url)
         run, _ = await store.runs.open(RunSpec("a", 100, ttl_seconds=600))
         await store.epochs.commit(run, 0, 0, epoch_bits(100), 1, False)
         redis.config_set("maxmemory", "1")
@@ -56,7 +56,7 @@ def test_a_connection_that_was_cut_is_made_anew_under_the_loop_that_serves(tmp_p
     """uvloop's transports raise another error than asyncio's own."""
 
     async def written_through(link: Link) -> int:
-        store = open_store(Settings(), f"redis://127.0.0.1:{link.port}/0")
+        store = Store(Settings(), f"redis://127.0.0.1:{link.port}/0")
         run, _ = await store.runs.open(RunSpec("a", 100, ttl_seconds=600))
         for number in range(20):
             n_cuts = link.n_cuts
@@ -92,7 +92,7 @@ def test_errors_of_the_client_become_the_services(fault: Exception, expected: ty
 
 async def test_a_lock_is_not_needed_to_compute(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path) as server, Redis.from_url(server.url) as redis:
-        store: Store = open_store(Settings(), server.url)
+        store: Store = Store(Settings(), server.url)
         run, _ = await store.runs.open(RunSpec("a", 100, ttl_seconds=600))
         redis.config_set("maxmemory", "1")
         async with store.selection_cache.lock(run, "d") as mine:

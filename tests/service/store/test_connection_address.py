@@ -11,7 +11,7 @@ from redis import Redis
 
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, StoreUnavailable
-from mild_service.store import Store, open_store
+from mild_service.store import Store
 from mild_service.store.connection import Address, parse_url
 from mild_service.store.embedded import EmbeddedServer
 
@@ -87,7 +87,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
 
 
 async def answers(url: str) -> None:
-    store: Store = open_store(Settings(), url)
+    store: Store = Store(Settings(), url)
     try:
         await store.ping()
     finally:

@@ -5,7 +5,7 @@ from redis.crc import key_slot
 
 from mild_service.config import Settings
 from mild_service.errors import StoreUnreplicated
-from mild_service.store import open_store
+from mild_service.store import Store
 from mild_service.store.keys import Keys
 from tests.cluster import LocalCluster, local_cluster
 from tests.service.store.conftest import epoch_bits, opened
@@ -22,7 +22,7 @@ def pair() -> Iterator[LocalCluster]:
 @pytest.mark.anyio
 async def test_what_a_replica_does_not_have_is_not_acknowledged_however_often_it_is_sent(pair: LocalCluster) -> None:
     patient, hasty = (
-        open_store(Settings(store_replicas=1, store_replica_seconds=seconds, store_timeout=60), pair.url)
+        Store(Settings(store_replicas=1, store_replica_seconds=seconds, store_timeout=60), pair.url)
         for seconds in (30, 0.1)
     )
     try:
@@ -46,7 +46,7 @@ async def test_what_a_replica_does_not_have_is_not_acknowledged_however_often_it
 
 @pytest.mark.anyio
 async def test_a_master_that_takes_no_writes_without_replicas_is_not_at_fault_for_good(pair: LocalCluster) -> None:
-    store = open_store(Settings(store_namespace="other"), pair.url)
+    store = Store(Settings(store_namespace="other"), pair.url)
     try:
         pair.nodes[0].configure("min-replicas-to-write", 2)
         with pytest.raises(StoreUnreplicated, match="min-replicas-to-write"):

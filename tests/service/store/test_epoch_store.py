@@ -138,7 +138,7 @@ async def test_a_crash_before_the_commit_leaves_nothing_of_the_epoch(
     assert round_.epochs == {}
     assert (await store.epochs.commit(run, 0, 0, epoch_bits(LARGE, 5), 1, False))[0] == "committed"
     await finish(store, run, random_bitmap(LARGE, 9))
-    assert await store.bitmaps.collect_garbage(run, await only_round(store, run)) == 2
+    assert await store.rounds.collect_garbage(run, 0) == 2
     names = to_texts(redis.hkeys(Keys(settings.store_namespace).of_run("a", run.uid).chunk(0, 2)))
     assert sorted(name.partition(":")[0] for name in names) == ["0", "set"]
     correct, _ = await store.bitmaps.read_epochs(run, 0, list(round_.epochs.values()))
@@ -154,8 +154,8 @@ async def test_garbage_collection_keeps_what_is_committed(store: Store) -> None:
     selected = random_bitmap(LARGE, 60)
     await finish(store, run, selected)
     round_ = await only_round(store, run)
-    assert await store.bitmaps.collect_garbage(run, round_) == 2
-    assert await store.bitmaps.collect_garbage(run, round_) == 0
+    assert await store.rounds.collect_garbage(run, 0) == 2
+    assert await store.rounds.collect_garbage(run, 0) == 0
     correct, _ = await store.bitmaps.read_epochs(run, 0, list(round_.epochs.values()))
     np.testing.assert_array_equal(correct[0], random_bitmap(LARGE, 2))
     assert round_.members is not None

@@ -6,7 +6,7 @@ from mild_core.errors import MildError
 from mild_core.types import RunSpec
 from mild_service.config import Settings
 from mild_service.models import Run
-from mild_service.store import Store, open_store
+from mild_service.store import Store
 from tests.service.conftest import Clock
 from tests.service.store.conftest import epoch_bits
 
@@ -23,7 +23,7 @@ async def opened(store: Store) -> Run:
 async def test_writers_at_once_tell_of_each_change_once_and_without_gaps(store: Store, settings: Settings) -> None:
     run = await opened(store)
     assert settings.store_url is not None
-    replicas = [open_store(settings, settings.store_url, lambda: 1_700_000_000.0) for _ in range(3)]
+    replicas = [Store(settings, settings.store_url, lambda: 1_700_000_000.0) for _ in range(3)]
 
     async def put(replica: Store, epoch: int, seed: int) -> bool:
         try:
@@ -70,7 +70,7 @@ async def test_a_run_that_has_expired_or_was_replaced_is_not_alive(store: Store,
 
 async def test_a_run_keeps_its_latest_events_only(settings: Settings) -> None:
     assert settings.store_url is not None
-    store = open_store(settings.model_copy(update={"max_events": 5}), settings.store_url)
+    store = Store(settings.model_copy(update={"max_events": 5}), settings.store_url)
     run = await opened(store)
     for seed in range(9):
         await store.epochs.commit(run, 0, 0, epoch_bits(N, seed), 1, replace=True)

@@ -6,7 +6,7 @@ import pytest
 from mild_core import bitmap
 from mild_core.types import EpochBits, RunSpec
 from mild_service.config import Settings
-from mild_service.store import PackedEpoch, Store, codec, open_store
+from mild_service.store import PackedEpoch, Store, codec
 from mild_service.store.credentials import QuotaStore
 from tests.service.conftest import Clock
 
@@ -50,7 +50,7 @@ async def test_runs_that_are_gone_make_room_once_there_is_none(store: Store, clo
 async def test_a_key_holds_what_the_hashes_of_its_runs_take(
     request: pytest.FixtureRequest, settings: Settings, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
-    store = open_store(settings, request.getfixturevalue(url))
+    store = Store(settings, request.getfixturevalue(url))
     measured: list[str] = []
     measure_run = QuotaStore._measure_run
 

@@ -16,7 +16,7 @@ from mild_service.errors import (
     StoreDamaged,
 )
 from mild_service.models import Round, Run
-from mild_service.store import Store, open_store
+from mild_service.store import Store
 from tests.service.conftest import Clock, Dump
 from tests.service.store.conftest import LARGE, N, epoch_bits, finish, merge, only_round, opened, random_bitmap
 
@@ -137,7 +137,7 @@ async def test_finishing_commits_what_logs_have_begun(store: Store) -> None:
     assert await finish(store, run, random_bitmap(LARGE, 3))
     round_ = await only_round(store, run)
     assert (round_.partial_epochs, round_.epochs[0].kind) == ({}, "logs")
-    assert await store.bitmaps.collect_garbage(run, round_) == 0
+    assert await store.rounds.collect_garbage(run, 0) == 0
     correct, _ = await store.bitmaps.read_epochs(run, 0, [round_.epochs[0]])
     assert bitmap.to_indices(correct[0], LARGE).tolist() == [5, LARGE - 1]
     assert partial.missing_epochs == round_.missing_epochs == []
@@ -158,7 +158,7 @@ async def test_sets_of_three_chunks_read_back_as_written(either_store: Store) ->
 async def count_read_bytes(store: Store, run: Run, monkeypatch: pytest.MonkeyPatch) -> tuple[Round, int]:
     """Read round 0; return it with the bytes of the store's reply to the only command."""
     sizes: list[int] = []
-    read = store.rounds._context.scripts.read
+    read = store.rounds._context.read_script
 
     async def read_and_count(name: str, keys: Sequence[str], arguments: Sequence[Any] = ()) -> list[Any]:
         reply = await read(name, keys, arguments)
@@ -166,7 +166,7 @@ async def count_read_bytes(store: Store, run: Run, monkeypatch: pytest.MonkeyPat
         return reply
 
     with monkeypatch.context() as patched:
-        patched.setattr(store.rounds._context.scripts, "read", read_and_count)
+        patched.setattr(store.rounds._context, "read_script", read_and_count)
         (round_,) = await store.rounds.get(run, range(1))
     (size,) = sizes
     return round_, size
@@ -189,7 +189,7 @@ async def test_every_change_by_another_process_is_seen(
 ) -> None:
     run = await opened(store)
     assert settings.store_url is not None
-    other = open_store(settings, settings.store_url, clock)  # whose clock stands still too
+    other = Store(settings, settings.store_url, clock)  # whose clock stands still too
     try:
         await store.epochs.commit(run, 0, 0, epoch_bits(N, 0), 1, False)
         before = await only_round(store, run)

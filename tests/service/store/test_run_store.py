@@ -137,7 +137,7 @@ async def test_a_deletion_that_is_cut_short_anywhere_is_finished_by_the_sweep(
     store: Store, clock: Clock, dump: Dump, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, _ = await store.runs.open(replace(CONFIG, ttl_seconds=600))
-    execute = type(store._redis).execute_command
+    execute = type(store._context.redis).execute_command
 
     async def cut_execute(redis: Any, *command: Any, **options: Any) -> Any:
         if command[0] == "ZREM":
@@ -145,7 +145,7 @@ async def test_a_deletion_that_is_cut_short_anywhere_is_finished_by_the_sweep(
         return await execute(redis, *command, **options)
 
     with monkeypatch.context() as cut:
-        cut.setattr(type(store._redis), "execute_command", cut_execute)
+        cut.setattr(type(store._context.redis), "execute_command", cut_execute)
         with pytest.raises(StoreUnavailable):
             await store.runs.delete("a", run.uid)
     clock.now += 61

@@ -1,7 +1,8 @@
--- Prepended to the other scripts: functions that check and change a run.
+-- Prepended to every script that writes: functions that check and change a run. Those that check it with `check_run` get
+-- uid, attempt or '', round or '', and the time as their first arguments (`StoreContext.change_run`).
 
 -- Returns the reason why a write is refused, or nil.
--- run: key of the run's record; attempt: '' accepts any attempt.
+-- run: key of the run's record; attempt, round: '' accepts any.
 local function check_run(run, uid, attempt, round, now)
   local r = redis.call('HMGET', run, 'uid', 'attempt', 'round', 'deleting', 'expires')
   if r[1] ~= uid or r[4] or tonumber(r[5]) <= tonumber(now) then return {'gone'} end

@@ -1,8 +1,8 @@
 -- Deletes the open round's epochs from a given one on and starts a new attempt: the run is running again.
--- KEYS: run, round, epochs, chunk 0, shards, metrics, events. ARGV: uid, round, now, epoch.
-local refusal = check_run(KEYS[1], ARGV[1], '', ARGV[2], ARGV[3])
+-- KEYS: run, round, epochs, chunk 0, shards, metrics, events. ARGV: uid, '', round, now, epoch.
+local refusal = check_run(KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4])
 if refusal then return refusal end
-local from = tonumber(ARGV[4])
+local from = tonumber(ARGV[5])
 local dropped = 0
 for _, epoch in ipairs(redis.call('HKEYS', KEYS[3])) do
   if tonumber(epoch) >= from then
@@ -16,7 +16,7 @@ end
 redis.call('HSET', KEYS[1], 'status', 'running')
 local attempt = redis.call('HINCRBY', KEYS[1], 'attempt', 1)
 record_change(KEYS[2], KEYS[3])
-extend_ttl(KEYS[1], ARGV[3])
-append_event(KEYS[1], KEYS[7], ARGV[3], 'run-resumed', 'round', ARGV[2], 'epoch', ARGV[4], 'attempt', attempt,
+extend_ttl(KEYS[1], ARGV[4])
+append_event(KEYS[1], KEYS[7], ARGV[4], 'run-resumed', 'round', ARGV[3], 'epoch', ARGV[5], 'attempt', attempt,
   'dropped', dropped)
 return {'resumed', tostring(attempt), tostring(dropped)}
