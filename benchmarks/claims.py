@@ -1,7 +1,7 @@
-"""Claims: a figure beside its bar, and the page that a benchmark makes of them.
+"""Claims: a measured figure and its bar, and the page that a benchmark writes of them.
 
 A benchmark is a module with a `BENCHMARK`: what it measures, with which options, and with which smaller ones in a short
-run. ``python -m benchmarks.NAME`` writes ``results/NAME.md``; ``python -m benchmarks`` runs all of them and gathers
+run. ``python -m benchmarks.NAME`` writes ``results/NAME.md``; ``python -m benchmarks`` runs all of them and collects
 their claims in one table. Studies have the same command line.
 """
 
@@ -49,37 +49,45 @@ class Claim:
         """Whether the figure reaches the bar."""
         return bool(_COMPARISONS[self.sense](self.figure, self.bar))
 
+    def format_bar(self) -> str:
+        """Format the bar, with its side."""
+        return f"{self.sense} {self.form.format(self.bar)}"
+
+    def format_figure(self) -> str:
+        """Format the figure."""
+        return self.form.format(self.figure)
+
     def format_cells(self, stated: str) -> list[str]:
-        """Cells of a table with `HEADS`."""
+        """Format the cells of a table with `HEADS`."""
         page, _, heading = stated.partition("#")
         link = f"[{Path(page).name}{f', {heading}' if heading else ''}](../../{stated})"
-        bar = f"{self.sense} {self.form.format(self.bar)}"
-        return [self.text, link, bar, self.form.format(self.figure), "reached" if self.holds else "**MISSED**"]
+        verdict = "reached" if self.holds else "**MISSED**"
+        return [self.text, link, self.format_bar(), self.format_figure(), verdict]
 
 
 def claim_none(text: str, wrong: Sequence[object]) -> Claim:
-    """Claim that something never happens, given what happened."""
+    """Claim that something never happens, given the cases in which it did."""
     return Claim(text, len(wrong), "at most", 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a benchmark has measured.
+    """Results of a benchmark.
 
     Attributes
     ----------
     title
-        Of its page.
+        Title of the page.
     claims
-        With their figures.
+        The claims, with their figures.
     about
-        Sentences behind the command, the machine and the versions.
+        Sentences after the command, the machine and the versions.
     text
-        Lines of Markdown behind the table of claims.
+        Lines of Markdown after the table of claims.
     complaints
         Lines that are only printed, such as what was lost.
     page
-        Name of its page, if that is not the benchmark's.
+        Name of the page, if it is not the benchmark's.
     """
 
     title: str
@@ -97,30 +105,35 @@ class Benchmark:
     Attributes
     ----------
     name
-        Of its module and its page.
+        Name of its module and its page.
     stated
         Page of the repository, and heading, that states what it backs, or is made from it.
     measure
-        Measures with the options of a command line.
+        Measures with the options of a command line; returns an exit status where there is no page to write.
     options
-        Default by name: a number, a text, a tuple of them, or False for a flag.
+        Default of each option: a number, a text, a tuple of them, or False for a flag.
     short
-        Those that differ in a short run.
+        Options that differ in a short run.
     packages
-        Whose versions matter.
+        Packages whose versions are stated.
+    choices
+        Values that an option may take, where not all are allowed.
     """
 
     name: str
     stated: str
-    measure: Callable[[Namespace], Report]
+    measure: Callable[[Namespace], Report | int]
     options: Mapping[str, Any]
     short: Mapping[str, Any] = field(default_factory=dict)
     packages: Sequence[str] = ()
+    choices: Mapping[str, Sequence[object]] = field(default_factory=dict)
 
     def main(self, argv: Sequence[str] | None = None) -> int:
-        """Measure, print and write the page; return 1 if a claim does not hold."""
+        """Measure, print and write the page; return the exit status, 1 if a claim does not hold."""
         arguments = self._parse(argv)
         report = self.measure(arguments)
+        if isinstance(report, int):
+            return report
         lines = [f"# {report.title}", "", self._describe(arguments, report.about)]
         if report.claims:
             lines += ["", *format_table(HEADS, [claim.format_cells(self.stated) for claim in report.claims])]
@@ -129,6 +142,17 @@ class Benchmark:
         (arguments.out / f"{report.page or self.name}.md").write_text(text)
         print(text, *report.complaints[:50], sep="\n")
         return int(not all(claim.holds for claim in report.claims))
+
+    def format_command(self, arguments: Namespace) -> str:
+        """Format the command, with the options that differ from their defaults."""
+        words = [self._command, *(["--short"] if arguments.short else [])]
+        defaults = {**self.options, **(self.short if arguments.short else {})}
+        for name, default in defaults.items():
+            value = getattr(arguments, name)
+            values = tuple(value) if isinstance(value, list | tuple) else (value,)
+            if values != (default if isinstance(default, tuple) else (default,)):
+                words += [f"--{name.replace('_', '-')}", *([] if value is True else map(str, values))]
+        return " ".join(words)
 
     @property
     def _folder(self) -> Path:
@@ -149,30 +173,22 @@ class Benchmark:
             option = f"--{name.replace('_', '-')}"
             if isinstance(default, bool):
                 parser.add_argument(option, action="store_true")
-            elif isinstance(default, tuple):
-                parser.add_argument(option, nargs="+", type=type(default[0]), default=default)
             else:
-                parser.add_argument(option, type=type(default), default=default)
-        parser.add_argument("--short", action="store_true", help="smaller, where nothing else is given")
+                kind, nargs = (type(default[0]), "+") if isinstance(default, tuple) else (type(default), None)
+                parser.add_argument(option, nargs=nargs, type=kind, default=default, choices=self.choices.get(name))
+        parser.add_argument("--short", action="store_true", help="smaller defaults")
         parser.add_argument("--out", type=Path, default=self._folder / "results", help="folder of the page")
         if parser.parse_known_args(argv)[0].short:
             parser.set_defaults(**self.short)
         return parser.parse_args(argv)
 
     def _describe(self, arguments: Namespace, about: str) -> str:
-        """The command with all that is not its default, the machine and the versions."""
-        words = [self._command, *(["--short"] if arguments.short else [])]
-        usual = {**self.options, **(self.short if arguments.short else {})}
-        for name, value in usual.items():
-            given = getattr(arguments, name)
-            given = tuple(given) if isinstance(given, list) else given
-            if given != value:
-                values = [] if given is True else given if isinstance(given, tuple) else [given]
-                words.append(" ".join([f"--{name.replace('_', '-')}", *map(str, values)]))
+        """Return the command, the machine and the versions."""
         load = f"load average {os.getloadavg()[0]:.1f} at the end"
-        return f"`{' '.join(words)}`, {machine(*self.packages)}, {os.cpu_count()} cores, {load}. {about}".rstrip()
+        versions = machine(*self.packages)
+        return f"`{self.format_command(arguments)}`, {versions}, {os.cpu_count()} cores, {load}. {about}".rstrip()
 
 
 def format_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Lines of a table in Markdown."""
+    """Format the lines of a table in Markdown."""
     return [f"| {' | '.join(map(str, cells))} |" for cells in (heads, ["---"] * len(heads), *rows)]

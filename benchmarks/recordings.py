@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.types import RoundBits
+
+Half: TypeAlias = Literal["choosing", "judging"]
+"""Half of the data and of the seeds: settings are chosen on the first, and judged on the other one."""
+HALVES: tuple[Half, ...] = get_args(Half)
 
 FOLDER = Path(__file__).parent / "sequences"
 ROUNDS = FOLDER / "rounds"
@@ -93,13 +97,13 @@ class Recording:
         return bitmap.unpack(self.clean, self.n_samples)
 
 
-def recordings(half: int | None = None, folder: Path = FOLDER) -> list[Recording]:
-    """Every recording, or those of one half: 0 for choosing defaults, 1 for judging them."""
+def load_recordings(half: Half | None = None, folder: Path = FOLDER) -> list[Recording]:
+    """Load all recordings of a folder, or those for choosing defaults or for judging them."""
     paths = sorted(folder.glob("*.npz"))
-    return [Recording.load(path) for path in paths if half is None or _half(path) == half]
+    return [Recording.load(path) for path in paths if half is None or _get_half(path) == half]
 
 
-def _half(path: Path) -> int:
-    """Seed 0 and those from 100 on are for choosing, 1 and those from 200 on for judging."""
+def _get_half(path: Path) -> Half:
+    """Return the half of a recording: seeds 0 and 100 to 199 are for choosing, 1 and 200 to 299 for judging."""
     seed = int(path.stem.rpartition("_s")[2])
-    return seed if seed < 100 else seed // 100 - 1
+    return HALVES[seed if seed < 100 else seed // 100 - 1]

@@ -301,6 +301,7 @@ BENCHMARK = Benchmark(
     },
     short={"samples": ("1e6", "1e7"), "epochs": (8,)},
     packages=("numpy", "fastapi", "redis", "distributed"),
+    choices={"part": ("growth", "engines", "table"), "bits": ("complete", "observed")},
 )
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.claims import Benchmark, Claim, Report, claim_none, format_table
 from benchmarks.other_mixtures import FAMILIES, best_cut
-from benchmarks.recordings import Recording, recordings
+from benchmarks.recordings import Recording, load_recordings
 from benchmarks.truth import best_f1, f1
 from mild_core import bitmap
 from mild_core.results import Selection
@@ -215,7 +215,7 @@ def describe(row: Row) -> tuple[str, ...]:
 
 
 def measure(options: Namespace) -> Report:
-    recorded = recordings(("choosing", "judging").index(options.half))
+    recorded = load_recordings(options.half)
     traces = [trace for trace in sequences(recorded) if trace.rounds[0].n_epochs >= MIN_EPOCHS]
     rows = [judge(trace) for trace in traces]
     options.out.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.claims import Benchmark, Report, format_table
-from benchmarks.recordings import FOLDER, recordings
+from benchmarks.recordings import FOLDER, load_recordings
 from benchmarks.selection import MIN_EPOCHS, Trace, sequences
 from mild_core import bitmap, selection
 from mild_core.mixture import tails, weibull
@@ -174,7 +174,9 @@ def _decide_with(change: tuple[str, float] | None) -> Outcome:
     """Decide with one constant changed."""
     if not _traces:
         for folder in (FOLDER, FOLDER / "families"):
-            _traces.extend(t for t in sequences(recordings(0, folder)) if t.rounds[0].n_epochs >= MIN_EPOCHS)
+            _traces.extend(
+                t for t in sequences(load_recordings("choosing", folder)) if t.rounds[0].n_epochs >= MIN_EPOCHS
+            )
         selection._estimate_curves = lambda *_: None  # decides nothing, and takes long
     with _restored():
         if change is not None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.claims import Benchmark, Report
 from benchmarks.record_families import FAMILIES
-from benchmarks.recordings import recordings
+from benchmarks.recordings import HALVES, load_recordings
 from benchmarks.selection import MEAN_GAP_BAR, WORST_GAP_BAR, Trace, sequences
 from mild_core import bitmap
 from mild_core.scores import score_samples
@@ -216,7 +216,7 @@ def _compare_with_default(rows: Sequence[FamilyRow]) -> list[str]:
 
 
 def measure(options: Namespace) -> Report:
-    traces = sequences(recordings(("choosing", "judging").index(options.half), FAMILIES))
+    traces = sequences(load_recordings(options.half, FAMILIES))
     rows = judge_families(traces)
     own = [row for row in rows if row.fit == SelectionOptions().fit]
     text = [*report_families(rows), "", *report_twins(own, find_twins(traces))]
@@ -224,7 +224,12 @@ def measure(options: Namespace) -> Report:
 
 
 STUDY = Benchmark(
-    "family_table", "docs/method.md#verdicts-what-was-done", measure, options={"half": "judging"}, packages=("numpy",)
+    "family_table",
+    "docs/method.md#verdicts-what-was-done",
+    measure,
+    options={"half": "judging"},
+    packages=("numpy",),
+    choices={"half": HALVES},
 )
 
 

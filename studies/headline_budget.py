@@ -1,25 +1,24 @@
-"""What the headline's loops cost, counted from their settings before anything is trained.
+"""The cost of the headline's loops, counted from their settings before anything is trained.
 
-What is unknown then is the set: rounds after the first train on it. So the counts are given for sets of everybody, of
-whose label is right, and for ours cutting nobody beside a published loop that finds the truth. One that keeps still
-fewer is still cheaper: the benchmark judges by the sets that came out.
+Rounds after the first train on the set, which is unknown then. So the costs are given for three guesses: both loops
+keep all samples, both keep the rightly labelled ones, and ours keeps all while the published loop finds the right ones.
+A loop that keeps fewer is cheaper: the study judges by the actual sets.
 """
 
 from collections.abc import Sequence
 
+from benchmarks.claims import format_table
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.compute_cost import ComputeCost
 from mild_trainer.training.duration import EARLY_EPOCHS
 
-SHARE = 0.2
-"""Of the published protocol's passes, that ours may take to select."""
 N_TRAINING = 50_000
 RIGHT = 0.2 + 0.8 / 10
 """Share of right labels after 80% are redrawn from ten classes."""
 
 
-def selecting(settings: TrainSettings, n_samples: int, later: Sequence[int]) -> ComputeCost:
-    """Forward and backward passes of a training's rounds; `later` has the members of each but the first."""
+def count_passes(settings: TrainSettings, n_samples: int, later: Sequence[int]) -> ComputeCost:
+    """Count the passes of a training's rounds; `later` has the numbers of members of all but the first."""
     spent = ComputeCost()
     if settings.plant and settings.plant_how == "confused":
         spent += ComputeCost.of_training(EARLY_EPOCHS * n_samples) + ComputeCost(forward=n_samples)
@@ -31,16 +30,13 @@ def selecting(settings: TrainSettings, n_samples: int, later: Sequence[int]) -> 
     return spent
 
 
-def table(published: TrainSettings, ours: TrainSettings) -> list[str]:
-    """One row for each guess of the sets."""
+def format_budget(published: TrainSettings, ours: TrainSettings) -> list[str]:
+    """Format the table, a row for each guess of the sets."""
     n_samples = published.limit or N_TRAINING
     n_right = round(RIGHT * n_samples)
-    lines = [
-        "| our set | the published set | our passes | the published protocol's | share |",
-        "|---|---|---|---|---|",
-    ]
+    rows = []
     for n_ours, n_published in ((n_samples, n_samples), (n_right, n_right), (n_samples, n_right)):
-        own = selecting(ours, n_samples, [n_ours] * (ours.rounds - 1)).total
-        whole = selecting(published, n_samples, [n_published] * (published.rounds - 1)).total
-        lines.append(f"| {n_ours:,} | {n_published:,} | {own:,} | {whole:,} | {own / whole:.3f} |")
-    return lines
+        own = count_passes(ours, n_samples, [n_ours] * (ours.rounds - 1)).total
+        whole = count_passes(published, n_samples, [n_published] * (published.rounds - 1)).total
+        rows.append((f"{n_ours:,}", f"{n_published:,}", f"{own:,}", f"{whole:,}", f"{own / whole:.3f}"))
+    return format_table(("our set", "the published set", "our passes", "the published protocol's", "share"), rows)

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.logits import Recording, RecordingTrainer
+from benchmarks.recordings import Half
 from benchmarks.truth import Mask
 from mild_core import bitmap
 from mild_trainer.data import Dataset, load
 from mild_trainer.settings import TrainSettings
-from studies.programme import Case, Half, Inputs
+from studies.programme import Case, Inputs
 
 HUMAN_COLUMNS = {
     "human:worse": "c10_worse_label",

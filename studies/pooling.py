@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.claims import Benchmark, Report, format_table
-from benchmarks.recordings import FOLDER, ROUNDS, Recording, recordings
+from benchmarks.recordings import FOLDER, HALVES, ROUNDS, Recording, load_recordings
 from benchmarks.truth import Mask, auc, best_f1, f1
 from mild_core import bitmap
 from mild_core.results import Selection
@@ -110,8 +110,7 @@ def apart(traces: Sequence[Trace], data: str) -> str:
 
 
 def measure(options: Namespace) -> Report:
-    half = ("choosing", "judging").index(options.half)
-    several = [r for folder in (FOLDER, ROUNDS) for r in recordings(half, folder) if len(r.rounds) > 1]
+    several = [r for folder in (FOLDER, ROUNDS) for r in load_recordings(options.half, folder) if len(r.rounds) > 1]
     several = [recording for recording in several if not recording.is_clean.all()]  # without noise nothing is ranked
     traces = [Trace.of(recording, n) for recording in several for n in range(2, len(recording.rounds) + 1)]
     rows = [measured(trace, way) for trace in traces for way in WAYS]
@@ -132,11 +131,18 @@ def measure(options: Namespace) -> Report:
         "[selection.md](../../benchmarks/results/selection.md)."
     )
     text += ["## How far sets repeat their members", "", *format_table(heads, overlaps)]
-    page = "pooling" if half else "pooling-choosing"
+    page = "pooling" if options.half == "judging" else "pooling-choosing"
     return Report("Evidence of several rounds", [], about, text, page=page)
 
 
-STUDY = Benchmark("pooling", "docs/method.md#rounds", measure, options={"half": "judging"}, packages=("numpy",))
+STUDY = Benchmark(
+    "pooling",
+    "docs/method.md#rounds",
+    measure,
+    options={"half": "judging"},
+    packages=("numpy",),
+    choices={"half": HALVES},
+)
 
 
 if __name__ == "__main__":

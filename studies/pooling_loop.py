@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.claims import Benchmark, Report, format_table
 from benchmarks.record import Case, Recorder, cases, dataset
-from benchmarks.recordings import ROUNDS, Recording, Round, recordings
+from benchmarks.recordings import HALVES, ROUNDS, Recording, Round, load_recordings
 from benchmarks.truth import auc, f1
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
@@ -62,9 +62,8 @@ def compared(usual: Recording, other: Recording, way: str) -> Row:
 
 def measure(options: Namespace) -> Report:
     torch.set_num_threads(1)
-    half = ("choosing", "judging").index(options.half)
     known = {case.name: case for case in cases() if case.data == "digits"}
-    usual = [recording for recording in recordings(half, ROUNDS) if recording.name in known]
+    usual = [recording for recording in load_recordings(options.half, ROUNDS) if recording.name in known]
     rows = []
     with TemporaryDirectory() as scratch:
         folder = Path(options.keep or scratch)
@@ -90,6 +89,7 @@ STUDY = Benchmark(
     measure,
     options={"way": "held-out rounds weigh 3", "half": "choosing", "keep": ""},
     packages=("numpy", "torch"),
+    choices={"way": tuple(WAYS), "half": HALVES},
 )
 
 

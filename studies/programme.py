@@ -11,16 +11,16 @@ from typing import Any, Literal, Protocol, Self, TypeAlias
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from benchmarks.recordings import Half
 from mild_core.types import SelectionOptions
 from mild_trainer.settings import TrainSettings
 
 Profile: TypeAlias = Literal["cpu", "gpu"]
-Half: TypeAlias = Literal["choosing", "judging"]
 Case: TypeAlias = Mapping[str, str | int | float | bool | None]
 """One computation of at most a minute: its settings by name, among them `half` and `seed`."""
 
 SEEDS: Mapping[Half, range] = MappingProxyType({"choosing": range(5), "judging": range(5, 10)})
-"""Seeds of each half of the data: settings are chosen on the first, and judged on the other one."""
+"""Seeds of each half of the data."""
 
 
 @dataclass(frozen=True, slots=True)

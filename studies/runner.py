@@ -16,9 +16,10 @@ from typing import Any, cast, get_args
 import torch
 from threadpoolctl import threadpool_limits
 
+from benchmarks.recordings import Half
 from benchmarks.timing import machine
 from mild_core.errors import ParameterError
-from studies.programme import Case, Half, Inputs, Profile, Row, Section, make_fingerprint, make_key, read_rows
+from studies.programme import Case, Inputs, Profile, Row, Section, make_fingerprint, make_key, read_rows
 
 
 @dataclass(frozen=True, slots=True)

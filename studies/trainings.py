@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.recordings import Half
 from mild_client import LocalSelector
 from mild_core import bitmap
 from mild_core.audit import Annotations
@@ -26,7 +27,7 @@ from mild_trainer.training.loop import run_rounds
 from mild_trainer.training.trainer import Trainer, place_samples
 from studies.heads import HUMAN_COLUMNS, label_by_people, load_half
 from studies.images import small
-from studies.programme import SEEDS, Case, Half, Inputs
+from studies.programme import SEEDS, Case, Inputs
 
 SMALL = "cifar16"
 DATA_TEXT = """\

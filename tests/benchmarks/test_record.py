@@ -18,8 +18,8 @@ def test_a_recording_of_all_images_is_one_of_the_judging_half(tmp_path: Path) ->
 
     made = record.Recorder(case, data, replace(settings, model="resnet8", batch_size=16)).run()
     made.save(tmp_path / f"{case.name}.npz")
-    (read,) = recordings.recordings(1, tmp_path)
-    assert not recordings.recordings(0, tmp_path)
+    (read,) = recordings.load_recordings("judging", tmp_path)
+    assert not recordings.load_recordings("choosing", tmp_path)
     assert np.array_equal(read.is_clean, labels == clean)
     traces = selection.sequences([read])
     assert [trace.rounds[0].n_epochs for trace in traces] == [2, 2]

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.recordings import Half
 from studies import dither, runner
 from studies.dither import DEFAULT, NOISES
 from studies.heads import load_half
-from studies.programme import Case, Half, Inputs, Row, Section, read_rows
+from studies.programme import Case, Inputs, Row, Section, read_rows
 
 SECTION: Section = dither
 

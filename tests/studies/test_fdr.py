@@ -36,10 +36,10 @@ def test_a_bar_is_missed_by_a_share_or_by_a_coverage() -> None:
 
 
 def test_the_report_keeps_the_part_through_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fdr, "traces", lambda half: sequences([Recording.load(fdr_http.PATHS[0])]))
+    monkeypatch.setattr(fdr, "load_traces", lambda half: sequences([Recording.load(fdr_http.PATHS[0])]))
     part = fdr_http.report([HttpRow("right", 0.4, [RIGHT] * 10)], "test")
     (tmp_path / "fdr.md").write_text(f"# Earlier\n\n{part}")
-    fdr.main(["--draws", "10", "--out", str(tmp_path)])
+    fdr.STUDY.main(["--draws", "10", "--out", str(tmp_path)])
     text = (tmp_path / "fdr.md").read_text()
     assert text.startswith("# Error control by a random audit")
     assert text.endswith(f"\n\n{part}")
