@@ -24,8 +24,7 @@ from mild_service.web.dependencies import (
     AuditDrawsDep,
     CallerDep,
     LabelsAndAuditsDep,
-    RunId,
-    RunsDep,
+    RunDep,
     SampleIdsDep,
     SelectionsDep,
 )
@@ -100,29 +99,31 @@ def _find_page(draw: DrawProgress, index: int | None) -> int:
 
 
 @router.post("/ui/runs/{run_id}/audit/draw")
-async def draw_samples(request: Request, run_id: RunId, runs: RunsDep, audit_draws: AuditDrawsDep) -> RedirectResponse:
+async def draw_samples(request: Request, run: RunDep, audit_draws: AuditDrawsDep) -> RedirectResponse:
     """Draw as many samples as the form asks for, and redirect to them."""
     size = (await bodies.read_form(request)).get("n", "")
     if not (size.isascii() and size.isdigit() and len(size) < 10):
         raise InvalidRequest(f"n is {size[:40]!r}; give the number of samples to draw")
-    await audit_draws.draw(await runs.find(run_id), int(size), None, {})
-    return redirect(request, f"/ui/runs/{run_id}/audit")
+    await audit_draws.draw(run, int(size), None, {})
+    return redirect(request, f"/ui/runs/{run.run_id}/audit")
 
 
 @router.post("/ui/runs/{run_id}/audit/{index}")
 async def answer_sample(
-    request: Request, run_id: RunId, index: Index, runs: RunsDep, labels_and_audits: LabelsAndAuditsDep
+    request: Request, run: RunDep, index: Index, labels_and_audits: LabelsAndAuditsDep
 ) -> RedirectResponse:
     """Mark a drawn sample with the answer in the form, and redirect to the next one without a mark."""
     answer = (await bodies.read_form(request)).get("answer", "")
     if answer not in ANSWERS:
         raise InvalidRequest(f"answer is {answer[:40]!r}; give one of {', '.join(ANSWERS)}")
-    run, audit = await labels_and_audits.read_audit(await runs.find(run_id))
+    run, audit = await labels_and_audits.read_audit(run)
     draw = find_draw(run, audit)
     if draw is None or index not in draw.indices:
-        raise InvalidRequest(f"sample {index} of run {run_id!r} is not drawn; answer the samples of the audit's page")
+        raise InvalidRequest(
+            f"sample {index} of run {run.run_id!r} is not drawn; answer the samples of the audit's page"
+        )
     await labels_and_audits.put_audit(run, AuditChange.from_marks([index], [ANSWERS[answer]], run.spec.num_samples))
     following = draw.answer(index).find_next_unanswered(index)
     fragment = "" if following is None else f"#sample-{following}"
     number = _find_page(draw, following)
-    return redirect(request, link(f"/ui/runs/{run_id}/audit", page=number or None) + fragment)
+    return redirect(request, link(f"/ui/runs/{run.run_id}/audit", page=number or None) + fragment)

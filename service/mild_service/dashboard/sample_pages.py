@@ -31,8 +31,7 @@ from mild_service.web import bodies
 from mild_service.web.dependencies import (
     CallerDep,
     LabelsAndAuditsDep,
-    RunId,
-    RunsDep,
+    RunDep,
     SampleIdsDep,
 )
 
@@ -316,9 +315,8 @@ async def show_sample(
 @router.post("/ui/runs/{run_id}/samples/{index}/mark")
 async def mark_sample(
     request: Request,
-    run_id: RunId,
+    run: RunDep,
     index: Index,
-    runs: RunsDep,
     labels_and_audits: LabelsAndAuditsDep,
     round_: RoundQuery = None,
 ) -> RedirectResponse:
@@ -326,8 +324,8 @@ async def mark_sample(
     mark = (await bodies.read_form(request)).get("mark", "")
     if mark not in _MARK_VALUES:
         raise InvalidRequest(f"mark is {mark[:40]!r}; give one of {', '.join(_MARK_VALUES)}")
-    run, audit = await labels_and_audits.read_audit(await runs.find(run_id))
+    run, audit = await labels_and_audits.read_audit(run)
     change = AuditChange.from_marks([index], [_MARK_VALUES[mark]], run.spec.num_samples)
     before = _MARK_NAMES[audit.get_mark(index)]
     await labels_and_audits.put_audit(run, change)
-    return redirect(request, link(f"/ui/runs/{run_id}/samples/{index}", round=round_, was=before))
+    return redirect(request, link(f"/ui/runs/{run.run_id}/samples/{index}", round=round_, was=before))

@@ -25,7 +25,7 @@ from mild_service.web.dependencies import (
     AuditDrawsDep,
     LabelsAndAuditsDep,
     PreconditionDep,
-    RunId,
+    RunDep,
     RunsDep,
     SettingsDep,
     StatusReaderDep,
@@ -140,24 +140,21 @@ router = APIRouter(tags=["truth"], route_class=DocumentRoute)
 
 @router.put(
     "/runs/{run_id}/labels",
-    response_model=LabelsView,
     openapi_extra=describe_body({media_types.JSON: LabelsRequest, media_types.NPY: ""}, has_precondition=True),
 )
 async def put_labels(
     request: Request,
-    run_id: RunId,
-    runs: RunsDep,
+    run: RunDep,
     labels_and_audits: LabelsAndAuditsDep,
     settings: SettingsDep,
     response: Response,
     condition: PreconditionDep,
 ) -> LabelsView:
     """Store the given labels. Once an epoch is stored, they cannot be changed."""
-    run = await runs.find(run_id)
     labels = await _read_labels(request, settings)
     outcome, digest = await labels_and_audits.put_labels(run, labels, condition)
     response.headers.update(make_etag_header(digest))
-    return LabelsView(run_id=run_id, outcome=outcome)
+    return LabelsView(run_id=run.run_id, outcome=outcome)
 
 
 async def _read_labels(request: Request, settings: Settings) -> NDArray[np.integer]:
@@ -172,19 +169,17 @@ async def _read_labels(request: Request, settings: Settings) -> NDArray[np.integ
 
 @router.put(
     "/runs/{run_id}/audit",
-    response_model=AuditedView,
     openapi_extra=describe_body(
         {media_types.JSON: AuditRequest, media_types.BITMAP: "Two bitmaps in a row: known, then clean."}
     ),
 )
 async def put_audit(
-    request: Request, run_id: RunId, runs: RunsDep, labels_and_audits: LabelsAndAuditsDep, settings: SettingsDep
+    request: Request, run: RunDep, labels_and_audits: LabelsAndAuditsDep, settings: SettingsDep
 ) -> AuditedView:
     """Add marks of checked labels to the run's audit; a new mark replaces an earlier one of the same sample.
 
     In JSON, null removes a mark.
     """
-    run = await runs.find(run_id)
     n_samples = run.spec.num_samples
     allowed = (media_types.JSON, media_types.BITMAP)
     if bodies.check_content_type(request, allowed, media_types.JSON) == media_types.JSON:
@@ -196,7 +191,7 @@ async def put_audit(
         )
     merged = await labels_and_audits.put_audit(run, marks)
     return AuditedView(
-        run_id=run_id,
+        run_id=run.run_id,
         num_known=merged.audit.n_known,
         num_clean=merged.audit.n_clean,
         num_added=merged.added,
@@ -222,10 +217,9 @@ def _convert_marks(audit: AuditRequest, n_samples: int) -> AuditChange:
         },
     },
 )
-async def get_audit(request: Request, run_id: RunId, runs: RunsDep, labels_and_audits: LabelsAndAuditsDep) -> Response:
+async def get_audit(request: Request, run: RunDep, labels_and_audits: LabelsAndAuditsDep) -> Response:
     """Return all marks of the run's audit, as JSON or as two bitmaps (known, then clean)."""
     representation = negotiate(request, (media_types.JSON, media_types.BITMAP))
-    run = await runs.find(run_id)
     await take_memory(_AUDIT_COPIES * bitmap.n_bytes(run.spec.num_samples))
     run, audit = await labels_and_audits.read_audit(run)
     if representation.media_type == media_types.BITMAP:
@@ -236,24 +230,20 @@ async def get_audit(request: Request, run_id: RunId, runs: RunsDep, labels_and_a
 
 @router.post(
     "/runs/{run_id}/audit/draw",
-    response_model=DrawnView,
     status_code=201,
     responses={
         200: {"model": DrawnView, "description": "The same draw was made before; it is unchanged"},
     },
 )
-async def draw_audit(
-    run_id: RunId, body: DrawRequest, runs: RunsDep, audit_draws: AuditDrawsDep, response: Response
-) -> DrawnView:
+async def draw_audit(run: RunDep, body: DrawRequest, audit_draws: AuditDrawsDep, response: Response) -> DrawnView:
     """Draw samples to audit, uniformly from those that a finished round judges, and record the selection to make.
 
     Once all of them are audited, selections have a `guarantee` and `bounds`. A draw is replaced by another one only
     while none of its samples was ever marked.
     """
-    run = await runs.find(run_id)
     outcome, run, audit = await audit_draws.draw(run, body.n, body.round, body.options.sent_options())
     response.status_code = 200 if outcome == "same" else 201
-    return DrawnView.model_validate({"run_id": run_id, "outcome": outcome, "draw": _serialize_draw(run, audit)})
+    return DrawnView.model_validate({"run_id": run.run_id, "outcome": outcome, "draw": _serialize_draw(run, audit)})
 
 
 def _serialize_draw(run: Run, audit: Audit) -> dict[str, Any] | None:
@@ -287,20 +277,18 @@ def _encode_audit(run: Run, audit: Audit) -> Iterator[bytes]:
 
 @router.put(
     "/runs/{run_id}/planted",
-    response_model=PlantedView,
     openapi_extra=sample_sets.describe_set_body("The planted samples' bitmap."),
 )
 async def put_planted(
-    request: Request, run_id: RunId, runs: RunsDep, settings: SettingsDep, attempt: Attempt = None
+    request: Request, run: RunDep, runs: RunsDep, settings: SettingsDep, attempt: Attempt = None
 ) -> PlantedView:
     """Set the samples that were mislabelled on purpose in round 0, before its first epoch. They bound the noise rate.
 
     Round 0 does not judge these samples, since its bits are about the wrong label; later rounds do.
     """
-    run = await runs.find(run_id)
     planted = await sample_sets.read_set(request, run.spec.num_samples, settings, "planted samples")
     changed, n_planted = await runs.put_planted(run, planted, attempt)
-    return PlantedView(run_id=run_id, outcome="set" if changed else "same", num_planted=n_planted)
+    return PlantedView(run_id=run.run_id, outcome="set" if changed else "same", num_planted=n_planted)
 
 
 @router.get(
@@ -308,10 +296,9 @@ async def put_planted(
     response_model=PlantedDetail,
     responses=sample_sets.describe_set_response("The planted samples; empty if none were set"),
 )
-async def get_planted(request: Request, run_id: RunId, runs: RunsDep, status_reader: StatusReaderDep) -> Response:
+async def get_planted(request: Request, run: RunDep, status_reader: StatusReaderDep) -> Response:
     """Return the samples that were mislabelled on purpose in round 0, as JSON, a bitmap, or indices in npy."""
     representation = negotiate(request, sample_sets.MEDIA_TYPES)
-    run = await runs.find(run_id)
     planted = await status_reader.read_planted(run)
-    fields = {"run_id": run_id, "num_planted": bitmap.popcount(planted)}
+    fields = {"run_id": run.run_id, "num_planted": bitmap.popcount(planted)}
     return await responses.make_set_response(representation, fields, planted, run.spec.num_samples)

@@ -18,7 +18,7 @@ from mild_service.models import Event, Run
 from mild_service.observability import Telemetry
 from mild_service.selecting.event_feed import EventFeed
 from mild_service.web import media_types
-from mild_service.web.dependencies import EventFeedDep, RevalidateKey, RevalidateKeyDep, RunId, RunsDep, SettingsDep
+from mild_service.web.dependencies import EventFeedDep, RevalidateKey, RevalidateKeyDep, RunDep, SettingsDep
 
 router = APIRouter(tags=["events"])
 
@@ -69,31 +69,23 @@ async def _take_stream(request: Request) -> AsyncIterator[None]:
 )
 async def get_events(
     request: Request,
-    run_id: RunId,
-    runs: RunsDep,
+    run: RunDep,
     feed: EventFeedDep,
     settings: SettingsDep,
     revalidate_key: RevalidateKeyDep,
     last_event_id: LastEventId = None,
 ) -> StreamingResponse:
     """Stream the events of a run until the run is deleted: the stored ones after `Last-Event-ID`, then new ones."""
-    run = await runs.find(run_id)
     last_number = _parse_event_id(run, last_event_id)
     # A proxy must forward events at once, and no cache may store them.
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    stream = _empty() if _is_head(request) else _stream_events(feed, run, last_number, settings, revalidate_key)
+    stream = iter(()) if _is_head(request) else _stream_events(feed, run, last_number, settings, revalidate_key)
     return StreamingResponse(stream, headers=headers, media_type=media_types.EVENT_STREAM)
 
 
 def _is_head(request: Request) -> bool:
     """Return whether only the headers of the stream are asked for, which takes none of the streams."""
     return getattr(request.state, "is_head", False)
-
-
-async def _empty() -> AsyncIterator[bytes]:
-    """Yield nothing: the body of a stream whose headers alone are asked for."""
-    for event in tuple[bytes, ...]():
-        yield event
 
 
 def _parse_event_id(run: Run, last_event_id: str | None) -> int | None:

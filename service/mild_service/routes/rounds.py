@@ -20,7 +20,7 @@ from mild_service.web.dependencies import (
     Replace,
     RoundNumber,
     RoundSelectionDep,
-    RunId,
+    RunDep,
     RunsDep,
     SelectionsDep,
     SettingsDep,
@@ -118,14 +118,13 @@ router = APIRouter(tags=["rounds"], route_class=DocumentRoute)
 
 @router.put(
     "/runs/{run_id}/rounds/{round}/metrics/{epoch}",
-    response_model=MetricsView,
     responses={
         201: {"model": MetricsView, "description": "Stored"},
         200: {"description": "They were stored with the same values, or were replaced"},
     },
 )
 async def put_metrics(
-    run_id: RunId,
+    run: RunDep,
     round_: RoundNumber,
     epoch: EpochNumber,
     body: Scalars,
@@ -135,10 +134,9 @@ async def put_metrics(
     replace: Replace = False,
 ) -> MetricsView:
     """Store an epoch's scalars, such as `train_loss` or `test_accuracy`; they do not affect the selection."""
-    run = await runs.find(run_id)
     outcome = await runs.put_metrics(run, round_, epoch, body, attempt, replace)
     response.status_code = 201 if outcome == "committed" else 200
-    return MetricsView(run_id=run_id, round=round_, epoch=epoch, outcome=outcome)
+    return MetricsView(run_id=run.run_id, round=round_, epoch=epoch, outcome=outcome)
 
 
 @router.post(
@@ -153,7 +151,7 @@ async def put_metrics(
 )
 async def finish(
     request: Request,
-    run_id: RunId,
+    run: RunDep,
     round_: RoundNumber,
     runs: RunsDep,
     selections: SelectionsDep,
@@ -163,14 +161,13 @@ async def finish(
 ) -> Response:
     """Finish the round, store its set, and open the next round. A repeated request returns the stored set."""
     representation = responses.negotiate_selection(request)
-    run = await runs.find(run_id)
     limit = settings.max_document_bytes + 4 * bitmap.n_bytes(run.spec.num_samples) // 3
     content = await bodies.read_json_bytes(request, limit, "send `selected` as base64 of one bitmap")
     if content:
         bodies.check_content_type(request, (media_types.JSON,), media_types.JSON)
     body, client_set = await offload(len(content), lambda: _parse_finish(content, run.spec.num_samples))
     await runs.finish(run, round_, allow_gaps or body.allow_gaps, attempt, client_set)
-    selection = await selections.open(await runs.find(run_id), round_, {})
+    selection = await selections.open(await runs.find(run.run_id), round_, {})
     return await make_selection_response(selection, representation)
 
 
@@ -183,10 +180,7 @@ def _parse_finish(content: bytes, n_samples: int) -> tuple[FinishRequest, Client
     return body, ClientSet(selected, body.core_version or "unknown")
 
 
-@router.get(
-    "/runs/{run_id}/rounds/{round}/fit",
-    response_model=FitView,
-)
+@router.get("/runs/{run_id}/rounds/{round}/fit", response_model=FitView)
 async def get_fit(selection: RoundSelectionDep) -> Response:
     """Return the fit behind the round's set: histogram, components, cut and verdict."""
     return Response(orjson.dumps(await selection.read_fit()), media_type=media_types.JSON)
@@ -194,17 +188,15 @@ async def get_fit(selection: RoundSelectionDep) -> Response:
 
 @router.put(
     "/runs/{run_id}/rounds/{round}/members",
-    response_model=MembersView,
     openapi_extra=sample_sets.describe_set_body("The members' bitmap."),
 )
 async def put_members(
-    request: Request, run_id: RunId, round_: RoundNumber, runs: RunsDep, settings: SettingsDep, attempt: Attempt = None
+    request: Request, run: RunDep, round_: RoundNumber, runs: RunsDep, settings: SettingsDep, attempt: Attempt = None
 ) -> MembersView:
     """Set the samples that the model is trained on, before the round's first epoch."""
-    run = await runs.find(run_id)
     members = await sample_sets.read_set(request, run.spec.num_samples, settings, "members")
     changed, n_members = await runs.put_members(run, round_, members, attempt)
-    return MembersView(run_id=run_id, round=round_, outcome="set" if changed else "same", num_members=n_members)
+    return MembersView(run_id=run.run_id, round=round_, outcome="set" if changed else "same", num_members=n_members)
 
 
 @router.get(
@@ -214,12 +206,9 @@ async def put_members(
         "The members; all samples unless they were set or an earlier round chose"
     ),
 )
-async def get_members(
-    request: Request, run_id: RunId, round_: RoundNumber, runs: RunsDep, status_reader: StatusReaderDep
-) -> Response:
+async def get_members(request: Request, run: RunDep, round_: RoundNumber, status_reader: StatusReaderDep) -> Response:
     """Return the samples that the model is trained on in a round, as JSON, a bitmap, or indices in npy."""
     representation = negotiate(request, sample_sets.MEDIA_TYPES)
-    run = await runs.find(run_id)
     members = await status_reader.read_members(run, await status_reader.read_round(run, round_))
-    fields = {"run_id": run_id, "round": round_, "num_members": bitmap.popcount(members)}
+    fields = {"run_id": run.run_id, "round": round_, "num_members": bitmap.popcount(members)}
     return await responses.make_set_response(representation, fields, members, run.spec.num_samples)

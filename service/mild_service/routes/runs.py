@@ -14,6 +14,7 @@ from mild_service.web.bodies import MAX_ENTRIES, DocumentRoute, RequestModel, Wh
 from mild_service.web.dependencies import (
     CallerDep,
     PreconditionDep,
+    RunDep,
     RunId,
     RunsDep,
     make_etag_header,
@@ -127,7 +128,6 @@ router = APIRouter(tags=["runs"], route_class=DocumentRoute)
 
 @router.put(
     "/runs/{run_id}",
-    response_model=RunView,
     responses={
         201: {"model": RunView, "description": "Created"},
         200: {"description": "It existed with the same properties; resumed if requested"},
@@ -145,7 +145,7 @@ async def open_run(
     return RunView.from_run(run)
 
 
-@router.get("/runs", response_model=RunPage)
+@router.get("/runs")
 async def list_runs(
     runs: RunsDep,
     caller: CallerDep,
@@ -157,18 +157,14 @@ async def list_runs(
     return RunPage(runs=[RunView.from_run(run) for run in page.runs], next_cursor=page.next_cursor)
 
 
-@router.get("/runs/{run_id}", response_model=RunDetail)
-async def get_run(run_id: RunId, runs: RunsDep) -> RunDetail:
+@router.get("/runs/{run_id}")
+async def get_run(run: RunDep, runs: RunsDep) -> RunDetail:
     """Return a run's state with its rounds."""
-    run = await runs.find(run_id)
     rounds = await runs.read_rounds(run)
     return RunDetail.from_run(run, rounds=[RoundView.from_round(round_, run.spec.num_samples) for round_ in rounds])
 
 
-@router.patch(
-    "/runs/{run_id}",
-    response_model=RunView,
-)
+@router.patch("/runs/{run_id}")
 async def patch_run(run_id: RunId, body: RunPatch, runs: RunsDep) -> RunView:
     """Change a run's tags, status, time to live or picture address; absent fields stay as they are."""
     return RunView.from_run(await runs.patch(run_id, body.changed_fields(), body.status))

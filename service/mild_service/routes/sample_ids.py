@@ -21,8 +21,7 @@ from mild_service.ingest.line_splitter import LineSplitter
 from mild_service.web import bodies, media_types, responses
 from mild_service.web.dependencies import (
     PreconditionDep,
-    RunId,
-    RunsDep,
+    RunDep,
     SampleIdsDep,
     SettingsDep,
     make_etag_header,
@@ -56,7 +55,6 @@ _MEDIA_TYPES = (media_types.JSON, media_types.NDJSON, media_types.TEXT)
 
 @router.put(
     "/runs/{run_id}/sample-ids",
-    response_model=IdsPut,
     openapi_extra=describe_body(
         {
             media_types.JSON: {
@@ -74,21 +72,19 @@ _MEDIA_TYPES = (media_types.JSON, media_types.NDJSON, media_types.TEXT)
 )
 async def put_sample_ids(
     request: Request,
-    run_id: RunId,
-    runs: RunsDep,
+    run: RunDep,
     sample_ids: SampleIdsDep,
     settings: SettingsDep,
     response: Response,
     condition: PreconditionDep,
 ) -> IdsPut:
     """Set the external ids of all samples, in order of index. Once an epoch is stored, they cannot be changed."""
-    run = await runs.find(run_id)
     media_type = bodies.check_content_type(request, _MEDIA_TYPES, media_types.JSON)
     unit: Unit = "row" if media_type == media_types.JSON else "line"
     ids = _read_ids(request, media_type, settings)
     outcome, digest = await sample_ids.put(run, unit, ids, condition)
     response.headers.update(make_etag_header(digest))
-    return IdsPut(run_id=run_id, outcome=outcome, num_samples=run.spec.num_samples)
+    return IdsPut(run_id=run.run_id, outcome=outcome, num_samples=run.spec.num_samples)
 
 
 @router.get(
@@ -101,8 +97,7 @@ async def put_sample_ids(
 )
 async def get_sample_ids(
     request: Request,
-    run_id: RunId,
-    runs: RunsDep,
+    run: RunDep,
     sample_ids: SampleIdsDep,
     offset: Annotated[int, Query(ge=0, lt=2**63, description="First sample.")] = 0,
     limit: Annotated[int, Query(ge=1, le=_MAX_PAGE, description="Most samples in one answer.")] = _MAX_PAGE,
@@ -117,7 +112,6 @@ async def get_sample_ids(
 ) -> Response:
     """Return the external ids of samples, or the sample that has a given id."""
     representation = responses.negotiate(request, (media_types.JSON, media_types.TEXT))
-    run = await runs.find(run_id)
     if run.ids is None:
         raise no_sample_ids_error(run)
     if name is not None:
@@ -133,7 +127,7 @@ async def get_sample_ids(
     def make_body() -> bytes:
         if representation.media_type == media_types.TEXT:
             return "".join(f"{name}\n" for name in ids).encode()
-        return orjson.dumps({"run_id": run_id, "num_samples": n_samples, "offset": offset, "sample_ids": ids})
+        return orjson.dumps({"run_id": run.run_id, "num_samples": n_samples, "offset": offset, "sample_ids": ids})
 
     return await responses.make_response(representation, make_body, etag)
 

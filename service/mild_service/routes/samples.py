@@ -125,10 +125,7 @@ async def get_scores(
     return await make_response(representation, make_body, n_bytes=n_bytes)
 
 
-@router.get(
-    "/runs/{run_id}/samples/{index}",
-    response_model=SampleView,
-)
+@router.get("/runs/{run_id}/samples/{index}")
 async def get_sample(
     index: Annotated[int, Path(ge=0, lt=2**63, description="The sample.")],
     selection: ChosenSelectionDep,
@@ -154,10 +151,7 @@ async def get_sweep(selection: RoundSelectionDep) -> Response:
     return Response(orjson.dumps(await selection.compute_sweep()), media_type=media_types.JSON)
 
 
-@router.get(
-    "/runs/{run_id}/rounds/{round}/evaluation",
-    response_model=EvaluationView,
-)
+@router.get("/runs/{run_id}/rounds/{round}/evaluation")
 async def get_evaluation(selection: RoundSelectionDep) -> EvaluationView:
     """Return the quality of the round's set, or of the set of other options, by the audit."""
     run_id = selection.run.run_id

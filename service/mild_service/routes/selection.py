@@ -27,8 +27,7 @@ from mild_service.web.dependencies import (
     Changes,
     PredictionsDep,
     RevalidateKeyDep,
-    RunId,
-    RunsDep,
+    RunDep,
     SampleIdsDep,
     SelectionsDep,
     SettingsDep,
@@ -136,8 +135,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 )
 async def get_selection(
     request: Request,
-    run_id: RunId,
-    runs: RunsDep,
+    run: RunDep,
     selections: SelectionsDep,
     sample_ids: SampleIdsDep,
     changes: Changes,
@@ -155,7 +153,6 @@ async def get_selection(
     With selection options or `until_epoch`, the set is computed with these and not stored.
     """
     representation = responses.negotiate_selection(request, with_ids=ids)
-    run = await runs.find(run_id)
     if ids and run.ids is None:
         raise no_sample_ids_error(run)
     if wait is not None:

@@ -17,7 +17,7 @@ from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.api_keys import ApiKey
 from mild_service.config import Settings
 from mild_service.errors import InvalidRequest
-from mild_service.models import NO_PRECONDITION, Precondition
+from mild_service.models import NO_PRECONDITION, Precondition, Run
 from mild_service.recording.epoch_status import StatusReader
 from mild_service.recording.epoch_writer import EpochWriter
 from mild_service.recording.prediction_writer import PredictionWriter
@@ -82,6 +82,14 @@ def _list_query_names(dependant: Dependant) -> list[str]:
 
 
 RunsDep = Annotated[RunWriter, _from_state("runs")]
+
+
+async def _find_run(run_id: RunId, runs: RunsDep) -> Run:
+    return await runs.find(run_id)
+
+
+RunDep = Annotated[Run, Depends(_find_run)]
+"""The current record of the run in the path."""
 SelectionsDep = Annotated[Selections, _from_state("selections")]
 LabelsAndAuditsDep = Annotated[LabelsAndAudits, _from_state("labels_and_audits")]
 AuditDrawsDep = Annotated[AuditDraws, _from_state("audit_draws")]
@@ -123,25 +131,23 @@ UntilEpoch = Annotated[int | None, Query(ge=0, description="Last epoch of the ro
 
 
 async def _open_chosen(
-    run_id: RunId,
-    runs: RunsDep,
+    run: RunDep,
     selections: SelectionsDep,
     which: WhichRound,
     changes: Changes,
     until_epoch: UntilEpoch = None,
 ) -> RoundSelection:
-    return await selections.open(await runs.find(run_id), which, changes, until_epoch)
+    return await selections.open(run, which, changes, until_epoch)
 
 
 async def _open_of_round(
-    run_id: RunId,
+    run: RunDep,
     round_: RoundNumber,
-    runs: RunsDep,
     selections: SelectionsDep,
     changes: Changes,
     until_epoch: UntilEpoch = None,
 ) -> RoundSelection:
-    return await selections.open(await runs.find(run_id), round_, changes, until_epoch)
+    return await selections.open(run, round_, changes, until_epoch)
 
 
 ChosenSelectionDep = Annotated[RoundSelection, Depends(_open_chosen)]
