@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.claims import HEADS, RESULTS, format_table
-from benchmarks.timing import machine
+from benchmarks.timing import describe_machine
 
 BENCHMARKS = (
     "digits", "selection", "peers", "features", "recovery", "fit", "dynamics", "tracker", "ingest", "stream", "latency",
@@ -63,7 +63,7 @@ def write_table(rows: Sequence[str], page: Path) -> list[str]:
     text = [
         "# Claims",
         "",
-        f"{len(lines)} claims, {n_missed} of them missed. Made by `make bench` on {machine('numpy')}, "
+        f"{len(lines)} claims, {n_missed} of them missed. Made by `make bench` on {describe_machine('numpy')}, "
         f"{os.cpu_count()} cores: each row is of the benchmark's last run, by the command behind it. All other "
         "figures of full runs are on the benchmarks' own pages.",
         "",

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.timing import machine
+from benchmarks.timing import describe_machine
 
 RESULTS = Path(__file__).parent / "results"
 HEADS = ("claim", "stated in", "bar", "figure", "verdict")
@@ -185,7 +185,7 @@ class Benchmark:
     def _describe(self, arguments: Namespace, about: str) -> str:
         """Return the command, the machine and the versions."""
         load = f"load average {os.getloadavg()[0]:.1f} at the end"
-        versions = machine(*self.packages)
+        versions = describe_machine(*self.packages)
         return f"`{self.format_command(arguments)}`, {versions}, {os.cpu_count()} cores, {load}. {about}".rstrip()
 
 

@@ -8,8 +8,8 @@ from redis import Redis
 
 from benchmarks.claims import format_table
 from benchmarks.jobs import ARROW, OCTETS, Epochs
-from benchmarks.proc import cpu_seconds
-from benchmarks.serving import Served
+from benchmarks.proc import read_cpu_seconds
+from benchmarks.serving import RunningService
 from benchmarks.wire import Answer, Connection
 
 N_EPOCHS = 50
@@ -20,9 +20,9 @@ _RUNS = 20
 Send = Callable[..., Answer]
 
 
-def report(served: Served, key: str, n_samples: int, large: int = 1_000_000, repeated: int = 200) -> list[str]:
+def report(service: RunningService, key: str, n_samples: int, large: int = 1_000_000, repeated: int = 200) -> list[str]:
     """Both tables, of requests that are `repeated`, most of them; the service has nothing else to do meanwhile."""
-    with Connection(served.url) as connection, Redis.from_url(served.store_url) as redis:
+    with Connection(service.url) as connection, Redis.from_url(service.store_url) as redis:
 
         def send(method: str, target: str, headers: dict[str, str] | None = None, body: bytes = b"") -> Answer:
             given = {"Authorization": f"Bearer {key}", **(headers or {})}
@@ -30,7 +30,7 @@ def report(served: Served, key: str, n_samples: int, large: int = 1_000_000, rep
             assert answer.status in (200, 201, 304), (method, target, answer)
             return answer
 
-        requests = _requests(send, served.process.pid, n_samples, repeated)
+        requests = _requests(send, service.process.pid, n_samples, repeated)
         rooms = [_room(send, redis, size) for size in (n_samples, large)]
     heads = (f"request, for {n_samples:,} samples", "ms of processor time", "a second and core")
     costs = [(kind, f"{1000 * seconds:.2f}", f"{1 / seconds:,.0f}") for kind, seconds in requests.items()]
@@ -58,10 +58,10 @@ def _requests(send: Send, pid: int, n_samples: int, repeated: int) -> dict[str, 
         _open(send, run, n_samples)
 
     def cost(n: int, ask: Callable[[int], Answer]) -> float:
-        began = cpu_seconds(pid)
+        began = read_cpu_seconds(pid)
         for number in range(n):
             ask(number)
-        return max(cpu_seconds(pid) - began, 0.01) / n  # Linux counts hundredths
+        return max(read_cpu_seconds(pid) - began, 0.01) / n  # Linux counts hundredths
 
     put = "/runs/costs/rounds/0/epochs"
     shard = "/runs/shards/rounds/0/epochs/{}/shards/{}?of=4"

@@ -16,9 +16,9 @@ import numpy as np
 
 from benchmarks.claims import Benchmark, Claim, Report, format_table
 from benchmarks.latency import RUN, recorded
-from benchmarks.proc import cpu_seconds
-from benchmarks.serving import service, store
-from benchmarks.timing import seconds
+from benchmarks.proc import read_cpu_seconds
+from benchmarks.serving import start_service, start_store
+from benchmarks.timing import measure_seconds
 
 HERE = "/ui/runs/imagenet"
 N_CLASSES = 1000
@@ -49,9 +49,9 @@ def labelled(client: httpx.Client, n_samples: int) -> None:
 def measure(options: Namespace) -> Report:
     pages = {name: path.format(middle=options.samples // 2) for name, path in PAGES.items()}
     with (
-        store() as server,
-        service(server.url) as served,
-        httpx.Client(base_url=served.url, timeout=300) as client,
+        start_store() as server,
+        start_service(server.url) as service,
+        httpx.Client(base_url=service.url, timeout=300) as client,
     ):
         recorded(client, options.samples, options.epochs)
         labelled(client, options.samples)
@@ -60,14 +60,14 @@ def measure(options: Namespace) -> Report:
         def get(path: str) -> bytes:
             return client.get(path, headers={"Accept": "text/html"}).raise_for_status().content
 
-        cold = {name: seconds(partial(get, path)) for name, path in pages.items()}
+        cold = {name: measure_seconds(partial(get, path)) for name, path in pages.items()}
         warm: dict[str, list[float]] = {name: [] for name in pages}
         worked = dict.fromkeys(pages, 0.0)
         for _ in range(options.repeats):
             for name, path in pages.items():
-                before = cpu_seconds(served.process.pid)
-                warm[name].append(seconds(partial(get, path)))
-                worked[name] += cpu_seconds(served.process.pid) - before
+                before = read_cpu_seconds(service.process.pid)
+                warm[name].append(measure_seconds(partial(get, path)))
+                worked[name] += read_cpu_seconds(service.process.pid) - before
         sizes = {name: len(get(path)) for name, path in pages.items()}
     times = {name: statistics.median(values) for name, values in warm.items()}
     claims = [

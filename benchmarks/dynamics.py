@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.claims import Benchmark, Claim, Report
-from benchmarks.timing import interleaved
+from benchmarks.timing import time_interleaved
 from mild_core import bitmap
 from mild_core.dynamics import count_dynamics
 from mild_core.types import RoundBits
@@ -43,7 +43,7 @@ def measure(options: Namespace) -> Report:
     complete, gappy = recorded(options.samples, options.epochs)
     target = np.zeros_like(complete.correct)
     tenth = RoundBits(options.samples // 10, recorded(options.samples // 10, options.epochs)[0].correct)
-    copy, plain, observed, small = interleaved(
+    copy, plain, observed, small = time_interleaved(
         [
             lambda: np.copyto(target, complete.correct),
             lambda: count_dynamics(complete),

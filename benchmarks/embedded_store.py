@@ -29,9 +29,9 @@ import httpx
 from benchmarks.claims import Benchmark, Claim, Report, claim_none
 from benchmarks.disks import Disk, disk
 from benchmarks.faults import describe, list_recoveries, wait_for_write
-from benchmarks.serving import command
+from benchmarks.serving import start_server
 from benchmarks.streams import KINDS, Ledger, Training
-from benchmarks.timing import until
+from benchmarks.timing import wait_until
 from benchmarks.watching import check
 
 BACK_SECONDS = 10.0
@@ -109,7 +109,7 @@ def kill_without_files(site: Site) -> None:
 
     has_failed()
     kill(site)
-    until(has_failed, "a start that fails for want of files")
+    wait_until(has_failed, "a start that fails for want of files")
     resource.prlimit(site.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
 
 
@@ -122,7 +122,7 @@ def fill_disk(site: Site) -> None:
         site.disk.refill()
         return site.store_pid != pid
 
-    until(has_ended, "an end of the store on a full disk")
+    wait_until(has_ended, "an end of the store on a full disk")
     time.sleep(site.rng.random())
     site.disk.free(site.store_pid)
 
@@ -131,14 +131,14 @@ def remove_socket(site: Site) -> None:
     """Remove the socket of a store that runs; it is used over its open connections until the service notices."""
     pid = site.store_pid
     Path(site.store_url.removeprefix("unix://")).unlink()
-    until(lambda: site.store_pid != pid, "a start of the store")
+    wait_until(lambda: site.store_pid != pid, "a start of the store")
 
 
 def remove_socket_folder(site: Site) -> None:
     """Remove the folder of the socket."""
     pid = site.store_pid
     shutil.rmtree(Path(site.store_url.removeprefix("unix://")).parent)
-    until(lambda: site.store_pid != pid, "a start of the store")
+    wait_until(lambda: site.store_pid != pid, "a start of the store")
 
 
 FAULTS: dict[str, Callable[[Site], None]] = {
@@ -160,8 +160,8 @@ def start_site(rng: random.Random) -> Iterator[Site]:
         log = folder / "service.log"
         words = [sys.executable, "-m", "mild_service.cli", "serve", "--embedded", "--port", "0"]
         settings = {"MILD_LOG_LEVEL": "warning", "MILD_SWEEP_SECONDS": "1", "MILD_RATE_PER_KEY": "0"}
-        started = command([*words, "--data-dir", str(data_dir)], settings, stack.enter_context(log.open("wb")))
-        url, process = stack.enter_context(started)
+        server = start_server([*words, "--data-dir", str(data_dir)], settings, stack.enter_context(log.open("wb")))
+        url, process = stack.enter_context(server)
         yield Site(volume, data_dir, log, process, url, rng)
 
 
@@ -184,11 +184,11 @@ def stream(n_kills: int, n_others: int, n_trainings: int, seed: int) -> Outcome:
         trainings = [Training(site.url, ledger, KINDS[n % len(KINDS)], n, seed) for n in range(n_trainings)]
         for training in trainings:
             training.start()
-        until(lambda: ledger.n_acknowledged >= 10 * n_trainings, "progress of the trainings", 120)
+        wait_until(lambda: ledger.n_acknowledged >= 10 * n_trainings, "progress of the trainings", 120)
         n_files = site.count_files()
         for name in order:
             goal = ledger.n_acknowledged + rng.randrange(2, 12)
-            until(lambda at=goal: ledger.n_acknowledged >= at, "progress of the trainings", 60)  # type: ignore[misc]  # bound now
+            wait_until(lambda at=goal: ledger.n_acknowledged >= at, "progress of the trainings", 60)  # type: ignore[misc]  # bound now
             time.sleep(0.02 * rng.random())  # at any instant of a write
             try:
                 FAULTS[name](site)

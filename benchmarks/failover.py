@@ -20,8 +20,8 @@ import numpy as np
 from redis.crc import key_slot
 
 from benchmarks.claims import Benchmark, Report, claim_none, format_table
-from benchmarks.serving import service
-from benchmarks.timing import until
+from benchmarks.serving import start_service
+from benchmarks.timing import wait_until
 from mild_client import AsyncMildClient
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
@@ -123,7 +123,7 @@ def kill_one(cluster: LocalCluster) -> tuple[float, float]:
     others = [node for node in cluster.nodes if node is not dead]
     began = time.monotonic()
     dead.kill()
-    taken = until(
+    taken = wait_until(
         lambda: sum(node.role == "master" for node in others) == len(masters),
         "a replica that takes over",
         _DEADLINE_SECONDS,
@@ -142,7 +142,7 @@ async def fail_over(cluster: LocalCluster, seen: Seen) -> tuple[float, float]:
             raise RuntimeError(f"writes did not go on within {_DEADLINE_SECONDS} s")
         await asyncio.sleep(0.02)
     back = time.monotonic() - killed
-    await asyncio.to_thread(until, cluster.whole, "a whole cluster", _DEADLINE_SECONDS)
+    await asyncio.to_thread(wait_until, cluster.whole, "a whole cluster", _DEADLINE_SECONDS)
     return taken, back
 
 
@@ -190,12 +190,13 @@ async def hammer(cluster: LocalCluster, url: str, load: Load) -> tuple[Seen, Seq
 
 
 def fail(load: Load) -> tuple[Seen, Sequence[tuple[float, float]]]:
-    """All of it, on a cluster and a service of its own."""
+    """Start a cluster and a service, and kill masters under load."""
+    variables = {"MILD_STORE_REPLICAS": str(load.replicas), "MILD_LOG_LEVEL": "critical"}
     with (
         local_cluster(timeout_ms=_SILENT_MS) as cluster,
-        service(cluster.url, {"MILD_STORE_REPLICAS": str(load.replicas), "MILD_LOG_LEVEL": "critical"}) as served,
+        start_service(cluster.url, variables) as service,
     ):
-        return asyncio.run(hammer(cluster, served.url, load))
+        return asyncio.run(hammer(cluster, service.url, load))
 
 
 def measure(options: Namespace) -> Report:

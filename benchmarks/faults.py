@@ -30,7 +30,7 @@ from benchmarks.disks import Disk, disk
 from benchmarks.links import Link
 from benchmarks.restarted import ServiceProcess, StoreProcess
 from benchmarks.streams import KINDS, Ledger, Training
-from benchmarks.timing import until
+from benchmarks.timing import wait_until
 from benchmarks.watching import Reader, check
 
 BACK_SECONDS = 5.0
@@ -98,7 +98,7 @@ def fill_disk(site: Site) -> None:
         site.disk.refill()
         return False
 
-    until(ended, "an end of the store on a full disk")
+    wait_until(ended, "an end of the store on a full disk")
     site.disk.free(site.store.pid)
 
 
@@ -114,7 +114,7 @@ def _cut(link: Link, rng: random.Random) -> None:
     """In the middle of what is being sent."""
     n_cuts = link.n_cuts
     link.cut_after(rng.randrange(1, 400_000))
-    until(lambda: link.n_cuts > n_cuts, "a cut")
+    wait_until(lambda: link.n_cuts > n_cuts, "a cut")
 
 
 FAULTS: dict[str, Callable[[Site], None]] = {
@@ -155,7 +155,7 @@ def wait_for_write(url: str, timeout: float, note: Callable[[httpx.Response], ob
             note(answer)
             return answer.is_success
 
-        return until(is_written, "a write that succeeds")
+        return wait_until(is_written, "a write that succeeds")
 
 
 def stream(n_rounds: int, n_trainings: int, seed: int) -> Outcome:
@@ -173,7 +173,7 @@ def stream(n_rounds: int, n_trainings: int, seed: int) -> Outcome:
         for _ in range(n_rounds):
             order = order or rng.sample(list(FAULTS), len(FAULTS))
             name, goal = order.pop(), ledger.n_acknowledged + rng.randrange(5, 25)
-            until(lambda at=goal: ledger.n_acknowledged >= at, "progress of the trainings")  # type: ignore[misc]  # bound now
+            wait_until(lambda at=goal: ledger.n_acknowledged >= at, "progress of the trainings")  # type: ignore[misc]  # bound now
             time.sleep(0.02 * rng.random())  # at any instant of a write
             try:
                 FAULTS[name](broken)
@@ -205,7 +205,7 @@ def _left(site: Site) -> int:
             return [*redis.scan_iter("*{*"), *([b"the list of runs"] if redis.exists("mild:runs") else [])]
 
         with suppress(TimeoutError):
-            until(lambda: not left_over(), "an empty store", 75)  # as old as an entry of the list has to be
+            wait_until(lambda: not left_over(), "an empty store", 75)  # as old as an entry of the list has to be
         left = left_over()
     if left:
         print(f"left: {left[:20]}")

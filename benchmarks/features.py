@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import timing
 from benchmarks.claims import Benchmark, Claim, Report, format_table
+from benchmarks.timing import measure_seconds
 from benchmarks.truth import f1
 from mild_trainer.settings import DEFAULTS
 
@@ -38,7 +38,7 @@ def train(folder: Path, n_samples: int, n_features: int, dtype: str) -> tuple[fl
     write_features(file, n_samples, n_features, dtype)
     words = ["train", "--data-dir", str(file), "--rounds", "4", "--agree", "1", "--local", "--out", str(out)]
     command = [sys.executable, "-m", "mild_trainer.cli", *words]
-    seconds = timing.seconds(partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL))
+    seconds = measure_seconds(partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL))
     rounds = json.loads((out / "summary.json").read_text())["rounds"]
     in_epochs = sum(epoch["seconds"] for each in rounds for epoch in each["epochs"])
     with np.load(file) as arrays:

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import weibull_min
 
 from benchmarks.claims import Benchmark, Claim, Report, format_table
-from benchmarks.timing import interleaved
+from benchmarks.timing import time_interleaved
 from mild_core import bitmap
 from mild_core.mixture.mixture import Mixture, fit_mixture
 from mild_core.selection import select
@@ -72,7 +72,7 @@ def measure(options: Namespace) -> Report:
     kinds: tuple[Fit, ...] = ("density", "tailed", "anchored", "grouped", "censored")
     works: list[Callable[[], object]] = [partial(ours, values, kind) for kind in kinds]
     works += [fit for fit, _ in others.values()]
-    times = dict(zip([*kinds, *others], interleaved(works, options.repeats, warm=1), strict=True))
+    times = dict(zip([*kinds, *others], time_interleaved(works, options.repeats, warm=1), strict=True))
     likelihood = ours(values, "density").log_likelihood
     claims = [
         Claim(f"fit `{kind}` is faster than that of {peer}", times[peer] / times[kind], "at least", bar, "{:.0f} x")
@@ -85,7 +85,7 @@ def measure(options: Namespace) -> Report:
         )
     sizes = (50_000, 500_000, 1_000_000)
     rounds = [packed(n) for n in sizes]
-    growth = interleaved([partial(select, [bits]) for bits in rounds], options.repeats)
+    growth = time_interleaved([partial(select, [bits]) for bits in rounds], options.repeats)
     text = [
         *format_table(
             ("fit of 50,000 scores", "milliseconds"), [(name, f"{t * 1e3:.1f}") for name, t in times.items()]

@@ -26,7 +26,7 @@ from pyarrow import parquet
 
 from benchmarks import puts
 from benchmarks.claims import Benchmark, Claim, Report, format_table
-from benchmarks.timing import interleaved
+from benchmarks.timing import time_interleaved
 from mild_service.ingest import LogAccumulator, LogLimits, read_batches
 from mild_service.ingest.sandbox import Sandbox
 
@@ -103,7 +103,7 @@ def measure(options: Namespace) -> Report:
             file.write(logs[media_type])
         works = [partial(read_often, media_type, file, limits, sandbox) for media_type, file in files.items()]
         read(PARQUET, files[PARQUET], limits, sandbox)  # it starts with the first
-        times = interleaved(works, options.repeats, warm=1, clock=partial(spent, sandbox))
+        times = time_interleaved(works, options.repeats, warm=1, clock=partial(spent, sandbox))
     rates = {
         media_type: TIMES.get(media_type, 1) * options.records / seconds / 1e6
         for media_type, seconds in zip(logs, times, strict=True)

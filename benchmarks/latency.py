@@ -17,8 +17,8 @@ import numpy as np
 from redis import Redis
 
 from benchmarks.claims import Benchmark, Claim, Report
-from benchmarks.serving import service, store
-from benchmarks.timing import interleaved, seconds
+from benchmarks.serving import start_service, start_store
+from benchmarks.timing import measure_seconds, time_interleaved
 from mild_core import bitmap
 from mild_service.store.context import to_texts
 
@@ -79,10 +79,10 @@ def together(url: str) -> set[bytes]:
 
 def measure(options: Namespace) -> Report:
     with (
-        store() as server,
-        service(server.url) as served,
+        start_store() as server,
+        start_service(server.url) as service,
         Redis.from_url(server.url) as redis,
-        httpx.Client(base_url=served.url, timeout=60) as client,
+        httpx.Client(base_url=service.url, timeout=60) as client,
     ):
         recorded(client, options.samples, options.epochs)
         fetch = Fetched(redis)
@@ -96,7 +96,7 @@ def measure(options: Namespace) -> Report:
 
         def timed(work: Callable[[], object]) -> float:
             forget()
-            return seconds(work)
+            return measure_seconds(work)
 
         times = [[timed(work) for work in (fetch, cold(BITMAP), cold(JSON))] for _ in range(options.repeats + 2)][2:]
         fetched, as_bitmap, as_json = (statistics.median(column) for column in zip(*times, strict=True))
@@ -105,10 +105,10 @@ def measure(options: Namespace) -> Report:
         def unchanged() -> None:
             assert client.get(SELECTION, headers=tag).status_code == 304
 
-        same, health = interleaved([unchanged, lambda: client.get("/health")], SMALL * options.repeats, warm=SMALL)
+        same, health = time_interleaved([unchanged, lambda: client.get("/health")], SMALL * options.repeats, warm=SMALL)
         forget()
         before = computed(client)
-        answers = together(served.url)
+        answers = together(service.url)
         times_computed = computed(client) - before
         n_bytes = fetch()
     claims = [

@@ -22,8 +22,8 @@ import numpy as np
 from benchmarks import costs
 from benchmarks.claims import Benchmark, Claim, Report, claim_none, format_table
 from benchmarks.jobs import Epochs, Job, Load, Seen
-from benchmarks.proc import ALLOCATOR, cpu_seconds, growth, resident_kib
-from benchmarks.serving import Served, service, store
+from benchmarks.proc import ALLOCATOR, measure_growth, read_cpu_seconds, read_resident_kib
+from benchmarks.serving import RunningService, start_service, start_store
 
 READINGS = 120
 """Looks at the service's memory."""
@@ -45,7 +45,7 @@ class Outcome:
         median, late = np.percentile(self.seen.seconds["PUT of an epoch"], [50, 99])
         return [
             claim_none("errors, and acknowledged epochs that are not there", self.seen.wrong),
-            Claim("growth of memory over the second half", growth(self.kib), "below", BAR_GROWTH, "{:.1%}"),
+            Claim("growth of memory over the second half", measure_growth(self.kib), "below", BAR_GROWTH, "{:.1%}"),
             Claim("99th percentile of an epoch's PUT over its median", late / median, "at most", BAR_TAIL, "{:.1f} x"),
         ]
 
@@ -55,25 +55,25 @@ def environment(key: str) -> dict[str, str]:
     return {**ALLOCATOR, "MILD_API_KEYS": key, "MILD_RATE_PER_KEY": "100000", "MILD_RATE_BURST": "100000"}
 
 
-async def burden(load: Load, served: Served, key: str) -> Outcome:
+async def burden(load: Load, service: RunningService, key: str) -> Outcome:
     """Let the jobs run, then look whether what was acknowledged is there."""
     seen, epochs, kib = Seen(), Epochs(load.n_samples), list[int]()
     # uvicorn closes what is idle for 5 s; a connection must not be taken up again just then.
     limits = httpx.Limits(max_connections=None, keepalive_expiry=2)
     headers = {"Authorization": f"Bearer {key}"}
-    async with httpx.AsyncClient(base_url=served.url, headers=headers, limits=limits, timeout=60) as http:
+    async with httpx.AsyncClient(base_url=service.url, headers=headers, limits=limits, timeout=60) as http:
         jobs = [Job(http, load, epochs, seen, number) for number in range(load.n_jobs)]
         gc.freeze()  # what the trainings take for themselves would count as the service's
-        began, cpu = time.perf_counter(), cpu_seconds(served.process.pid)
+        began, cpu = time.perf_counter(), read_cpu_seconds(service.process.pid)
 
         async def look() -> None:
             while True:
-                kib.append(resident_kib(served.process.pid))
+                kib.append(read_resident_kib(service.process.pid))
                 await asyncio.sleep(load.seconds / READINGS)
 
         aside = [asyncio.create_task(job.watch()) for job in jobs[: load.n_watched]] + [asyncio.create_task(look())]
         await asyncio.gather(*(job.run(began) for job in jobs))
-        cores = (cpu_seconds(served.process.pid) - cpu) / (time.perf_counter() - began)
+        cores = (read_cpu_seconds(service.process.pid) - cpu) / (time.perf_counter() - began)
         for job in jobs:
             await job.check()
         for task in aside:
@@ -107,10 +107,10 @@ def describe(load: Load, outcome: Outcome) -> tuple[str, list[str]]:
 def measure(options: Namespace) -> Report:
     load = Load(options.jobs, options.samples, 60 * options.minutes, options.period)
     key = secrets.token_urlsafe(32)
-    with store() as server, service(server.url, environment(key)) as served:
-        outcome = asyncio.run(burden(load, served, key))
+    with start_store() as server, start_service(server.url, environment(key)) as service:
+        outcome = asyncio.run(burden(load, service, key))
         about, times = describe(load, outcome)
-        text = [*times, "", *costs.report(served, key, load.n_samples, repeated=options.repeats)]
+        text = [*times, "", *costs.report(service, key, load.n_samples, repeated=options.repeats)]
     return Report("Many trainings for minutes", outcome.claim(), about, text, outcome.seen.wrong)
 
 

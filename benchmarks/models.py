@@ -21,7 +21,7 @@ import httpx
 import orjson
 
 from benchmarks.claims import Benchmark, Claim, Report, format_table
-from benchmarks.serving import store
+from benchmarks.serving import start_store
 from mild_core.types import MAX_CLASS_NAME_LENGTH, MAX_CLASS_NAMES
 from mild_service.app import create_app
 from mild_service.config import Settings
@@ -174,7 +174,7 @@ async def run(store_url: str, repeats: int) -> list[tuple[Case, int, Pause]]:
 
 def measure(options: Namespace) -> Report:
     tune_gc()  # as the service does
-    with store() as server:
+    with start_store() as server:
         rows = asyncio.run(run(server.url, options.repeats))
     worst, _, (longest, _) = max(rows, key=lambda row: row[2][0])
     text = "the longest that a JSON body keeps the event loop from other requests, in processor time"

@@ -29,8 +29,8 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from benchmarks.claims import Benchmark, Claim, Report, claim_none, format_table
-from benchmarks.proc import ALLOCATOR, resident_kib
-from benchmarks.serving import Served, service, store
+from benchmarks.proc import ALLOCATOR, read_resident_kib
+from benchmarks.serving import RunningService, start_service, start_store
 
 BUDGET = 4 * 2**30
 BAR_TAIL = 10.0
@@ -326,7 +326,7 @@ class Watch:
 
     def _run(self) -> None:
         while not self._is_over:
-            memory = resident_kib(self._process.pid) * 1024
+            memory = read_resident_kib(self._process.pid) * 1024
             self.peak = max(self.peak, memory)
             if memory > BUDGET and not self.killed:
                 self.killed = True
@@ -372,23 +372,23 @@ class Outcome:
     killed: bool
 
 
-def meet(served: Served, keys: dict[str, str], tenants: list[str], seconds: float) -> Outcome:
+def meet(service: RunningService, keys: dict[str, str], tenants: list[str], seconds: float) -> Outcome:
     """Send small requests beside tenants."""
     context = get_context("spawn")
     stop, started, results = context.Event(), context.Semaphore(0), context.Queue()
     hostile = [
-        context.Process(target=run_tenant, args=(name, Caller(served.url, keys[name]), stop, started), daemon=True)
+        context.Process(target=run_tenant, args=(name, Caller(service.url, keys[name]), stop, started), daemon=True)
         for name in tenants
     ]
-    warm_up(Caller(served.url, keys["small"]))
-    watch = Watch(served.process)
+    warm_up(Caller(service.url, keys["small"]))
+    watch = Watch(service.process)
     for process in hostile:
         process.start()
     for _ in hostile:
         started.acquire()
     if hostile:
         time.sleep(2.0)
-    small = context.Process(target=send_small_requests, args=(Caller(served.url, keys["small"]), seconds, results))
+    small = context.Process(target=send_small_requests, args=(Caller(service.url, keys["small"]), seconds, results))
     small.start()
     seen = results.get(timeout=seconds + 12 * 120)
     small.join()
@@ -401,7 +401,7 @@ def meet(served: Served, keys: dict[str, str], tenants: list[str], seconds: floa
 
 
 @contextmanager
-def serve(store_url: str, keys: dict[str, str]) -> Iterator[Served]:
+def serve(store_url: str, keys: dict[str, str]) -> Iterator[RunningService]:
     """The service, with a budget."""
     words = [f"{secrets.token_hex(3)}:admin::{key}" for key in keys.values()]
     variables = {
@@ -410,22 +410,22 @@ def serve(store_url: str, keys: dict[str, str]) -> Iterator[Served]:
         "MILD_MEMORY": str(BUDGET),
         "MILD_LOG_LEVEL": "critical",
     }
-    with service(store_url, variables) as served:
-        yield served
-        served.process.kill()  # its queue is not waited for
+    with start_service(store_url, variables) as service:
+        yield service
+        service.process.kill()  # its queue is not waited for
 
 
 def meet_all(names: Sequence[str], seconds: float) -> dict[str, Outcome]:
     """Meet no tenant, each by itself, and all at once, with a service that is started again for each."""
     keys = {name: secrets.token_hex(32) for name in ("small", *TENANTS)}
     outcomes: dict[str, Outcome] = {}
-    with store() as server:
+    with start_store() as server:
         for name in ("none", *names, "all at once"):
             tenants = {"none": [], "all at once": list(TENANTS)}.get(name, [name])
-            with serve(server.url, keys) as served:
+            with serve(server.url, keys) as service:
                 if name == "none":
-                    prepare(Caller(served.url, keys["small"]))
-                outcomes[name] = meet(served, keys, tenants, seconds)
+                    prepare(Caller(service.url, keys["small"]))
+                outcomes[name] = meet(service, keys, tenants, seconds)
             print(f"{name}: {describe(outcomes[name], outcomes['none'])}", flush=True)
     return outcomes
 

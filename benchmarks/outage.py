@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.claims import Benchmark, Report, claim_none, format_table
 from benchmarks.killing import Ended, trained
-from benchmarks.serving import service, store
+from benchmarks.serving import start_service, start_store
 from mild_client import BackgroundBackend, MildClient
 from mild_client.backends.background import Mode
 from mild_client.backends.sync import sync_spools
@@ -65,20 +65,20 @@ def outage(settings: TrainSettings, n_repeats: int, folder: Path) -> Outage:
     digits = load("digits")
     sets: dict[str, list[bytes]] = {}
     seconds = []
-    with store() as server:
+    with start_store() as server:
         for repeat in range(n_repeats):
             row = []
-            with service(server.url) as served:
-                row.append(_trained(settings, digits, served.url, "online", f"there-{repeat}", folder, sets))
-            row.append(_trained(settings, digits, served.url, "online", f"away-{repeat}", folder, sets))
+            with start_service(server.url) as service:
+                row.append(_trained(settings, digits, service.url, "online", f"there-{repeat}", folder, sets))
+            row.append(_trained(settings, digits, service.url, "online", f"away-{repeat}", folder, sets))
             row.append(_trained(settings, digits, None, "disabled", f"local-{repeat}", folder, sets))
             seconds.append(row)
-        with service(server.url) as served:
-            found = list(sync_spools(folder, served.url))
+        with start_service(server.url) as service:
+            found = list(sync_spools(folder, service.url))
             wrong = [f"{each.folder}: {each}" for each in found if not each.is_done]
             first = sets["there-0"]
             wrong += [f"{name} ended with other sets" for name, ended in sets.items() if ended != first]
-            with MildClient(served.url) as client:
+            with MildClient(service.url) as client:
                 for name in sets:
                     if not name.startswith("local") and _sets(client, name, settings.rounds) != first:
                         wrong.append(f"the service has other sets of {name}")
@@ -90,9 +90,9 @@ def kills(settings: Sequence[str], n_kills: int, folder: Path) -> tuple[int, int
     draws = random.Random(0)
     left = n_kills
     ended: dict[str, Ended] = {}
-    with store() as server, service(server.url) as served:
+    with start_store() as server, start_service(server.url) as service:
         started = time.perf_counter()
-        alone = [*settings, "--url", served.url, "--run-id", "whole"]
+        alone = [*settings, "--url", service.url, "--run-id", "whole"]
         whole = trained(alone, folder / "whole", lambda _, ends_within: while_not(ends_within))
         longest = time.perf_counter() - started
 
@@ -105,14 +105,14 @@ def kills(settings: Sequence[str], n_kills: int, folder: Path) -> tuple[int, int
 
         while left > 0:
             name = f"killed-{len(ended)}"
-            way = ["--url", served.url] if len(ended) % 2 else ["--mode", "offline"]
+            way = ["--url", service.url] if len(ended) % 2 else ["--mode", "offline"]
             ended[name] = trained([*settings, *way, "--run-id", name], folder / name, kill_somewhere)
-        found = list(sync_spools(folder, served.url))
+        found = list(sync_spools(folder, service.url))
         wrong = [f"{each.folder}: {each}" for each in found if not each.is_done]
         for name, end in ended.items():
             if (end.sets, end.model) != (whole.sets, whole.model):
                 wrong.append(f"{name} ended otherwise after {end.n_kills} kills")
-        with MildClient(served.url) as client:
+        with MildClient(service.url) as client:
             for name in ended:
                 held = [base64.b64encode(found).decode() for found in _sets(client, name, len(whole.sets))]
                 if held != whole.sets:

@@ -1,4 +1,4 @@
-"""What Linux tells of a process: its memory, how that grows, and the time it has had."""
+"""Memory and processor time of a process, as Linux reports them."""
 
 import os
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ import numpy as np
 from scipy.stats import theilslopes
 
 ALLOCATOR = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_TRIM_THRESHOLD_": "4194304"}
-"""As the Dockerfile sets it: else glibc's keeping of freed buffers is measured, and not what the service does."""
+"""As in the Dockerfile: else the measurements are of buffers that glibc keeps after they were freed."""
 
 
 def list_processes(pid: int) -> list[int]:
-    """A process and those that it has started, such as a service and the processes that compute for it."""
+    """List a process and its descendants, such as a service and its workers."""
     pids = [pid]
     for parent in pids:
         with suppress(OSError):  # it has ended
@@ -22,18 +22,18 @@ def list_processes(pid: int) -> list[int]:
     return pids
 
 
-def resident_kib(pid: int) -> int:
-    """Resident memory of a process and those that it has started."""
+def read_resident_kib(pid: int) -> int:
+    """Read the resident memory of a process and its descendants."""
     return sum(_read_status(each, "VmRSS") for each in list_processes(pid))
 
 
-def peak_kib(pid: int, alone: bool = False) -> int:
-    """The most resident memory that a process has had so far, and unless `alone` each of those that it has started."""
+def read_peak_kib(pid: int, alone: bool = False) -> int:
+    """Read the peak of the resident memory of a process, and unless `alone` add that of each descendant."""
     return sum(_read_status(each, "VmHWM") for each in ([pid] if alone else list_processes(pid)))
 
 
-def cpu_seconds(pid: int) -> float:
-    """Processor time of a process and those that it has started so far, in the program and in the kernel."""
+def read_cpu_seconds(pid: int) -> float:
+    """Read the processor time of a process and its descendants, in the program and in the kernel."""
     ticks = 0
     for each in list_processes(pid):
         with suppress(OSError):
@@ -49,12 +49,12 @@ def _read_status(pid: int, name: str) -> int:
     return 0
 
 
-def growth(kib: Sequence[int]) -> float:
-    """Growth of a memory over the second half of the readings, as a share of the level at its start.
+def measure_growth(kib: Sequence[int]) -> float:
+    """Measure the growth of memory over the second half of the readings, as a share of the level at its start.
 
-    The first half is the warm-up, in which caches fill and the allocator takes what the largest requests need. The line
-    is Theil and Sen's, the median of the slopes of all pairs of readings: what grows steadily raises it in full, and a
-    few readings taken while a large body is at work do not.
+    The first half is the warm-up, in which caches fill and the allocator grows to what the largest requests need. The
+    line is the Theil-Sen estimate, the median of the slopes of all pairs of readings: steady growth raises it in full,
+    a few readings taken while a large body is processed do not.
     """
     second = np.array(kib[len(kib) // 2 :], dtype=float)
     if second.size < 3:

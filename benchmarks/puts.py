@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.serving import command, service, store
+from benchmarks.serving import start_server, start_service, start_store
 from benchmarks.wire import Connection
 from mild_core import bitmap
 
@@ -80,14 +80,14 @@ class Load:
 def measure(pairs: int) -> Rates:
     """Batches to the service and to the bare handler in turn, on one store, one worker each."""
     with ExitStack() as stack:
-        server = stack.enter_context(store())
+        server = stack.enter_context(start_store())
         key = secrets.token_urlsafe(32)
         # A rate that is counted, and not reached; and connections that stay open while the other side has its turn.
         rate = {"MILD_RATE_PER_KEY": "100000", "MILD_RATE_BURST": "100000"}
         environment = {"MILD_API_KEYS": key, "MILD_IDLE_SECONDS": "600", **rate}
-        served = stack.enter_context(service(server.url, environment))
-        bare_url, _ = stack.enter_context(command([sys.executable, "-m", "benchmarks.bare", server.url], {}))
-        loads = [Load(served.url, key, stack), Load(bare_url, key, stack)]
+        service = stack.enter_context(start_service(server.url, environment))
+        bare_url, _ = stack.enter_context(start_server([sys.executable, "-m", "benchmarks.bare", server.url], {}))
+        loads = [Load(service.url, key, stack), Load(bare_url, key, stack)]
         loads[0].open_runs()
         rates = [[load.batch() for load in loads] for _ in range(pairs + 2)][2:]
     return Rates(*(statistics.median(column) for column in zip(*rates, strict=True)))

@@ -29,7 +29,7 @@ import numpy as np
 from redis import Redis
 
 from benchmarks.claims import Benchmark, Report, claim_none, format_table
-from benchmarks.timing import until
+from benchmarks.timing import wait_until
 from mild_core import bitmap
 from mild_service.app import create_app
 from mild_service.config import Settings
@@ -247,7 +247,7 @@ async def record(folder: Path, bodies: list[list[bytes]]) -> dict[str, Any]:
         async with serve(server.url) as service:
             await send(service.http, bodies[:1], finish=True)
             redis.bgrewriteaof()
-            until(lambda: not redis.info("persistence")["aof_rewrite_in_progress"], "the end of the rewrite")
+            wait_until(lambda: not redis.info("persistence")["aof_rewrite_in_progress"], "the end of the rewrite")
             await send(service.http, bodies, finish=False)
             shown = await look(service.http)
             for key in redis.scan_iter("*:cache*"):

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.claims import Benchmark, Claim, Report, claim_none, format_table
-from benchmarks.proc import ALLOCATOR, cpu_seconds, peak_kib
-from benchmarks.serving import Served, service, store
+from benchmarks.proc import ALLOCATOR, read_cpu_seconds, read_peak_kib
+from benchmarks.serving import RunningService, start_service, start_store
 from mild_core import bitmap
 from mild_core.selection import select
 from mild_core.types import RoundBits
@@ -86,27 +86,29 @@ def select_whole(n_samples: int, n_epochs: int, has_gaps: bool) -> NDArray[np.ui
 
 
 @contextmanager
-def serve(executor: str, store_url: str, variables: Mapping[str, str] | None = None) -> Iterator[tuple[Served, Any]]:
+def serve(
+    executor: str, store_url: str, variables: Mapping[str, str] | None = None
+) -> Iterator[tuple[RunningService, Any]]:
     """A service with limits that admit all runs, and a client."""
     environment = {**ALLOCATOR, **LIMITS, "MILD_EXECUTOR": executor, **(variables or {})}
-    with service(store_url, environment) as served, httpx.Client(base_url=served.url, timeout=3600) as client:
-        yield served, client
+    with start_service(store_url, environment) as service, httpx.Client(base_url=service.url, timeout=3600) as client:
+        yield service, client
 
 
 def measure_growth(n_samples: int, n_epochs: int, has_gaps: bool, executor: str) -> dict[str, Any]:
     """Put, read and finish one run; return the measurements."""
-    with store() as server, serve(executor, server.url) as (served, client):
+    with start_store() as server, serve(executor, server.url) as (service, client):
         record(client, "warm", 100_000, 8, has_gaps)
         client.get("/selection/warm", headers=BITMAP).raise_for_status()
         puts = record(client, "a", n_samples, n_epochs, has_gaps)
-        after_put = peak_kib(served.process.pid) / 1024
-        started, cpu = time.perf_counter(), cpu_seconds(served.process.pid)
+        after_put = read_peak_kib(service.process.pid) / 1024
+        started, cpu = time.perf_counter(), read_cpu_seconds(service.process.pid)
         found = client.get("/selection/a", headers=BITMAP).raise_for_status()
-        read, cpu = time.perf_counter() - started, cpu_seconds(served.process.pid) - cpu
+        read, cpu = time.perf_counter() - started, read_cpu_seconds(service.process.pid) - cpu
         started = time.perf_counter()
         client.post("/runs/a/rounds/0/finish", headers=BITMAP).raise_for_status()
         finish = time.perf_counter() - started
-        peak = peak_kib(served.process.pid) / 1024
+        peak = read_peak_kib(service.process.pid) / 1024
     expected = select_whole(n_samples, n_epochs, has_gaps)
     same = bool(np.array_equal(np.frombuffer(found.content, dtype=np.uint8), expected))
     return {
@@ -129,7 +131,7 @@ def dask_cluster(n_workers: int) -> Iterator[str]:
 def measure_engines(n_samples: int, n_epochs: int) -> list[dict[str, Any]]:
     """Compute the same run by every engine; return the seconds of each."""
     rows: list[dict[str, Any]] = []
-    with store() as server:
+    with start_store() as server:
         with serve("threads", server.url) as (_, client):
             record(client, "a", n_samples, n_epochs, False)
             record(client, "small", FEW, n_epochs, False)

@@ -1,4 +1,4 @@
-"""A real service for a benchmark: uvicorn in a process of its own, on loopback, and a real store beside it."""
+"""A real service and a real store for a benchmark, in separate processes on loopback."""
 
 import subprocess
 import sys
@@ -13,8 +13,8 @@ from mild_service.store.embedded import EmbeddedServer
 
 
 @dataclass(frozen=True)
-class Served:
-    """Where the service listens, its process, and the store's address."""
+class RunningService:
+    """Address and process of a service, and the address of its store."""
 
     url: str
     process: subprocess.Popen[str]
@@ -22,42 +22,42 @@ class Served:
 
 
 @contextmanager
-def store() -> Iterator[EmbeddedServer]:
-    """An embedded store (append-only file, fsynced always) in a folder that goes with it."""
+def start_store() -> Iterator[EmbeddedServer]:
+    """Context manager of an embedded store (append-only file, fsynced always) in a temporary folder."""
     with TemporaryDirectory(prefix="mild-benchmark-") as folder, EmbeddedServer(Path(folder)) as server:
         yield server
 
 
 @contextmanager
-def service(store_url: str, environment: Mapping[str, str] | None = None) -> Iterator[Served]:
-    """The service in a process of its own, one worker, on a free port.
+def start_service(store_url: str, environment: Mapping[str, str] | None = None) -> Iterator[RunningService]:
+    """Context manager of a service with one worker on a free port.
 
     Parameters
     ----------
     store_url
-        The store.
+        Address of the store.
     environment
-        More variables, such as ``MILD_API_KEYS``.
+        Further variables, such as ``MILD_API_KEYS``.
     """
     variables = {"MILD_STORE_URL": store_url, "MILD_LOG_LEVEL": "warning", **(environment or {})}
-    with command([sys.executable, "-m", "mild_service.cli", "serve", "--port", "0"], variables) as (url, process):
-        yield Served(url, process, store_url)
+    with start_server([sys.executable, "-m", "mild_service.cli", "serve", "--port", "0"], variables) as (url, process):
+        yield RunningService(url, process, store_url)
 
 
 @contextmanager
-def command(
+def start_server(
     words: Sequence[str], variables: Mapping[str, str], log: IO[bytes] | None = None
 ) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
-    """A server that prints where it listens; terminated at the end.
+    """Context manager of a server that prints its address, which is yielded with its process.
 
     Parameters
     ----------
     words
-        The command.
+        Command line.
     variables
-        More variables of the environment.
+        Further variables of the environment.
     log
-        File for what it writes to stderr.
+        File for its stderr.
     """
     settings = [f"{name}={value}" for name, value in variables.items()]
     process = subprocess.Popen(

@@ -16,8 +16,8 @@ import httpx
 import numpy as np
 
 from benchmarks.claims import Benchmark, Claim, Report, claim_none
-from benchmarks.proc import peak_kib
-from benchmarks.serving import service, store
+from benchmarks.proc import read_peak_kib
+from benchmarks.serving import start_service, start_store
 
 BAR_MIB = 300
 N_CLASSES = 10
@@ -68,18 +68,22 @@ def id_lines(n_samples: int) -> list[str]:
 
 def measure(options: Namespace) -> Report:
     body = Body(options.bytes, options.samples, options.ids)
-    with store() as server, service(server.url) as served, httpx.Client(base_url=served.url, timeout=None) as client:
+    with (
+        start_store() as server,
+        start_service(server.url) as service,
+        httpx.Client(base_url=service.url, timeout=None) as client,
+    ):
         client.put("/runs/a", json={"num_samples": options.samples}).raise_for_status()
         if options.ids:
             lines = "\n".join(id_lines(options.samples))
             client.put("/runs/a/sample-ids", content=lines, headers={"Content-Type": "text/plain"}).raise_for_status()
-        before = peak_kib(served.process.pid, alone=True) / 1024
+        before = read_peak_kib(service.process.pid, alone=True) / 1024
         started = time.perf_counter()
         answer = client.post(
             "/runs/a/predictions", content=iter(body), headers={"Content-Type": "application/x-ndjson"}
         )
         seconds = time.perf_counter() - started
-        peak = peak_kib(served.process.pid, alone=True) / 1024
+        peak = read_peak_kib(service.process.pid, alone=True) / 1024
     if answer.is_error:
         raise RuntimeError(answer.text)
     epochs = answer.json()["epochs"]

@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 
 from benchmarks.claims import Benchmark, Claim, Report, format_table
-from benchmarks.timing import interleaved
+from benchmarks.timing import time_interleaved
 from mild_client import CorrectnessTracker
 from mild_core import bitmap
 from mild_trainer.data import Dataset
@@ -99,7 +99,7 @@ def beside_aum(device: str, repeats: int) -> tuple[float, float] | None:
     with tempfile.TemporaryDirectory() as folder:
         calculator = AUMCalculator(folder, compressed=True)
         works = [lambda: tracker.update(placed, logits, labels), lambda: calculator.update(logits, labels, samples)]
-        ours, theirs = interleaved([waited(work) for work in works], repeats, warm=10)
+        ours, theirs = time_interleaved([waited(work) for work in works], repeats, warm=10)
     return ours / IN_A_ROW, theirs / IN_A_ROW
 
 
@@ -136,13 +136,14 @@ def measure(options: Namespace) -> Report:
     torch.set_num_threads(1)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     step = Step(device)
-    times = interleaved([step.train, step.update], options.repeats)
+    times = time_interleaved([step.train, step.update], options.repeats)
     peer = beside_aum(device, options.repeats)
     step.train()
     with no_waiting(step.cuda):
         step.tracker.update(step.indices, step.logits, step.labels)
     modes = epochs(device, options.samples)
-    of_epoch = dict(zip(modes, interleaved(list(modes.values()), max(options.repeats // 10, 1), warm=1), strict=True))
+    epoch_times = time_interleaved(list(modes.values()), max(options.repeats // 10, 1), warm=1)
+    of_epoch = dict(zip(modes, epoch_times, strict=True))
     claims = [
         Claim("the tracker's `update`, of a training step", times[1] / times[0], "at most", BARS[device], "{:.2%}")
     ]

@@ -25,7 +25,7 @@ from benchmarks.claims import Benchmark, Claim, Report, claim_none
 from benchmarks.record_families import FAMILIES
 from benchmarks.recordings import FOLDER, HALVES, ROUNDS, Half, Recording, load_recordings
 from benchmarks.selection import Trace, sequences
-from benchmarks.serving import service, store
+from benchmarks.serving import start_service, start_store
 from mild_client import MildClient
 from mild_core.guarantee import UPPER_ERROR, bound_quality, conformal_cut, limit_undrawn_wrong, limit_wrong
 from mild_core.scores import score_samples
@@ -302,7 +302,7 @@ def measure(options: Namespace) -> Report | int:
 
 def _run_through_http(options: Namespace) -> int:
     """Let a real service draw and state; replace the last section of the page."""
-    with store() as embedded, service(embedded.url) as served, MildClient(served.url) as client:
+    with start_store() as embedded, start_service(embedded.url) as service, MildClient(service.url) as client:
         recordings = map(Recording.load, fdr_http.PATHS)
         rows = [fdr_http.state_after_draws(client, recording, options.draws or 50) for recording in recordings]
     text = fdr_http.report(rows, STUDY.format_command(options))

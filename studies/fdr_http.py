@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.record_families import FAMILIES
 from benchmarks.recordings import FOLDER, Recording
-from benchmarks.timing import machine
+from benchmarks.timing import describe_machine
 from mild_client import MildClient
 from mild_core.scores import score_samples
 from mild_core.types import EpochBits, RunSpec
@@ -137,7 +137,7 @@ def report(rows: Sequence[HttpRow], command: str) -> str:
     lines = [
         HEADING,
         "",
-        f"`{command}`, {machine('numpy', 'scipy')}; {len(rows[0].statements)} draws of {N_DRAWN} on each.",
+        f"`{command}`, {describe_machine('numpy', 'scipy')}; {len(rows[0].statements)} draws of {N_DRAWN} on each.",
         "",
         "Every draw is in a run of its own, by a real service (one process, embedded store) that the system seeds.",
         "",

@@ -17,7 +17,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from benchmarks.recordings import Half
-from benchmarks.timing import machine
+from benchmarks.timing import describe_machine
 from mild_core.errors import ParameterError
 from studies.programme import Case, Inputs, Profile, Row, Section, make_fingerprint, make_key, read_rows
 
@@ -59,7 +59,7 @@ def run_case(name: str, case: Case, inputs: Inputs) -> Row:
     with threadpool_limits(1):
         result = section.run_case(case, inputs)
     seconds = round(time.perf_counter() - started, 2)
-    return Row(name, case, result, seconds, machine("torch", "numpy", "scipy", "scikit-learn"), fingerprint)
+    return Row(name, case, result, seconds, describe_machine("torch", "numpy", "scipy", "scikit-learn"), fingerprint)
 
 
 def find_current(rows: Sequence[Row]) -> list[Row]:

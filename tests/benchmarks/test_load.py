@@ -5,15 +5,16 @@ from dataclasses import replace
 from benchmarks import costs
 from benchmarks.jobs import Load, Seen
 from benchmarks.load import Outcome, burden, describe, environment
-from benchmarks.serving import service
+from benchmarks.serving import start_service
 
 
 def test_a_few_jobs_for_a_few_seconds(store_url: str) -> None:
     load = Load(n_jobs=20, n_samples=500, seconds=3, period=0.3, round_epochs=5, n_watched=2)
     key = secrets.token_urlsafe(32)
-    with service(store_url, {**environment(key), "MILD_STORE_NAMESPACE": f"load-{secrets.token_hex(4)}"}) as served:
-        outcome = asyncio.run(burden(load, served, key))
-        spent = costs.report(served, key, load.n_samples, large=1000, repeated=20)
+    variables = {**environment(key), "MILD_STORE_NAMESPACE": f"load-{secrets.token_hex(4)}"}
+    with start_service(store_url, variables) as service:
+        outcome = asyncio.run(burden(load, service, key))
+        spent = costs.report(service, key, load.n_samples, large=1000, repeated=20)
     assert outcome.seen.wrong == []
     kinds = {"open", "run", "selection", "selection, 304", "fit", "page", "finish"}
     assert outcome.seen.seconds.keys() == kinds | {"PUT of an epoch", "PUT of a shard", "POST of a log"}

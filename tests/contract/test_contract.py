@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
-from benchmarks.serving import service
+from benchmarks.serving import start_service
 from mild_core import bitmap
 from tests.waiting import PATIENCE
 
@@ -39,10 +39,10 @@ def test_every_answer_is_one_that_the_openapi_describes(
     phases = phases if effort == 1 else "coverage,fuzzing,stateful"
     environment = {**ENVIRONMENT, "MILD_STORE_NAMESPACE": f"test-{secrets.token_hex(8)}"}
     environment |= {"MILD_API_KEYS": KEY} if closed else {}
-    with service(store_url, environment) as served:
-        with httpx.Client(base_url=served.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=PATIENCE) as client:
+    with start_service(store_url, environment) as service:
+        with httpx.Client(base_url=service.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=PATIENCE) as client:
             _record_runs(client)
-        words = ["schemathesis.cli", "--config-file", "schemathesis.toml", "run", f"{served.url}/openapi.json"]
+        words = ["schemathesis.cli", "--config-file", "schemathesis.toml", "run", f"{service.url}/openapi.json"]
         words += ["--max-examples", str(3 * effort), "--phases", phases]
         words += [] if key is None else ["--header", f"Authorization: Bearer {key}"]
         words += [] if closed else ["--exclude-checks", "ignored_auth"]  # that is what being open means

@@ -15,8 +15,8 @@ import httpx
 import numpy as np
 from redis import Redis
 
-from benchmarks.proc import ALLOCATOR, growth, resident_kib
-from benchmarks.serving import service
+from benchmarks.proc import ALLOCATOR, measure_growth, read_resident_kib
+from benchmarks.serving import start_service
 from benchmarks.wire import Answer, Connection
 from tests.fuzz.mutations import Request, mutated
 from tests.fuzz.valid_bodies import BITMAP, LOGS, N_SAMPLES, N_SHARDS, NDJSON, Make, bits, makers
@@ -75,7 +75,7 @@ class Answers:
 
     def slope(self) -> float:
         """Growth of the memory behind a warm-up, in which every route meets everything that can be wrong."""
-        return growth(self.kib)
+        return measure_growth(self.kib)
 
 
 class Fuzzer:
@@ -100,7 +100,7 @@ class Fuzzer:
                     self._make_runs()
                     before = self.digest()
                 if number % SAMPLED == 0:
-                    answers.kib.append(resident_kib(self._pid))
+                    answers.kib.append(read_resident_kib(self._pid))
                 method, path, media_type, make = self._makers[self._rng.integers(len(self._makers))]
                 request = mutated(self._rng, self._valid(method, path, media_type, make))
                 try:
@@ -192,5 +192,5 @@ def fuzz(n_requests: int, seed: int, store_url: str) -> Answers:
         "MILD_IDLE_SECONDS": "600",  # making the runs anew may take a while, on a machine that is busy
         "MILD_LOG_LEVEL": "critical",
     }
-    with service(store_url, environment) as served, Redis.from_url(store_url) as redis:
-        return Fuzzer(served.url, key, served.process.pid, redis, namespace, seed).run(n_requests)
+    with start_service(store_url, environment) as service, Redis.from_url(store_url) as redis:
+        return Fuzzer(service.url, key, service.process.pid, redis, namespace, seed).run(n_requests)

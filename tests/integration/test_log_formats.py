@@ -4,7 +4,7 @@ import httpx
 import numpy as np
 
 from benchmarks.ingest import bodies
-from benchmarks.serving import service
+from benchmarks.serving import start_service
 from mild_core import bitmap
 
 BITMAP = {"Content-Type": "application/octet-stream", "Accept": "application/octet-stream"}
@@ -19,7 +19,7 @@ def test_a_log_of_40_000_records_gives_one_set_in_every_format(store_url: str) -
     logs = bodies(correct)
     sets: dict[str, bytes] = {}
     environment = {"MILD_STORE_NAMESPACE": "log-formats"}
-    with service(store_url, environment) as served, httpx.Client(base_url=served.url, timeout=120) as client:
+    with start_service(store_url, environment) as service, httpx.Client(base_url=service.url, timeout=120) as client:
         for name in ("bitmaps", *range(len(logs))):
             client.put(f"/runs/{name}", json={"num_samples": N_SAMPLES}).raise_for_status()
         for epoch, row in enumerate(correct):
