@@ -127,7 +127,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.add_middleware(
         AuthMiddleware,
         authenticator=app.state.authenticator,
-        route_rules=RouteRules(settings.metrics_access),
+        route_rules=RouteRules(app.routes, settings.metrics_access),
         rate_limiter=RateLimiter(settings.rate_per_key, settings.rate_burst),
         origins=origins,
     )

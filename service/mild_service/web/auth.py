@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from fastapi.routing import iter_route_contexts
 from starlette.requests import HTTPConnection, Request
-from starlette.routing import Match, compile_path
+from starlette.routing import BaseRoute, Match, Mount, compile_path
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
 
@@ -40,41 +41,13 @@ class Rule:
     creates_run: bool = False
 
 
-OPEN, READ, WRITE, ADMIN = Rule(None), Rule("read"), Rule("write"), Rule("admin")
+OPEN, READ = Rule(None), Rule("read")
 METRICS = Rule("admin")
 """Placeholder, which `RouteRules` replaces by the scope of the setting `metrics_access`."""
 
 RULES: Mapping[str, Rule] = {
     "PUT /runs/{run_id}": Rule("write", creates_run=True),
     "GET /runs": READ,
-    "GET /runs/{run_id}": READ,
-    "PATCH /runs/{run_id}": WRITE,
-    "DELETE /runs/{run_id}": ADMIN,
-    "PUT /runs/{run_id}/labels": WRITE,
-    "PUT /runs/{run_id}/sample-ids": WRITE,
-    "GET /runs/{run_id}/sample-ids": READ,
-    "PUT /runs/{run_id}/audit": WRITE,
-    "GET /runs/{run_id}/audit": READ,
-    "POST /runs/{run_id}/audit/draw": WRITE,
-    "GET /runs/{run_id}/rounds/{round}": READ,
-    "PUT /runs/{run_id}/planted": WRITE,
-    "GET /runs/{run_id}/planted": READ,
-    "PUT /runs/{run_id}/rounds/{round}/members": WRITE,
-    "GET /runs/{run_id}/rounds/{round}/members": READ,
-    "PUT /runs/{run_id}/rounds/{round}/epochs/{epoch}": WRITE,
-    "GET /runs/{run_id}/rounds/{round}/epochs/{epoch}": READ,
-    "PUT /runs/{run_id}/rounds/{round}/epochs/{epoch}/shards/{shard}": WRITE,
-    "PUT /runs/{run_id}/rounds/{round}/metrics/{epoch}": WRITE,
-    "POST /runs/{run_id}/predictions": WRITE,
-    "POST /runs/{run_id}/rounds/{round}/finish": WRITE,
-    "GET /runs/{run_id}/rounds/{round}/fit": READ,
-    "GET /runs/{run_id}/rounds/{round}/sweep": READ,
-    "GET /runs/{run_id}/rounds/{round}/evaluation": READ,
-    "GET /runs/{run_id}/events": READ,
-    "GET /runs/{run_id}/scores": READ,
-    "GET /runs/{run_id}/suggestions": READ,
-    "GET /runs/{run_id}/samples/{index}": READ,
-    "GET /selection/{run_id}": READ,
     "POST /selection": READ,  # stores nothing
     "GET /metrics": METRICS,
     # Probes and the documentation of the program, which is public.
@@ -90,24 +63,21 @@ RULES: Mapping[str, Rule] = {
     "GET /static-offline-docs/{path:path}": OPEN,
     "GET /ui": OPEN,
     "GET /ui/": READ,
-    "GET /ui/runs/{run_id}": READ,
-    "GET /ui/runs/{run_id}/map": READ,
-    "GET /ui/runs/{run_id}/classes": READ,
-    "GET /ui/runs/{run_id}/samples": READ,
-    "GET /ui/runs/{run_id}/samples/{index}": READ,
-    "POST /ui/runs/{run_id}/samples/{index}/mark": WRITE,
-    "GET /ui/runs/{run_id}/audit": READ,
-    "POST /ui/runs/{run_id}/audit/draw": WRITE,
-    "POST /ui/runs/{run_id}/audit/{index}": WRITE,
-    "GET /ui/runs/{run_id}/compare": READ,
-    "GET /ui/runs/{run_id}/rounds/{round}/selection": READ,
-    "GET /ui/runs/{run_id}/downloads": READ,
     "GET /ui/login": OPEN,
     "POST /ui/login": OPEN,
     "POST /ui/logout": OPEN,  # without a session it only redirects
     "GET /ui/static/{path:path}": OPEN,
 }
-"""The rule of every route, by method and path. A route that is not listed needs the scope `admin`."""
+"""Rules of single routes, by method and path. Routes of a run need the scope of their method, all others `admin`."""
+
+_RUN_RULES = {"GET": READ, "PUT": Rule("write"), "POST": Rule("write"), "PATCH": Rule("write")}
+"""Rules of the routes of a run, by method; others, such as DELETE, need the scope `admin`."""
+
+
+def get_rule(route: str) -> Rule:
+    """Return the rule of a route, which is given as its method and path template."""
+    method, template = route.split(" ")
+    return RULES.get(route) or (_RUN_RULES if "{run_id}" in template else {}).get(method, Rule("admin"))
 
 
 class RouteRules:
@@ -115,18 +85,23 @@ class RouteRules:
 
     Parameters
     ----------
+    routes
+        Routes of the application.
     metrics_scope
         Scope that `/metrics` requires.
     """
 
-    def __init__(self, metrics_scope: Scope | Literal["open"]) -> None:
+    def __init__(self, routes: Sequence[BaseRoute], metrics_scope: Scope | Literal["open"]) -> None:
         metrics_rule = Rule(None if metrics_scope == "open" else metrics_scope)
         # Grouped by method and number of slashes (None: any number), so that few patterns are tried per request.
         self._rules: dict[tuple[str, int | None], list[tuple[re.Pattern[str], str, Rule]]] = {}
-        for name, rule in RULES.items():
-            method, template = name.split(" ")
-            rules = self._rules.setdefault((method, None if ":path" in template else template.count("/")), [])
-            rules.append((compile_path(template)[0], template, metrics_rule if rule is METRICS else rule))
+        for route in iter_route_contexts(routes):
+            is_mount = isinstance(route.original_route, Mount)
+            template = f"{route.path}/{{path:path}}" if is_mount else str(route.path)
+            for method in {"GET"} if is_mount else set(route.methods or ()):
+                rule = get_rule(f"{method} {template}")
+                rules = self._rules.setdefault((method, None if is_mount else template.count("/")), [])
+                rules.append((compile_path(template)[0], template, metrics_rule if rule is METRICS else rule))
 
     def find_rule(self, connection: Connection) -> tuple[Rule | None, str, str | None]:
         """Return the access rule of a request, the path template of its route, and the run id in its path.
@@ -140,7 +115,7 @@ class RouteRules:
         -------
         tuple
             The rule, the template and the run id. The rule is None if no route takes the request, whose response is
-            then a 404 or 405. The template is ``none`` if `RULES` does not list the route. The run id is None if the
+            then a 404 or 405. The template is ``none`` if the route is not one of `routes`. The run id is None if the
             path has none.
         """
         method = "GET" if connection["method"] == "HEAD" else connection["method"]
@@ -151,7 +126,7 @@ class RouteRules:
                 return rule, template, match.groupdict().get("run_id")
         routes = HTTPConnection(connection).app.routes
         if any(route.matches(connection)[0] is Match.FULL for route in routes):
-            return ADMIN, "none", None
+            return Rule("admin"), "none", None
         return None, "none", None
 
 

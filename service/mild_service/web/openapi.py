@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 
 from mild_service.web import media_types
-from mild_service.web.auth import RULES, SESSION_COOKIE, Rule
+from mild_service.web.auth import SESSION_COOKIE, Rule, get_rule
 from mild_service.web.dependencies import PRECONDITION_HEADERS
 from mild_service.web.problems import Problem, describe_problems
 
@@ -73,8 +73,8 @@ def _declare_operation(
     responses = operation["responses"]
     responses.pop("422", None)
     codes = ERRORS.get(f"{method} {path}", "").split()
-    rule = RULES.get(f"{method} {path}")
-    if rule is not None and rule.scope is not None:
+    rule = get_rule(f"{method} {path}")
+    if rule.scope is not None:
         operation["security"] = [{"key": [rule.scope]}, {"session": [rule.scope]}]
         codes += _list_shared_errors(operation, method, path, rule)
     for code in dict.fromkeys(codes):
