@@ -1,4 +1,4 @@
-"""A disk that can be filled, and given its room back."""
+"""A disk that can be filled and emptied again."""
 
 import contextlib
 import errno
@@ -22,13 +22,13 @@ class Disk:
 
     @property
     def kind(self) -> str:
-        """In words."""
+        """Description of the disk."""
         if self.mounted:
             return f"a tmpfs of {DISK_BYTES >> 20} MiB, filled up to its last pages"
         return "a limit on the size of the store's files (RLIMIT_FSIZE), as no tmpfs may be mounted here"
 
     def fill(self, pid: int, spare: int) -> None:
-        """Leave room for `spare` bytes to the process that writes here."""
+        """Fill the disk but for `spare` bytes, for the process that writes to it."""
         if not self.mounted:
             self._largest = max(path.stat().st_size for path in self.folder.rglob("*.aof")) + spare
             self.limit(pid)
@@ -36,7 +36,7 @@ class Disk:
         self._fill(spare)
 
     def refill(self) -> None:
-        """Take what has become free since: the store removes old files when it has rewritten them."""
+        """Fill what has become free since: the store removes old files after it has rewritten them."""
         if self.mounted:
             self._fill(0)
 
@@ -51,26 +51,26 @@ class Disk:
                     if error.errno != errno.ENOSPC:
                         raise
                     if state.f_bavail:
-                        continue  # the other one has written meanwhile
+                        continue  # the process has written meanwhile
                 return
 
     def free(self, pid: int) -> None:
-        """Give the room back."""
+        """Make room again."""
         self._largest = None
         (self.folder / "filler").unlink(missing_ok=True)
         if not self.mounted:
             self.limit(pid)
 
     def limit(self, pid: int) -> None:
-        """Let a process write files as long as the disk has room for, where the disk is none of its own."""
+        """Limit the size of the files that a process writes, where no disk could be mounted."""
         soft = resource.RLIM_INFINITY if self._largest is None else self._largest
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, resource.RLIM_INFINITY))
 
 
 @contextmanager
-def disk(folder: Path) -> Iterator[Disk]:
-    """A disk that can be filled, at `folder`."""
+def make_disk(folder: Path) -> Iterator[Disk]:
+    """Context manager of a disk that can be filled, at `folder`."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
     mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0

@@ -1,9 +1,9 @@
-"""The embedded store broken while trainings stream: it is back by itself, and what was acknowledged stays.
+"""The embedded store broken while trainings stream: it recovers by itself, and acknowledged data stay.
 
 One service (`mild-service serve --embedded`), which is never started again, and trainings that write epochs in every
-way, through the project's client. Each round breaks something at an instant drawn at random, waits until a write
-succeeds again, and compares every epoch in the store with the bits that were sent. The data folder has a path that is
-too long for a socket, so that the socket has a folder of its own, which is one of the things removed.
+way, through the project's client. Each round causes a fault at a random time, waits until a write succeeds again, and
+compares every epoch in the store with the bits that were sent. The path of the data folder is too long for a socket, so
+that the socket is in a separate folder, which is removed, too.
 """
 
 import logging
@@ -27,16 +27,16 @@ import anyio
 import httpx
 
 from benchmarks.claims import Benchmark, Claim, Report, claim_none
-from benchmarks.disks import Disk, disk
+from benchmarks.disks import Disk, make_disk
 from benchmarks.faults import describe, list_recoveries, wait_for_write
 from benchmarks.serving import start_server
+from benchmarks.stream_checks import check_store
 from benchmarks.streams import KINDS, Ledger, Training
 from benchmarks.timing import wait_until
-from benchmarks.watching import check
 
 BACK_SECONDS = 10.0
 FILE_MARGIN = 10
-"""Files and connections that the service may hold more at the end: those of requests under way."""
+"""Number of files and connections by which the service may grow: those of current requests."""
 
 _MIN_FILES = 16
 
@@ -63,7 +63,7 @@ class Site:
         return int((self.data_dir / "server.lock").read_text())
 
     def count_files(self) -> int:
-        """Return how many files and connections the service holds: the most within half a second."""
+        """Count the files and connections that the service holds: the most within half a second."""
         return max(self._count_files_now() for _ in range(50))
 
     def _count_files_now(self) -> int:
@@ -76,13 +76,13 @@ class Site:
         return next(number for number in range(_MIN_FILES, 2**20) if number not in numbers)
 
     def count_lines(self, text: str) -> int:
-        """Return how often the service has logged a text."""
+        """Count how often the service has logged a text."""
         return self.log.read_text(errors="replace").count(text)
 
 
 @dataclass
 class Outcome:
-    """What the rounds have shown."""
+    """Results of all rounds."""
 
     ledger: Ledger
     n_compared: int = 0
@@ -93,13 +93,13 @@ class Outcome:
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
-def kill(site: Site) -> None:
-    """``kill -9`` of the store."""
+def kill_store(site: Site) -> None:
+    """Kill the store with signal 9."""
     os.kill(site.store_pid, 9)
 
 
 def kill_without_files(site: Site) -> None:
-    """Kill the store while the service may open no file, until it has tried to start the store in vain."""
+    """Kill the store while the service can open no file, until a start of the store has failed."""
     n_failures = site.count_lines("did not come up")
     soft, hard = resource.prlimit(site.process.pid, resource.RLIMIT_NOFILE)
 
@@ -108,13 +108,13 @@ def kill_without_files(site: Site) -> None:
         return site.count_lines("did not come up") > n_failures
 
     has_failed()
-    kill(site)
+    kill_store(site)
     wait_until(has_failed, "a start that fails for want of files")
     resource.prlimit(site.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def fill_disk(site: Site) -> None:
-    """Leave no room until the store has ended, which it does at the first write that it cannot keep."""
+    """Fill the disk until the store has ended, which it does at the first write that fails."""
     pid = site.store_pid
     site.disk.fill(pid, spare=site.rng.randrange(200_000))
 
@@ -128,7 +128,7 @@ def fill_disk(site: Site) -> None:
 
 
 def remove_socket(site: Site) -> None:
-    """Remove the socket of a store that runs; it is used over its open connections until the service notices."""
+    """Remove the socket of a running store; open connections are used until the service notices."""
     pid = site.store_pid
     Path(site.store_url.removeprefix("unix://")).unlink()
     wait_until(lambda: site.store_pid != pid, "a start of the store")
@@ -142,7 +142,7 @@ def remove_socket_folder(site: Site) -> None:
 
 
 FAULTS: dict[str, Callable[[Site], None]] = {
-    "`kill -9`": kill,
+    "`kill -9`": kill_store,
     "`kill -9` while the service may open no file": kill_without_files,
     "full disk": fill_disk,
     "socket removed": remove_socket,
@@ -155,7 +155,7 @@ def start_site(rng: random.Random) -> Iterator[Site]:
     """Context manager that starts a service, and stops it at the end."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="mild-embedded-")))
-        volume = stack.enter_context(disk(folder / "disk"))
+        volume = stack.enter_context(make_disk(folder / "disk"))
         data_dir = volume.folder / ("long" * 25)
         log = folder / "service.log"
         words = [sys.executable, "-m", "mild_service.cli", "serve", "--embedded", "--port", "0"]
@@ -166,7 +166,7 @@ def start_site(rng: random.Random) -> Iterator[Site]:
 
 
 def note_unavailable(answer: httpx.Response, outcome: Outcome) -> None:
-    """Count answers with 503, which are to have ``Retry-After``."""
+    """Count the answers with 503, which must have ``Retry-After``."""
     if answer.status_code == 503:
         outcome.n_unavailable += 1
         if "retry-after" not in answer.headers:
@@ -174,7 +174,7 @@ def note_unavailable(answer: httpx.Response, outcome: Outcome) -> None:
 
 
 def stream(n_kills: int, n_others: int, n_trainings: int, seed: int) -> Outcome:
-    """Break the store in turn, in an order drawn at random, while trainings stream."""
+    """Cause faults in random order while trainings stream."""
     rng, ledger = random.Random(seed), Ledger()
     outcome = Outcome(ledger)
     order = [name for name in FAULTS for _ in range(n_kills if name == "`kill -9`" else n_others)]
@@ -198,11 +198,11 @@ def stream(n_kills: int, n_others: int, n_trainings: int, seed: int) -> Outcome:
             except TimeoutError:
                 print(f"after {name}, the service: {site.log.read_text(errors='replace')[-5000:]}")
                 raise
-            outcome.n_compared += anyio.run(check, site.store_url, ledger)
+            outcome.n_compared += anyio.run(check_store, site.store_url, ledger)
         outcome.n_files = n_files, site.count_files()
         for training in trainings:
             training.stop()
-        outcome.n_compared += anyio.run(check, site.store_url, ledger)
+        outcome.n_compared += anyio.run(check_store, site.store_url, ledger)
         if site.process.poll() is not None:
             ledger.complain(f"the service has ended with {site.process.returncode}")
         outcome.log = site.log.read_text(errors="replace")

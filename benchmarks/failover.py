@@ -1,9 +1,9 @@
-"""Masters of a Redis Cluster killed under load: what was acknowledged is there, bit for bit, and all goes on by itself.
+"""Masters of a Redis Cluster killed under load: acknowledged data are stored bit for bit, and writing resumes.
 
 Starts a cluster of three masters with a replica each and a service, all on this machine. Writers put epochs without a
-pause, one of them through the project's own client, each into runs on every master in turn. In each round a master is
-killed (SIGKILL); once its replica has taken its place it is started again and follows. Then it looks whether every
-epoch that was acknowledged is in the store as it was sent.
+pause, one of them through the project's client, each into runs on every master in turn. In each round a master is
+killed (SIGKILL); once its replica has taken over it is started again as a replica. At the end every acknowledged epoch
+is compared with the store.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import httpx
 import numpy as np
@@ -30,18 +31,21 @@ from mild_service.config import Settings
 from mild_service.store import Store
 from tests.cluster import LocalCluster, Node, local_cluster
 
+Durations: TypeAlias = Sequence[tuple[float, float]]
+"""Seconds of each round until the replica took over, and until all runs were acknowledged again."""
+
 _HEALTHY_SECONDS = 1.0
-"""Load before a master is killed."""
+"""Seconds of load before a master is killed."""
 _EPOCHS = 3000
-"""Most epochs of a run."""
+"""Maximal number of epochs of a run."""
 _DEADLINE_SECONDS = 120
 _SILENT_MS = 2000
-"""A node that is silent for this long is taken for dead."""
+"""Silence after which a node is considered failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`replicas` is the setting under test; the large writer's runs have `large` samples, which take two slots."""
+    """Load: `replicas` is the setting under test, and one writer has runs of `large` samples, which take two slots."""
 
     n_rounds: int = 20
     n_writers: int = 6
@@ -51,23 +55,23 @@ class Load:
 
 
 @dataclass
-class Seen:
-    """What clients were told: answers by kind, what was acknowledged, and when each run was last written."""
+class WriteLog:
+    """Answers by kind, acknowledged epochs by run, start of the last acknowledged write of each run, and errors."""
 
     answers: Counter[str] = field(default_factory=Counter)
     acknowledged: dict[str, set[int]] = field(default_factory=dict)
-    begun: dict[str, float] = field(default_factory=dict)
+    last_begun: dict[str, float] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
 
-def content(run_id: str, epoch: int, n_samples: int) -> Bitmap:
-    """What is put there."""
+def make_bits(run_id: str, epoch: int, n_samples: int) -> Bitmap:
+    """Make the bits of an epoch, shape (n_bytes,)."""
     seed = [epoch, *run_id.encode()]
     return bitmap.pack(np.random.default_rng(seed).random(n_samples) < 0.5)
 
 
-def run_ids(writer: str) -> list[str]:
-    """Names of runs, one in each master's third of the slots."""
+def list_run_ids(writer: str) -> list[str]:
+    """List names of runs, one for each master's third of the slots."""
     names = (f"{writer}-{number}" for number in range(1000))
     by_master: dict[int, str] = {}
     for name in names:
@@ -75,136 +79,138 @@ def run_ids(writer: str) -> list[str]:
     return [by_master[third] for third in range(3)]
 
 
-async def put(http: httpx.AsyncClient, path: str, body: bytes, seen: Seen) -> None:
-    """Put until it is acknowledged; note what is answered, and whether it may be tried again."""
+async def put_until_acknowledged(http: httpx.AsyncClient, path: str, body: bytes, log: WriteLog) -> None:
+    """Put a body until it is acknowledged; record the answers, and those that must not be retried as errors."""
     while True:
         try:
             answer = await http.put(path, content=body, headers={"Content-Type": "application/octet-stream"})
         except httpx.TransportError as error:
-            seen.answers[type(error).__name__] += 1
+            log.answers[type(error).__name__] += 1
         else:
             kind = answer.json().get("type", "").removeprefix("/problems/")
-            seen.answers[f"{answer.status_code} {kind}".strip()] += 1
+            log.answers[f"{answer.status_code} {kind}".strip()] += 1
             if answer.is_success:
                 return
             if answer.status_code != 503 or not answer.json()["retryable"] or "retry-after" not in answer.headers:
-                seen.wrong.append(f"PUT {path} was answered with {answer.status_code}: {answer.text}")
+                log.wrong.append(f"PUT {path} was answered with {answer.status_code}: {answer.text}")
                 return
         await asyncio.sleep(0.1)
 
 
-async def write(url: str, writer: str, n_samples: int, seen: Seen, stop: asyncio.Event, bundled: bool = False) -> None:
-    """Put epochs, and try again at once; or with the project's client, which must never fail."""
-    names = run_ids(writer)
+async def write_epochs(
+    url: str, writer: str, n_samples: int, log: WriteLog, stop: asyncio.Event, bundled: bool = False
+) -> None:
+    """Put epochs, with retries of our own or with the project's client, which must never fail."""
+    names = list_run_ids(writer)
     async with httpx.AsyncClient(base_url=url, timeout=60) as http, AsyncMildClient(url) as client:
         for name in names:
-            seen.acknowledged[name] = set()
+            log.acknowledged[name] = set()
             (await http.put(f"/runs/{name}", json={"num_samples": n_samples})).raise_for_status()
         for epoch in range(_EPOCHS):
             for name in names:
-                began, bits = time.monotonic(), EpochBits(n_samples, content(name, epoch, n_samples))
+                began, bits = time.monotonic(), EpochBits(n_samples, make_bits(name, epoch, n_samples))
                 if bundled:
                     await client.put_epoch(name, 0, epoch, bits)
                 else:
-                    await put(http, f"/runs/{name}/rounds/0/epochs/{epoch}", bits.to_body(), seen)
-                seen.acknowledged[name].add(epoch)
-                seen.begun[name] = began
+                    await put_until_acknowledged(http, f"/runs/{name}/rounds/0/epochs/{epoch}", bits.to_body(), log)
+                log.acknowledged[name].add(epoch)
+                log.last_begun[name] = began
                 if stop.is_set():
                     return
 
 
-def kill_one(cluster: LocalCluster) -> tuple[float, float]:
-    """Kill a master, let its replica take over, start it again; when it was killed, and seconds until it was replaced.
+def kill_master(cluster: LocalCluster) -> tuple[float, float]:
+    """Kill a master, wait for its replica, and start the master again; return the time, and the takeover's seconds.
 
-    A node that is started again at once comes back as the master that it was, with all that it had acknowledged.
+    A node that is started again at once comes back as the same master, with all that it had acknowledged.
     """
     masters = [node for node in cluster.nodes if node.role == "master"]
     dead: Node = random.choice(masters)
     others = [node for node in cluster.nodes if node is not dead]
     began = time.monotonic()
     dead.kill()
-    taken = wait_until(
+    takeover_seconds = wait_until(
         lambda: sum(node.role == "master" for node in others) == len(masters),
         "a replica that takes over",
         _DEADLINE_SECONDS,
     )
     dead.start()
-    return began, taken
+    return began, takeover_seconds
 
 
-async def fail_over(cluster: LocalCluster, seen: Seen) -> tuple[float, float]:
-    """One round; seconds until the replica had taken over, and until writes to every run were acknowledged again."""
+async def fail_over(cluster: LocalCluster, log: WriteLog) -> tuple[float, float]:
+    """Run one round; return the seconds until the replica took over, and until all runs were acknowledged again."""
     await asyncio.sleep(_HEALTHY_SECONDS)
-    killed, taken = await asyncio.to_thread(kill_one, cluster)
+    killed_at, takeover = await asyncio.to_thread(kill_master, cluster)
     deadline = time.monotonic() + _DEADLINE_SECONDS
-    while any(begun < killed for begun in seen.begun.values()):
+    while any(begun < killed_at for begun in log.last_begun.values()):
         if time.monotonic() > deadline:
             raise RuntimeError(f"writes did not go on within {_DEADLINE_SECONDS} s")
         await asyncio.sleep(0.02)
-    back = time.monotonic() - killed
+    recovery = time.monotonic() - killed_at
     await asyncio.to_thread(wait_until, cluster.whole, "a whole cluster", _DEADLINE_SECONDS)
-    return taken, back
+    return takeover, recovery
 
 
-async def find_lost_epochs(url: str, seen: Seen) -> list[str]:
+async def find_lost_epochs(url: str, log: WriteLog) -> list[str]:
     """Return a line for every acknowledged epoch that is not in the store as it was sent."""
     store, complaints = Store(Settings(), url), []
-    for name, numbers in seen.acknowledged.items():
+    for name, numbers in log.acknowledged.items():
         run = await store.runs.get(name)
         (round_,) = await store.rounds.get(run, range(1))
         missing = sorted(numbers - round_.epochs.keys())
         complaints += [f"epoch {epoch} of {name} was acknowledged and is not there" for epoch in missing]
-        there = sorted(numbers & round_.epochs.keys())
-        for start in range(0, len(there), 16):
-            some = there[start : start + 16]
-            bits, _ = await store.bitmaps.read_epochs(run, 0, [round_.epochs[epoch] for epoch in some])
-            for epoch, row in zip(some, bits, strict=True):
-                if (row != content(name, epoch, run.spec.num_samples)).any():
+        stored = sorted(numbers & round_.epochs.keys())
+        for start in range(0, len(stored), 16):
+            part = stored[start : start + 16]
+            bits, _ = await store.bitmaps.read_epochs(run, 0, [round_.epochs[epoch] for epoch in part])
+            for epoch, row in zip(part, bits, strict=True):
+                if (row != make_bits(name, epoch, run.spec.num_samples)).any():
                     complaints.append(f"epoch {epoch} of {name} has other bits than were acknowledged")
     await store.aclose()
     return complaints
 
 
-async def hammer(cluster: LocalCluster, url: str, load: Load) -> tuple[Seen, Sequence[tuple[float, float]]]:
-    """Write, kill, look; what was seen, and the two durations of each round."""
-    seen, stop = Seen(), asyncio.Event()
+async def kill_under_load(cluster: LocalCluster, url: str, load: Load) -> tuple[WriteLog, Durations]:
+    """Write, kill and compare; return the log, and the two durations of each round."""
+    log, stop = WriteLog(), asyncio.Event()
     writers = [
-        write(url, "client", load.n_samples, seen, stop, bundled=True),
-        write(url, "large", load.large, seen, stop),
-        *(write(url, f"w{number}", load.n_samples, seen, stop) for number in range(load.n_writers - 2)),
+        write_epochs(url, "client", load.n_samples, log, stop, bundled=True),
+        write_epochs(url, "large", load.large, log, stop),
+        *(write_epochs(url, f"w{number}", load.n_samples, log, stop) for number in range(load.n_writers - 2)),
     ]
     tasks = [asyncio.create_task(writer) for writer in writers]
     rounds = []
     try:
-        while len(seen.begun) < 3 * load.n_writers and not any(task.done() for task in tasks):  # noqa: ASYNC110  # seldom
+        while len(log.last_begun) < 3 * load.n_writers and not any(task.done() for task in tasks):  # noqa: ASYNC110  # seldom
             await asyncio.sleep(0.02)
         for number in range(load.n_rounds):
-            rounds.append(await fail_over(cluster, seen))
-            taken, back = rounds[-1]
-            print(f"round {number + 1}: taken over after {taken:.1f} s, back after {back:.1f} s", flush=True)
+            rounds.append(await fail_over(cluster, log))
+            takeover, recovery = rounds[-1]
+            print(f"round {number + 1}: taken over after {takeover:.1f} s, back after {recovery:.1f} s", flush=True)
     finally:
         stop.set()
         await asyncio.gather(*tasks)
-    seen.wrong += await find_lost_epochs(cluster.url, seen)
-    return seen, rounds
+    log.wrong += await find_lost_epochs(cluster.url, log)
+    return log, rounds
 
 
-def fail(load: Load) -> tuple[Seen, Sequence[tuple[float, float]]]:
+def run_failovers(load: Load) -> tuple[WriteLog, Durations]:
     """Start a cluster and a service, and kill masters under load."""
     variables = {"MILD_STORE_REPLICAS": str(load.replicas), "MILD_LOG_LEVEL": "critical"}
     with (
         local_cluster(timeout_ms=_SILENT_MS) as cluster,
         start_service(cluster.url, variables) as service,
     ):
-        return asyncio.run(hammer(cluster, service.url, load))
+        return asyncio.run(kill_under_load(cluster, service.url, load))
 
 
 def measure(options: Namespace) -> Report:
     load = Load(options.rounds, max(2, options.writers), options.samples, replicas=options.replicas)
-    seen, rounds = fail(load)
-    taken, back = np.array(rounds).T
-    n_acknowledged = sum(len(epochs) for epochs in seen.acknowledged.values())
-    answers = ", ".join(f"{kind}: {number}" for kind, number in sorted(seen.answers.items()))
+    log, rounds = run_failovers(load)
+    takeover, recovery = np.array(rounds).T
+    n_acknowledged = sum(len(epochs) for epochs in log.acknowledged.values())
+    answers = ", ".join(f"{kind}: {number}" for kind, number in sorted(log.answers.items()))
     about = (
         "Three masters with a replica each (`appendfsync always`, a node is taken for dead after "
         f"{_SILENT_MS / 1000:g} s), one service worker with `MILD_STORE_REPLICAS={load.replicas}`, and the writers, "
@@ -215,15 +221,17 @@ def measure(options: Namespace) -> Report:
     rows = [
         ("masters killed", load.n_rounds),
         ("epochs acknowledged", n_acknowledged),
-        ("seconds until the replica had taken over, median and most", f"{np.median(taken):.1f}, {taken.max():.1f}"),
-        (
-            "seconds until all writes were acknowledged again, median and most",
-            f"{np.median(back):.1f}, {back.max():.1f}",
+        *(
+            (f"seconds until {event}, median and most", f"{np.median(times):.1f}, {times.max():.1f}")
+            for event, times in (
+                ("the replica had taken over", takeover),
+                ("all writes were acknowledged again", recovery),
+            )
         ),
     ]
-    claims = [claim_none("epochs acknowledged and lost, and answers that must not be tried again", seen.wrong)]
+    claims = [claim_none("epochs acknowledged and lost, and answers that must not be tried again", log.wrong)]
     text = format_table(("what", "figure"), rows)
-    return Report("Masters of a cluster killed under load", claims, about, text, seen.wrong)
+    return Report("Masters of a cluster killed under load", claims, about, text, log.wrong)
 
 
 BENCHMARK = Benchmark(

@@ -1,11 +1,11 @@
-"""Processes killed, disks filled and connections cut, while trainings stream: what was acknowledged stays.
+"""Processes killed, disks filled and connections cut while trainings stream: acknowledged data stay.
 
-A real service (`mild-service serve`) and a real store with the compose file's settings, each in a process of its own
-that is started again when it ends, and 8 trainings that write epochs as whole bodies, in shards, from logs, and of
-1.2 million samples, through the project's client with its retries and `resume`. Between clients and service, and
-between service and store, lie TCP links that can be cut in the middle of a write. Each round breaks something at an
-instant drawn at random, waits until a write succeeds again, and compares every epoch in the store with the bits that
-were sent. All the while two readers compare what is served, and every answer is judged.
+A real service (`mild-service serve`) and a real store with the compose file's settings, each in a process that is
+started again when it ends, and 8 trainings that write epochs as whole bodies, in shards, from logs, and of 1.2 million
+samples, through the project's client with its retries and `resume`. Between clients and service, and between service
+and store, are TCP links that can be cut in the middle of a write. Each round causes a fault at a random time, waits
+until a write succeeds again, and compares every epoch in the store with the bits that were sent. Meanwhile two readers
+compare what is served, and the status of every answer is checked.
 """
 
 import logging
@@ -26,12 +26,12 @@ import httpx
 from redis import Redis
 
 from benchmarks.claims import Benchmark, Claim, Report, claim_none, format_table
-from benchmarks.disks import Disk, disk
+from benchmarks.disks import Disk, make_disk
 from benchmarks.links import Link
-from benchmarks.restarted import ServiceProcess, StoreProcess
+from benchmarks.restarts import ServiceProcess, StoreProcess
+from benchmarks.stream_checks import Reader, check_store
 from benchmarks.streams import KINDS, Ledger, Training
 from benchmarks.timing import wait_until
-from benchmarks.watching import Reader, check
 
 BACK_SECONDS = 5.0
 N_READERS = 2
@@ -40,7 +40,7 @@ _SETTINGS = {"MILD_LOG_LEVEL": "error", "MILD_SWEEP_SECONDS": "1", "MILD_RATE_PE
 
 @dataclass
 class Site:
-    """Everything that can be broken."""
+    """The processes, links and disk that can be broken."""
 
     disk: Disk
     store: StoreProcess
@@ -51,13 +51,13 @@ class Site:
 
     @property
     def url(self) -> str:
-        """Where clients find the service."""
+        """Address of the service for clients."""
         return f"http://127.0.0.1:{self.to_service.port}"
 
 
 @dataclass
 class Outcome:
-    """What the rounds have shown."""
+    """Results of all rounds."""
 
     ledger: Ledger
     n_compared: int = 0
@@ -69,7 +69,7 @@ class Outcome:
 
     @property
     def worst(self) -> float:
-        """Longest time to be back."""
+        """Longest time until a write succeeded again."""
         return max(max(times) for times in self.seconds.values())
 
 
@@ -88,30 +88,30 @@ def kill_both(site: Site) -> None:
 
 
 def fill_disk(site: Site) -> None:
-    """The store ends at the first write that it cannot keep; it may end again and again until there is room."""
+    """Fill the disk: the store ends at the first write that fails, and may end repeatedly until there is room."""
     n_starts = site.store.n_starts
     site.disk.fill(site.store.pid, spare=site.rng.randrange(200_000))
 
-    def ended() -> bool:
+    def has_ended() -> bool:
         if site.store.n_starts > n_starts:
             return True
         site.disk.refill()
         return False
 
-    wait_until(ended, "an end of the store on a full disk")
+    wait_until(has_ended, "an end of the store on a full disk")
     site.disk.free(site.store.pid)
 
 
 def cut_store(site: Site) -> None:
-    _cut(site.to_store, site.rng)
+    _cut_link(site.to_store, site.rng)
 
 
 def cut_clients(site: Site) -> None:
-    _cut(site.to_service, site.rng)
+    _cut_link(site.to_service, site.rng)
 
 
-def _cut(link: Link, rng: random.Random) -> None:
-    """In the middle of what is being sent."""
+def _cut_link(link: Link, rng: random.Random) -> None:
+    """Cut a link in the middle of what is being sent."""
     n_cuts = link.n_cuts
     link.cut_after(rng.randrange(1, 400_000))
     wait_until(lambda: link.n_cuts > n_cuts, "a cut")
@@ -128,19 +128,19 @@ FAULTS: dict[str, Callable[[Site], None]] = {
 
 
 @contextmanager
-def site(rng: random.Random) -> Iterator[Site]:
-    """Everything started, and stopped at the end."""
+def start_site(rng: random.Random) -> Iterator[Site]:
+    """Context manager that starts all processes and links, and stops them at the end."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="mild-faults-")))
-        room = stack.enter_context(disk(folder / "disk"))
+        volume = stack.enter_context(make_disk(folder / "disk"))
         to_store, to_service = stack.enter_context(Link()), stack.enter_context(Link())
-        store = stack.enter_context(StoreProcess(room, folder))
+        store = stack.enter_context(StoreProcess(volume, folder))
         to_store.lead_to(store.socket)
         url = f"redis://127.0.0.1:{to_store.port}/0"
         service = stack.enter_context(ServiceProcess(url, to_service, folder, _SETTINGS))
-        made = Site(room, store, service, to_store, to_service, rng)
-        wait_for_write(made.url, BACK_SECONDS)
-        yield made
+        site = Site(volume, store, service, to_store, to_service, rng)
+        wait_for_write(site.url, BACK_SECONDS)
+        yield site
 
 
 def wait_for_write(url: str, timeout: float, note: Callable[[httpx.Response], object] = bool) -> float:
@@ -159,13 +159,13 @@ def wait_for_write(url: str, timeout: float, note: Callable[[httpx.Response], ob
 
 
 def stream(n_rounds: int, n_trainings: int, seed: int) -> Outcome:
-    """Break things in turn, in an order drawn at random, while trainings stream."""
+    """Cause faults in random order while trainings stream."""
     rng, ledger = random.Random(seed), Ledger()
     outcome = Outcome(ledger)
-    with site(rng) as broken:
-        outcome.disk = broken.disk.kind
-        trainings = [Training(broken.url, ledger, KINDS[n % len(KINDS)], n, seed) for n in range(n_trainings)]
-        readers = [Reader(broken.url, ledger, seed + n) for n in range(N_READERS)]
+    with start_site(rng) as site:
+        outcome.disk = site.disk.kind
+        trainings = [Training(site.url, ledger, KINDS[n % len(KINDS)], n, seed) for n in range(n_trainings)]
+        readers = [Reader(site.url, ledger, seed + n) for n in range(N_READERS)]
         threads: list[Training | Reader] = [*trainings, *readers]
         for thread in threads:
             thread.start()
@@ -176,44 +176,42 @@ def stream(n_rounds: int, n_trainings: int, seed: int) -> Outcome:
             wait_until(lambda at=goal: ledger.n_acknowledged >= at, "progress of the trainings")  # type: ignore[misc]  # bound now
             time.sleep(0.02 * rng.random())  # at any instant of a write
             try:
-                FAULTS[name](broken)
-                outcome.seconds[name].append(wait_for_write(broken.url, BACK_SECONDS))
+                FAULTS[name](site)
+                outcome.seconds[name].append(wait_for_write(site.url, BACK_SECONDS))
             except TimeoutError:
-                print(
-                    f"after {name}, the store: {broken.store.log()}", f"the service: {broken.service.log()}", sep="\n"
-                )
+                print(f"after {name}, the store: {site.store.read_log()}\nthe service: {site.service.read_log()}")
                 raise
-            outcome.n_compared += anyio.run(check, broken.store.url, ledger)
+            outcome.n_compared += anyio.run(check_store, site.store.url, ledger)
         for thread in threads:
             thread.stop()
-        outcome.n_compared += anyio.run(check, broken.store.url, ledger)
+        outcome.n_compared += anyio.run(check_store, site.store.url, ledger)
         outcome.n_answers = sum(reader.n_answers for reader in readers)
-        outcome.n_left = _left(broken)
-        outcome.log = broken.service.log()
+        outcome.n_left = _count_leftover_keys(site)
+        outcome.log = site.service.read_log()
     return outcome
 
 
-def _left(site: Site) -> int:
-    """Keys that stay when every run is deleted, and the sweep has finished what was cut short."""
+def _count_leftover_keys(site: Site) -> int:
+    """Count the keys that remain after every run was deleted and the sweep has completed interrupted deletions."""
     with httpx.Client(base_url=site.url, timeout=30) as http, Redis.from_url(site.store.url) as redis:
         while runs := http.get("/runs").raise_for_status().json()["runs"]:
             for run in runs:
                 http.delete(f"/runs/{run['run_id']}").raise_for_status()
 
-        def left_over() -> list[bytes]:
-            """Keys of runs, and the list of runs; not the version of what lies in the store, which stays."""
+        def list_leftover_keys() -> list[bytes]:
+            """List the keys of runs, and the list of runs; the version of the stored data stays."""
             return [*redis.scan_iter("*{*"), *([b"the list of runs"] if redis.exists("mild:runs") else [])]
 
         with suppress(TimeoutError):
-            wait_until(lambda: not left_over(), "an empty store", 75)  # as old as an entry of the list has to be
-        left = left_over()
-    if left:
-        print(f"left: {left[:20]}")
-    return len(left)
+            wait_until(lambda: not list_leftover_keys(), "an empty store", 75)  # the age from which entries are swept
+        keys = list_leftover_keys()
+    if keys:
+        print(f"left: {keys[:20]}")
+    return len(keys)
 
 
 def list_recoveries(seconds: Mapping[str, Sequence[float]]) -> list[str]:
-    """The lines of a table of what was broken, and how long it took until a write succeeded."""
+    """Format the table of faults, with the seconds until a write succeeded."""
     return format_table(
         ("what was broken", "times", "seconds until a write succeeded: median, worst"),
         [(name, len(each), f"{median(each):.2f}, {max(each):.2f}") for name, each in sorted(seconds.items())],
@@ -221,7 +219,7 @@ def list_recoveries(seconds: Mapping[str, Sequence[float]]) -> list[str]:
 
 
 def describe(ledger: Ledger, n_compared: int, disk_kind: str) -> str:
-    """What was acknowledged, compared and answered, in sentences."""
+    """Describe what was acknowledged, compared and answered, in sentences."""
     answers = ", ".join(f"{count} x {status}" for status, count in sorted(ledger.statuses.items()))
     return (
         f"{ledger.n_acknowledged} epochs were acknowledged, and {n_compared} compared in the store, over all checks. "

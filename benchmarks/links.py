@@ -1,4 +1,4 @@
-"""Connections between a client and a server that can be cut."""
+"""TCP connections between a client and a server that can be cut."""
 
 import asyncio
 import contextlib
@@ -11,7 +11,7 @@ from typing import Self
 
 
 class Link:
-    """Passes TCP connections on to a server, and cuts them: at once, in the middle of what is sent, or for a while."""
+    """Forwards TCP connections to a server, and cuts them in the middle of what is sent."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -36,48 +36,48 @@ class Link:
         self._loop.close()
 
     def lead_to(self, target: int | Path) -> None:
-        """Pass new connections on to this port, or to this socket."""
+        """Forward new connections to a port or a Unix socket."""
         self._target = target
 
     def cut_after(self, n_bytes: int) -> None:
-        """Cut all connections once this many more bytes were passed on towards the server."""
+        """Cut all connections after so many more bytes to the server."""
         self._loop.call_soon_threadsafe(setattr, self, "_budget", n_bytes)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
-        there = None
+        server_writer = None
         try:
-            from_there, there = await self._reach()
-            self._writers.add(there)
-            both = (_pump(reader, there, self._spent), _pump(from_there, writer, lambda n_bytes: n_bytes))
+            server_reader, server_writer = await self._connect()
+            self._writers.add(server_writer)
+            both = (_pump(reader, server_writer, self._spend), _pump(server_reader, writer, lambda n_bytes: n_bytes))
             ways = [asyncio.ensure_future(way) for way in both]
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            there.close()
+            server_writer.close()
             writer.close()
             await asyncio.wait(ways)
         except OSError:
             pass
         finally:
-            for end in (writer, there):
+            for end in (writer, server_writer):
                 if end is not None:
                     end.close()
                     self._writers.discard(end)
 
-    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if isinstance(self._target, Path):
             return await asyncio.open_unix_connection(self._target)
         return await asyncio.open_connection("127.0.0.1", self._target)
 
-    def _spent(self, n_bytes: int) -> int:
-        """How many of these bytes may pass."""
+    def _spend(self, n_bytes: int) -> int:
+        """Return how many of these bytes are forwarded."""
         if self._budget is None:
             return n_bytes
-        passing = min(self._budget, n_bytes)
-        self._budget -= passing
+        n_passed = min(self._budget, n_bytes)
+        self._budget -= n_passed
         if self._budget == 0:
             self._budget = None
             self._loop.call_soon(self._cut)
-        return passing
+        return n_passed
 
     def _cut(self) -> None:
         self.n_cuts += 1
@@ -92,10 +92,10 @@ class Link:
             await asyncio.wait(tasks, timeout=5)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, passing: Callable[[int], int]) -> None:
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: Callable[[int], int]) -> None:
     with contextlib.suppress(OSError):
         while piece := await reader.read(65536):
-            writer.write(piece[: passing(len(piece))])
+            writer.write(piece[: limit(len(piece))])
             await writer.drain()
 
 

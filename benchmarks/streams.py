@@ -1,6 +1,6 @@
-"""Trainings that stream epochs whose every bit can be computed again, and what the service has acknowledged of them.
+"""Trainings that stream epochs of known bits, and a ledger of what the service has acknowledged.
 
-A run's name says everything about it: how it is written, how many samples it has, and which bits each epoch carries.
+A run's name determines how it is written, how many samples it has, and the bits of each epoch.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ N_EPOCHS = 8
 N_SHARDS = 3
 KINDS = ("whole", "shards", "logs", "large")
 _SAMPLES = {"whole": 3000, "shards": 3000, "logs": 1500, "large": 1_200_000}
-_KEPT = 2
-"""Runs that a training leaves behind it; older ones it deletes."""
+_N_LEFT = 2
+"""Runs that a training leaves in the service; it deletes older ones."""
 
 
 @functools.lru_cache(maxsize=512)
-def truth(run_id: str, epoch: int) -> NDArray[np.bool_]:
-    """Who was correct, shape (n_samples,): clean samples are learned early, the others late."""
-    n_samples = n_samples_of(run_id)
+def draw_correct(run_id: str, epoch: int) -> NDArray[np.bool_]:
+    """Draw the samples predicted correctly, shape (n_samples,): clean ones are learned early, the others late."""
+    n_samples = get_n_samples(run_id)
     noisy = np.random.default_rng(zlib.crc32(run_id.encode())).random(n_samples) < 0.4
     late = epoch / N_EPOCHS
     drawn = np.random.default_rng([zlib.crc32(run_id.encode()), epoch]).random(n_samples, dtype=np.float32)
@@ -41,25 +41,25 @@ def truth(run_id: str, epoch: int) -> NDArray[np.bool_]:
 
 
 @functools.lru_cache(maxsize=256)
-def expected_set(run_id: str, n_epochs: int) -> Bitmap:
-    """The clean set after this many epochs."""
-    correct = bitmap.pack(np.stack([truth(run_id, epoch) for epoch in range(n_epochs)]))
-    return select([RoundBits(n_samples_of(run_id), correct)]).bitmap
+def compute_set(run_id: str, n_epochs: int) -> Bitmap:
+    """Compute the clean set after so many epochs."""
+    correct = bitmap.pack(np.stack([draw_correct(run_id, epoch) for epoch in range(n_epochs)]))
+    return select([RoundBits(get_n_samples(run_id), correct)]).bitmap
 
 
-def kind_of(run_id: str) -> str:
-    """How a run is written."""
+def get_kind(run_id: str) -> str:
+    """Return how a run is written."""
     return run_id.partition("-")[0]
 
 
-def n_samples_of(run_id: str) -> int:
-    """Samples of a run."""
-    return _SAMPLES[kind_of(run_id)]
+def get_n_samples(run_id: str) -> int:
+    """Return the number of samples of a run."""
+    return _SAMPLES[get_kind(run_id)]
 
 
-def share(run_id: str, epoch: int, shard: int) -> EpochBits:
-    """What one rank has seen of an epoch: every third sample."""
-    correct = truth(run_id, epoch)
+def make_shard(run_id: str, epoch: int, shard: int) -> EpochBits:
+    """Make the shard of one rank of an epoch: every third sample."""
+    correct = draw_correct(run_id, epoch)
     mine = np.arange(correct.size) % N_SHARDS == shard
     return EpochBits(correct.size, bitmap.pack(correct & mine), bitmap.pack(mine))
 
@@ -71,11 +71,11 @@ class AcknowledgedRun:
     Attributes
     ----------
     attempt
-        Its own; the run's is never lower again.
+        Attempt; the run's is never lower again.
     epochs
-        Committed ones, 0 to `epochs` - 1.
+        Number of committed epochs, 0 to `epochs` - 1.
     finished
-        Round 0 is.
+        Whether round 0 is finished.
     """
 
     attempt: int = 0
@@ -85,18 +85,18 @@ class AcknowledgedRun:
 
 @dataclass
 class Ledger:
-    """Everything that was acknowledged, and everything that was not as it must be.
+    """What was acknowledged, and the errors that were found.
 
     Attributes
     ----------
     runs
-        Those that must be there.
+        Runs that must exist, by id.
     n_acknowledged
         Acknowledged epochs, of deleted runs too.
     wrong
-        A line for each thing that must not have happened.
+        A line for each error.
     statuses
-        Answers by status.
+        Number of answers by status.
     """
 
     runs: dict[str, AcknowledgedRun] = field(default_factory=dict)
@@ -107,12 +107,12 @@ class Ledger:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def copy_runs(self) -> Mapping[str, AcknowledgedRun]:
-        """Return a copy of the runs as they stand."""
+        """Return a copy of the runs."""
         with self.lock:
             return {run_id: AcknowledgedRun(**vars(record)) for run_id, record in self.runs.items()}
 
     def note(self, run_id: str, **what: object) -> None:
-        """Note what was acknowledged of a run."""
+        """Record what was acknowledged of a run."""
         with self.lock:
             record = self.runs.setdefault(run_id, AcknowledgedRun())
             self.n_acknowledged += "epochs" in what
@@ -121,17 +121,17 @@ class Ledger:
                 setattr(record, name, value)
 
     def forget(self, run_id: str) -> None:
-        """Expect a run no longer: it is about to be deleted."""
+        """Forget a run that is about to be deleted."""
         with self.lock:
             self.runs.pop(run_id, None)
 
     def complain(self, line: str) -> None:
-        """Note what must not have happened."""
+        """Record an error."""
         with self.lock:
             self.wrong.append(line)
 
     def judge(self, response: httpx.Response) -> None:
-        """Note an answer: only 503 says that something is broken, and that it will be mended."""
+        """Count an answer; a server error is wrong, but for 503, which says that the fault is temporary."""
         with self.lock:
             self.statuses[response.status_code] = self.statuses.get(response.status_code, 0) + 1
         if response.status_code >= 500 and response.status_code != 503:
@@ -140,7 +140,7 @@ class Ledger:
 
 
 class Training(threading.Thread):
-    """Writes one run after another, as a trainer does: with the project's client, its retries, and `resume`."""
+    """Writes one run after another as a trainer does, by the project's client with retries and `resume`."""
 
     def __init__(self, url: str, ledger: Ledger, kind: str, number: int, seed: int) -> None:
         super().__init__(daemon=True)
@@ -151,41 +151,41 @@ class Training(threading.Thread):
         self._stopping = threading.Event()
 
     def stop(self) -> None:
-        """End after the request that is under way."""
+        """Stop after the current request."""
         self._stopping.set()
         self.join()
 
     def run(self) -> None:
-        """Train."""
-        generation, doomed = 0, list[str]()
+        """Write runs until stopped."""
+        generation, old_runs = 0, list[str]()
         while not self._stopping.is_set():
             run_id = f"{self._prefix}-{generation}"
             try:
                 with self._client() as client:
-                    while doomed:
-                        self._remove(client, doomed[0])
-                        doomed.pop(0)
-                    if self._trained(client, run_id):
+                    while old_runs:
+                        self._remove(client, old_runs[0])
+                        old_runs.pop(0)
+                    if self._train(client, run_id):
                         generation += 1
-                        doomed += [f"{self._prefix}-{generation - _KEPT}"] * (generation >= _KEPT)
+                        old_runs += [f"{self._prefix}-{generation - _N_LEFT}"] * (generation >= _N_LEFT)
             except (ServiceUnreachable, Unavailable):
-                continue  # as a trainer that is started again: it goes on where the run is
+                continue  # as a trainer that is started again, which resumes the run
             except ClientError as error:
                 self._ledger.complain(f"{run_id}: {type(error).__name__} {error}")
                 generation += 1
 
     @contextlib.contextmanager
     def _client(self) -> Iterator[MildClient]:
-        """The project's client, with patience for a fault; without certificates, which would take long to load."""
+        """Open the project's client, which waits for a fault to pass; without certificates, which take long to load."""
         hooks = {"response": [self._ledger.judge]}
         with httpx.Client(verify=False, timeout=10, event_hooks=hooks) as http:
             yield MildClient(self._url, http, Retry(deadline=6, first_deadline=6, first_pause=0.05, longest_pause=0.5))
 
-    def _trained(self, client: MildClient, run_id: str) -> bool:
-        """Write to a run; return whether it is finished, else it was left in the middle."""
+    def _train(self, client: MildClient, run_id: str) -> bool:
+        """Write to a run; return whether it is finished, else it was interrupted."""
         note = functools.partial(self._ledger.note, run_id)
         record = self._ledger.copy_runs().get(run_id, AcknowledgedRun())
-        with client.run(run_id, n_samples_of(run_id), resume="allow") as run:
+        with client.run(run_id, get_n_samples(run_id), resume="allow") as run:
             attempt = run.attempt or 0
             if attempt < record.attempt or (run.round == 0 and run.epoch < record.epochs):
                 self._ledger.complain(f"{run_id} goes on at attempt {attempt}, epoch {run.epoch}; {record}")
@@ -203,15 +203,15 @@ class Training(threading.Thread):
         return True
 
     def _write(self, client: MildClient, run: Run, epoch: int) -> None:
-        """Put one epoch."""
-        correct = truth(run.run_id, epoch)
+        """Write one epoch."""
+        correct = draw_correct(run.run_id, epoch)
         if self._kind == "logs":
             samples, labels = np.arange(correct.size), np.zeros(correct.size, dtype=np.int64)
             for part in np.array_split(samples, 2):
                 run.log_predictions(epoch, part, (~correct[part]).astype(np.int64), labels[part])
         elif self._kind == "shards":
             for shard in range(N_SHARDS):
-                bits = share(run.run_id, epoch, shard)
+                bits = make_shard(run.run_id, epoch, shard)
                 answer = client.put_shard(run.run_id, 0, epoch, shard, N_SHARDS, bits, run.attempt)
             if answer["state"] != "committed":  # one that was acknowledged is lost
                 self._ledger.complain(f"{run.run_id}, epoch {epoch}: all shards are in, and it is {answer['state']}")
@@ -219,7 +219,7 @@ class Training(threading.Thread):
             run.put_epoch(correct)
 
     def _remove(self, client: MildClient, run_id: str) -> None:
-        """Delete a run, after which it must not come back."""
+        """Delete a run, and check that it is gone."""
         self._ledger.forget(run_id)
         client.delete_run(run_id)
         try:

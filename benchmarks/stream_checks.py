@@ -1,4 +1,4 @@
-"""What streams are read for: readers that look all the while, and a full check, bit for bit, in the store itself."""
+"""Checks of `benchmarks.streams`: readers that compare answers meanwhile, and a comparison of all stored bits."""
 
 import random
 import threading
@@ -6,7 +6,7 @@ import threading
 import httpx
 import numpy as np
 
-from benchmarks.streams import N_EPOCHS, AcknowledgedRun, Ledger, expected_set, kind_of, n_samples_of, truth
+from benchmarks.streams import N_EPOCHS, AcknowledgedRun, Ledger, compute_set, draw_correct, get_kind, get_n_samples
 from mild_core import bitmap
 from mild_service.config import Settings
 from mild_service.errors import RunNotFound
@@ -15,7 +15,7 @@ from mild_service.store import Store
 
 
 class Reader(threading.Thread):
-    """Asks for runs at random, and compares every answer with the truth."""
+    """Requests runs at random, and compares every answer with the bits that were sent."""
 
     def __init__(self, url: str, ledger: Ledger, seed: int) -> None:
         super().__init__(daemon=True)
@@ -23,15 +23,15 @@ class Reader(threading.Thread):
         self._rng = random.Random(f"reader {seed}")
         self._stopping = threading.Event()
         self.n_answers = 0
-        """Answers that were compared."""
+        """Number of answers that were compared."""
 
     def stop(self) -> None:
-        """End after the request that is under way."""
+        """Stop after the current request."""
         self._stopping.set()
         self.join()
 
     def run(self) -> None:
-        """Read."""
+        """Compare answers until stopped."""
         looks = (self._look_at_counts, self._look_at_a_sample, self._look_at_the_set)
         with httpx.Client(
             base_url=self._url, verify=False, timeout=10, event_hooks={"response": [self._ledger.judge]}
@@ -47,7 +47,7 @@ class Reader(threading.Thread):
                     continue
 
     def _get(self, http: httpx.Client, run_id: str, path: str) -> httpx.Response | None:
-        """An answer that can be compared; None where the run has gone, has nothing yet, or cannot be read just now."""
+        """Return an answer to compare; None where the run is deleted, has no epochs yet, or is unavailable."""
         response = http.get(path)
         if response.is_success:
             self.n_answers += 1
@@ -65,23 +65,23 @@ class Reader(threading.Thread):
         states = {epoch["epoch"]: epoch for epoch in response.json()["epochs"]}
         self._check_epochs(run_id, record, sum(epoch["state"] == "committed" for epoch in states.values()))
         for epoch, state in states.items():
-            if state["state"] == "committed" and state["num_correct"] != np.count_nonzero(truth(run_id, epoch)):
+            if state["state"] == "committed" and state["num_correct"] != np.count_nonzero(draw_correct(run_id, epoch)):
                 self._ledger.complain(f"{run_id}, epoch {epoch}: {state['num_correct']} samples are said to be correct")
 
     def _look_at_a_sample(self, http: httpx.Client, run_id: str, record: AcknowledgedRun) -> None:
-        index = self._rng.randrange(n_samples_of(run_id))
-        if kind_of(run_id) == "large":
+        index = self._rng.randrange(get_n_samples(run_id))
+        if get_kind(run_id) == "large":
             return  # a selection from a million samples would keep the processor busy for seconds
         response = self._get(http, run_id, f"/runs/{run_id}/samples/{index}?round=0")
         if response is None:
             return
         history = response.json()["rounds"][0]["history"]
         self._check_epochs(run_id, record, len(history))
-        if history != "".join("01"[int(truth(run_id, epoch)[index])] for epoch in range(len(history))):
+        if history != "".join("01"[int(draw_correct(run_id, epoch)[index])] for epoch in range(len(history))):
             self._ledger.complain(f"{run_id}, sample {index}: its history is said to be {history}")
 
     def _look_at_the_set(self, http: httpx.Client, run_id: str, record: AcknowledgedRun) -> None:
-        if kind_of(run_id) == "large":
+        if get_kind(run_id) == "large":
             return
         response = self._get(http, run_id, f"/selection/{run_id}?round=0")
         if response is None:
@@ -90,25 +90,25 @@ class Reader(threading.Thread):
         self._check_epochs(run_id, record, selection["epochs"])
         if record.finished and (selection["provisional"] or selection["epochs"] != N_EPOCHS):
             self._ledger.complain(f"{run_id} was finished, and its set is provisional")
-        expected = bitmap.to_indices(expected_set(run_id, selection["epochs"]), n_samples_of(run_id))
+        expected = bitmap.to_indices(compute_set(run_id, selection["epochs"]), get_n_samples(run_id))
         if selection["indices"] != expected.tolist():
             self._ledger.complain(f"{run_id}: the set of {selection['epochs']} epochs is another one")
 
     def _check_epochs(self, run_id: str, record: AcknowledgedRun, n_epochs: int) -> None:
-        """What was acknowledged before the question was asked must be in the answer."""
+        """Check that the answer has the epochs that were acknowledged before the request."""
         if n_epochs < record.epochs:
             self._ledger.complain(f"{run_id}: {record.epochs} epochs are acknowledged, {n_epochs} were shown")
 
 
-async def check(url: str, ledger: Ledger) -> int:
-    """Compare all that is stored with the truth, bit for bit; return how many epochs that were."""
+async def check_store(url: str, ledger: Ledger) -> int:
+    """Compare all stored bits with those that were sent; return the number of epochs."""
     store, n_epochs = Store(Settings(), url), 0
     try:
         for run_id, record in ledger.copy_runs().items():
             try:
                 run = await store.runs.get(run_id)
                 (round_,) = await store.rounds.get(run, range(1))
-                n_epochs += await _compared(store, run, round_, record, ledger)
+                n_epochs += await _compare_run(store, run, round_, record, ledger)
             except RunNotFound:
                 if run_id in ledger.copy_runs() and (record.attempt or record.epochs):
                     ledger.complain(f"{run_id} is gone")
@@ -117,7 +117,7 @@ async def check(url: str, ledger: Ledger) -> int:
     return n_epochs
 
 
-async def _compared(store: Store, run: Run, round_: Round, record: AcknowledgedRun, ledger: Ledger) -> int:
+async def _compare_run(store: Store, run: Run, round_: Round, record: AcknowledgedRun, ledger: Ledger) -> int:
     n_samples, run_id = run.spec.num_samples, run.run_id
     epochs = list(round_.epochs.values())
     if set(range(record.epochs)) - set(round_.epochs):
@@ -127,14 +127,14 @@ async def _compared(store: Store, run: Run, round_: Round, record: AcknowledgedR
     if record.attempt > run.attempt:
         ledger.complain(f"{run_id}: attempt {record.attempt} is acknowledged, it is at {run.attempt}")
     correct, observed = await store.bitmaps.read_epochs(run, 0, epochs)
-    for epoch, bits, seen in zip(epochs, correct, observed, strict=True):
-        if not np.array_equal(bits, bitmap.pack(truth(run_id, epoch.number))):
+    for epoch, bits, row in zip(epochs, correct, observed, strict=True):
+        if not np.array_equal(bits, bitmap.pack(draw_correct(run_id, epoch.number))):
             ledger.complain(f"{run_id}, epoch {epoch.number}: other bits are stored")
-        if not np.array_equal(seen, bitmap.full(n_samples)):
+        if not np.array_equal(row, bitmap.full(n_samples)):
             ledger.complain(f"{run_id}, epoch {epoch.number}: not everyone was observed")
     if record.finished:
         if round_.selected is None:
             ledger.complain(f"{run_id}: round 0 is acknowledged as finished, and is open")
-        elif not np.array_equal(await store.bitmaps.read_set(run, round_.selected), expected_set(run_id, N_EPOCHS)):
+        elif not np.array_equal(await store.bitmaps.read_set(run, round_.selected), compute_set(run_id, N_EPOCHS)):
             ledger.complain(f"{run_id}: another set is stored")
     return len(epochs)

@@ -1,7 +1,4 @@
-"""A store and a service that are real processes, and are started again at once whenever they end.
-
-As the compose file's restart policy does it.
-"""
+"""A store and a service in processes that are started again whenever they end."""
 
 import subprocess
 import sys
@@ -10,23 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.retry import Retry
-
 from benchmarks.disks import Disk
 from benchmarks.links import Link
 from mild_service.store.embedded import find_server
 
 
-class Restarted:
+class RestartingProcess:
     """A process that is started again whenever it ends.
 
     Parameters
     ----------
     log
-        File that all its lives write to.
+        File for the output of all its starts.
     """
 
     def __init__(self, log: Path) -> None:
@@ -34,45 +26,45 @@ class Restarted:
         self._log_path = log
         self._log = log.open("ab")
         self._stopping = threading.Event()
-        self._keeper = threading.Thread(target=self._keep, daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
         self._process = self._spawn()
-        self._keeper.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
-        while self._keeper.is_alive():  # one that is just being started, too
+        while self._thread.is_alive():  # also a process that is just being started
             self._process.kill()
-            self._keeper.join(0.05)
+            self._thread.join(0.05)
         self._log.close()
 
     @property
     def pid(self) -> int:
-        """Of the process that runs now, or ran last."""
+        """Id of the process that runs now, or ran last."""
         return self._process.pid
 
     def kill(self) -> None:
-        """``kill -9``."""
+        """Kill the process with signal 9."""
         self._process.kill()
 
-    def log(self, n_lines: int = 100) -> str:
-        """The last lines that it wrote."""
+    def read_log(self, n_lines: int = 100) -> str:
+        """Read the last lines of the log."""
         return "\n".join(self._log_path.read_text(errors="replace").splitlines()[-n_lines:])
 
-    def command(self) -> Sequence[str | Path]:
-        """What to start."""
+    def list_words(self) -> Sequence[str | Path]:
+        """List the words of the command to start."""
         raise NotImplementedError
 
-    def came_up(self, process: "subprocess.Popen[bytes]") -> None:
-        """Look at a process that has just been started."""
+    def on_start(self, process: "subprocess.Popen[bytes]") -> None:
+        """Handle a process that has just been started."""
 
     def _spawn(self) -> "subprocess.Popen[bytes]":
-        # What this process ignores, its children go on ignoring: a write past the limit of a file's size is then an
-        # error and no signal.
+        # Children inherit the signals that this process ignores: a write past the limit of a file's size is then an
+        # error instead of a signal.
         process = subprocess.Popen(
-            self.command(),
+            self.list_words(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -81,19 +73,19 @@ class Restarted:
         self.n_starts += 1
         return process
 
-    def _keep(self) -> None:
+    def _run(self) -> None:
         while True:
-            self.came_up(self._process)
+            self.on_start(self._process)
             self._process.wait()
             if self._process.stdout is not None:
                 self._process.stdout.close()
-            if self._stopping.wait(0.05):  # as a restart policy pauses
+            if self._stopping.wait(0.05):  # the pause of a restart policy
                 return
             self._process = self._spawn()
 
 
-class StoreProcess(Restarted):
-    """A Valkey or Redis as the compose file has it, on a socket; its append-only file is rewritten often."""
+class StoreProcess(RestartingProcess):
+    """A Valkey or Redis with the settings of the compose file, on a socket; its append-only file is rewritten often."""
 
     def __init__(self, disk: Disk, folder: Path) -> None:
         super().__init__(folder / "store.log")
@@ -102,11 +94,11 @@ class StoreProcess(Restarted):
 
     @property
     def url(self) -> str:
-        """Address that leads straight to it."""
+        """Address of the store itself."""
         return f"unix://{self.socket}"
 
-    def command(self) -> Sequence[str | Path]:
-        """What to start."""
+    def list_words(self) -> Sequence[str | Path]:
+        """List the words of the command to start."""
         options = {
             "port": "0",
             "unixsocket": str(self.socket),
@@ -120,35 +112,27 @@ class StoreProcess(Restarted):
         }
         return [find_server(), *(part for name, value in options.items() for part in (f"--{name}", value))]
 
-    def came_up(self, process: "subprocess.Popen[bytes]") -> None:
-        """Limit it, where the disk is full."""
+    def on_start(self, process: "subprocess.Popen[bytes]") -> None:
+        """Limit its files, where the disk is full."""
         self._disk.limit(process.pid)
 
-    def answers(self) -> bool:
-        """Whether it does."""
-        try:
-            with Redis(unix_socket_path=str(self.socket), socket_timeout=1.0, retry=Retry(NoBackoff(), 0)) as redis:
-                return bool(redis.ping())
-        except RedisError:
-            return False
 
-
-class ServiceProcess(Restarted):
-    """``mild-service serve`` on a port of its own each time, to which `link` leads."""
+class ServiceProcess(RestartingProcess):
+    """``mild-service serve`` on a new port at each start, to which `link` forwards."""
 
     def __init__(self, store_url: str, link: Link, folder: Path, settings: Mapping[str, str]) -> None:
         super().__init__(folder / "service.log")
         self._settings = {"MILD_STORE_URL": store_url, **settings}
         self._link = link
 
-    def command(self) -> Sequence[str | Path]:
-        """What to start."""
+    def list_words(self) -> Sequence[str | Path]:
+        """List the words of the command to start."""
         settings = (f"{name}={value}" for name, value in self._settings.items())
         return ["env", *settings, sys.executable, "-m", "mild_service.cli", "serve", "--port", "0"]
 
-    def came_up(self, process: "subprocess.Popen[bytes]") -> None:
-        """Have the link lead to it."""
+    def on_start(self, process: "subprocess.Popen[bytes]") -> None:
+        """Point the link at its port."""
         assert process.stdout is not None
         line = process.stdout.readline().decode()
-        if line.startswith("listening on "):  # else it ended before, and is started again
+        if line.startswith("listening on "):  # else it has ended already, and is started again
             self._link.lead_to(int(line.rpartition(":")[2]))
