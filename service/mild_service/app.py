@@ -17,7 +17,7 @@ from mild_service.annotations.external_ids import ExternalIds
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.auth import Authenticator
 from mild_service.config import Settings
-from mild_service.dashboard import routes
+from mild_service.dashboard import audit_page, login_page, rendering, run_page, runs_page, sample_pages, selection_pages
 from mild_service.errors import ConfigurationError, StoreError, StoreUnavailable
 from mild_service.ingest.sandbox import Sandbox
 from mild_service.observability import Telemetry
@@ -99,7 +99,7 @@ def create_app(settings: Settings | None = None, store: Store | None = None) -> 
     app.state.telemetry = telemetry
     app.state.computer = computer
     app.state.ping = store.ping
-    app.state.render_problem = routes.render_problem
+    app.state.render_problem = rendering.render_problem
     app.state.runs = RunWriter(store, computer, settings, telemetry)
     app.state.epochs = EpochWriter(store, settings, telemetry)
     app.state.shards = ShardWriter(store, settings, telemetry)
@@ -162,7 +162,9 @@ def _build_routes() -> Sequence[BaseRoute]:
     )
     for resource in resources:
         table.include_router(resource.router, dependencies=[Depends(reject_unknown_query_parameters)])
-    routes.add_pages(table)
+    for page in (login_page, runs_page, run_page, selection_pages, sample_pages, audit_page):
+        table.include_router(page.router)
+    table.mount(rendering.STATIC_PATH, rendering.Assets(), name="ui-static")
     table.include_router(system.router)  # without the query check: probes and scrapers may add parameters
     nowhere = {"type": "http", "method": "GET", "path": "", "headers": []}
     for route in table.routes:  # FastAPI prepares the routes of a router when it is first asked for one

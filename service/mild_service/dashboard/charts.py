@@ -1,12 +1,12 @@
 """Geometry of the SVG charts, in percent of the drawing, so that texts keep their size at every size of a chart."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mild_core.inspect.histograms import Axis, Counts
 
@@ -195,17 +195,11 @@ def make_history_segments(history: str, max_single: int = 120) -> list[Segment]:
     max_single
         Most epochs for which each gets its own segment.
     """
-    lengths = [1] * len(history) if len(history) <= max_single else _find_run_lengths(history)
+    lengths = [1] * len(history)
+    if len(history) > max_single:
+        lengths = [len(list(epochs)) for _, epochs in groupby(history)]
     segments, start = [], 0
     for length in lengths:
         segments.append(Segment(100 * start / len(history), 100 * length / len(history), history[start]))
         start += length
     return segments
-
-
-def _find_run_lengths(history: str) -> Sequence[int]:
-    """Return the lengths of the runs of equal characters."""
-    letters: NDArray[np.uint8] = np.frombuffer(history.encode(), dtype=np.uint8)
-    ends = np.concatenate((np.flatnonzero(np.diff(letters)) + 1, [letters.size]))
-    lengths: list[int] = np.diff(ends, prepend=0).tolist()
-    return lengths

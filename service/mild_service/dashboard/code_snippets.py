@@ -13,11 +13,11 @@ Snippet = tuple[str, str]
 def make_first_epoch_snippets(base_url: str, caller: ApiKey) -> list[Snippet]:
     """Return snippets that open a run of 8 samples and send an epoch."""
     run = f"{caller.prefix}my-run"
-    auth = "" if caller is ANONYMOUS else ' -H "Authorization: Bearer $MILD_API_KEY"'
+    auth = _make_auth_option(caller)
     curl = (
-        f"curl -X PUT {base_url}/runs/{run}{auth} \\\n"
+        f"curl {auth}-X PUT {base_url}/runs/{run} \\\n"
         "  -H 'Content-Type: application/json' -d '{\"num_samples\": 8}'\n"
-        f"printf '\\245' | curl -X PUT {base_url}/runs/{run}/rounds/0/epochs/0{auth} \\\n"
+        f"printf '\\245' | curl {auth}-X PUT {base_url}/runs/{run}/rounds/0/epochs/0 \\\n"
         "  -H 'Content-Type: application/octet-stream' --data-binary @-"
     )
     python = (
@@ -34,7 +34,7 @@ def make_selection_snippets(base_url: str, run_id: str, round_: int, caller: Api
     """Return snippets that fetch a round's set, also with another cut, whose value the page inserts at ``{value}``."""
     address = f"{base_url}/selection/{run_id}?round={round_}"
     options = 'changes={"threshold": "value", "value": {value}}'
-    client_code = _make_client_code(base_url)
+    client_code = f'from mild_client import MildClient\n\nwith MildClient("{base_url}") as client:\n'
     return [
         ("Python", f'{client_code}    selection = client.selection("{run_id}", round={round_})'),
         ("curl", f"curl {_make_auth_option(caller)}'{address}'"),
@@ -64,10 +64,6 @@ def make_mask_snippet(base_url: str, run_id: str, round_: int, n_samples: int) -
         f'with MildClient("{base_url}") as client:\n'
         f'    kept = bitmap.unpack(client.selected("{run_id}", {n_samples}, round={round_}), {n_samples})'
     )
-
-
-def _make_client_code(base_url: str) -> str:
-    return f'from mild_client import MildClient\n\nwith MildClient("{base_url}") as client:\n'
 
 
 def _make_auth_option(caller: ApiKey) -> str:

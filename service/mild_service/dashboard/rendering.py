@@ -1,9 +1,8 @@
-"""Rendering of the pages: the templates, their filters, static assets, and the tabs of a run."""
+"""Rendering of the pages: the templates, their filters, static assets, and problems as pages."""
 
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -20,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 from starlette.types import Scope
 
-from mild_core.statements import format_at_least, format_at_most
+from mild_core.statements import format_at_most
 from mild_service import __version__
 from mild_service.api_keys import ANONYMOUS, ApiKey
 
@@ -49,11 +48,9 @@ def format_sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def format_interval(estimate: Mapping[str, float] | None, digits: int = 0) -> str:
+def format_interval(estimate: Mapping[str, float] | None) -> str:
     """Format the interval from ``low`` to ``high`` of a share as percentages."""
-    if estimate is None:
-        return NONE
-    return f"{100 * estimate['low']:.{digits}f}–{100 * estimate['high']:.{digits}f}%"
+    return NONE if estimate is None else f"{100 * estimate['low']:.0f}–{100 * estimate['high']:.0f}%"
 
 
 def format_age(seconds: float) -> str:
@@ -78,21 +75,6 @@ def format_iso_time(at: float) -> str:
 def format_count(count: int, noun: str, several: str | None = None) -> str:
     """Format a count with its noun, such as '1 round' or '2 rounds'; `several` is an irregular plural."""
     return f"{count:,} {noun if count == 1 else several or noun + 's'}"
-
-
-FILTERS: Mapping[str, Any] = {
-    "number": format_number,
-    "percent": format_percent,
-    "at_least": format_at_least,
-    "at_most": format_at_most,
-    "score": format_score,
-    "sentence": format_sentence,
-    "interval": format_interval,
-    "ago": format_age,
-    "moment": format_time,
-    "machine_moment": format_iso_time,
-    "plural": format_count,
-}
 
 
 STATIC_DIR = Path(__file__).parent / "static"
@@ -125,36 +107,6 @@ class Assets(StaticFiles):
         return response
 
 
-@dataclass(frozen=True, slots=True)
-class Tab:
-    """A tab of a run's pages.
-
-    Attributes
-    ----------
-    name
-        Name that its template sets: ``{% set tab = "overview" %}``.
-    title
-        Title on the page.
-    path
-        Path after ``/ui/runs/{run_id}``.
-    """
-
-    name: str
-    title: str
-    path: str
-
-
-TABS = (
-    Tab("overview", "Overview", ""),
-    Tab("map", "Data map", "/map"),
-    Tab("classes", "Classes", "/classes"),
-    Tab("samples", "Samples", "/samples"),
-    Tab("audit", "Audit", "/audit"),
-    Tab("compare", "Compare", "/compare"),
-    Tab("downloads", "Downloads", "/downloads"),
-)
-
-
 _SCRIPT_ESCAPES = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 
 
@@ -168,8 +120,8 @@ def render(
     """Render a template as the response to a request.
 
     In addition to `context`, every template has ``root`` (the service's root path), ``asset(name)``,
-    ``link(path, **query)``, ``key`` (the caller's key; None if the service requires no key), ``now``,
-    ``service_version`` and ``tabs``.
+    ``link(path, **query)``, ``key`` (the caller's key; None if the service requires no key), ``now`` and
+    ``service_version``.
     """
     root = request.scope.get("root_path", "")
     caller: ApiKey = getattr(request.state, "caller", ANONYMOUS)
@@ -180,7 +132,6 @@ def render(
         "key": None if caller is ANONYMOUS else caller,
         "now": time.time(),
         "service_version": __version__,
-        "tabs": TABS,
     }
     return _TEMPLATES.TemplateResponse(
         request,
@@ -189,6 +140,26 @@ def render(
         status_code=status,
         headers={"Cache-Control": "no-store", **(headers or {})},
     )
+
+
+def render_problem(request: Request, problem: Mapping[str, Any], headers: Mapping[str, str]) -> Response | None:
+    """Return a problem under ``/ui/`` as a page, or a redirect to the login; None if no HTML is asked for.
+
+    Parameters
+    ----------
+    request
+        The request.
+    problem, headers
+        Fields of the problem, and headers of its response.
+    """
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    if not (path.startswith("/ui") and "text/html" in request.headers.get("accept", "")):
+        return None
+    if problem["status"] == 401 and request.method in ("GET", "HEAD"):
+        query = request.scope["query_string"].decode("latin-1")
+        return redirect(request, link("/ui/login", next=f"{path}?{query}" if query else path))
+    retry = {name: value for name, value in headers.items() if name == "Retry-After"}
+    return render(request, "problem.html", {"problem": problem}, problem["status"], retry)
 
 
 def link(path: str, **query: Any) -> str:
@@ -207,19 +178,27 @@ def script_data(value: Any) -> Markup:
     return Markup(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode().translate(_SCRIPT_ESCAPES))
 
 
-def _make_environment() -> Environment:
-    """Return Jinja's environment with the templates and the filters."""
-    # Undefined names are errors: otherwise a page would silently lack data.
-    environment = Environment(
+_TEMPLATES = Jinja2Templates(
+    env=Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=StrictUndefined,  # otherwise a page would silently lack data
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(FILTERS)
-    environment.filters["script_data"] = script_data
-    return environment
-
-
-_TEMPLATES = Jinja2Templates(env=_make_environment())
+)
+_TEMPLATES.env.filters.update(
+    {
+        "number": format_number,
+        "percent": format_percent,
+        "at_most": format_at_most,
+        "score": format_score,
+        "sentence": format_sentence,
+        "interval": format_interval,
+        "ago": format_age,
+        "moment": format_time,
+        "machine_moment": format_iso_time,
+        "plural": format_count,
+        "script_data": script_data,
+    }
+)

@@ -20,9 +20,7 @@ from mild_service.dashboard.progress import build_learning_curve, find_draw, fin
 from mild_service.dashboard.rendering import render
 from mild_service.errors import RoundNotOpen
 from mild_service.models import Round, Run
-from mild_service.recording.run_writer import RunWriter
 from mild_service.selecting.round_selection import RoundSelection
-from mild_service.selecting.selections import Selections
 from mild_service.web import media_types, responses
 from mild_service.web.dependencies import (
     CallerDep,
@@ -79,7 +77,7 @@ class PageState:
 
 
 async def load_page_state(
-    runs: RunWriter, selections: Selections, run_id: str, requested_round: int | None
+    runs: RunsDep, selections: SelectionsDep, run_id: RunId, requested_round: RoundQuery = None
 ) -> PageState:
     """Load a run and the round that a page is about.
 
@@ -106,13 +104,7 @@ async def load_page_state(
     return PageState(run, rounds, rounds[number], requested_round, selection)
 
 
-async def _read_page_state(
-    run_id: RunId, runs: RunsDep, selections: SelectionsDep, requested_round: RoundQuery = None
-) -> PageState:
-    return await load_page_state(runs, selections, run_id, requested_round)
-
-
-PageDep = Annotated[PageState, Depends(_read_page_state)]
+PageDep = Annotated[PageState, Depends(load_page_state)]
 """The run and the round that a page shows, from its path and its query parameter `round`."""
 
 
@@ -187,11 +179,7 @@ def _make_cut_columns(cuts: Sequence[Cut]) -> dict[str, Any]:
 
 
 _FORMATS = {
-    media_types.JSON: (
-        "JSON",
-        "json",
-        "Indices, with verdict, estimates and options. For reading, and small sets.",
-    ),
+    media_types.JSON: ("JSON", "json", "Indices, with verdict, estimates and options. For reading, and small sets."),
     media_types.BITMAP: ("Bitmap", "bin", "One bit per sample, most significant first. The smallest."),
     media_types.NPY: ("NumPy", "npy", "Sorted int64 indices, for numpy.load."),
     media_types.ARROW: ("Arrow", "arrows", "An IPC stream with the column index, and id with ids=true."),
@@ -209,7 +197,7 @@ async def show_downloads(request: Request, page: PageDep, caller: CallerDep) -> 
         file = f"{page.run.run_id}-round-{number}.{extension}"
         code = make_download_snippet(base, page.run.run_id, number, caller, media_type, file)
         formats.append({"name": name, "media_type": media_type, "what": description, "file": file, "code": code})
-    snippets = [*make_selection_snippets(base, page.run.run_id, number, caller)[:1]]
-    snippets.append(("As a mask", make_mask_snippet(base, page.run.run_id, number, page.run.spec.num_samples)))
+    mask_snippet = make_mask_snippet(base, page.run.run_id, number, page.run.spec.num_samples)
+    snippets = [make_selection_snippets(base, page.run.run_id, number, caller)[0], ("As a mask", mask_snippet)]
     context = {**page.template_context(), "formats": formats, "snippets": snippets}
     return render(request, "downloads.html", context)

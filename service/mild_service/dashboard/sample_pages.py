@@ -200,7 +200,6 @@ async def show_samples(
         )
         context["sample_page"] = sample_page
         context["rows"] = await build_rows(selection, sample_page.samples, sample_ids)
-        context["n_epochs"] = table.n_epochs
         context["classes"] = None if labels is None else _list_classes(page.run, labels)
     return render(request, "samples.html", context)
 

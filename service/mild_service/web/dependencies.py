@@ -15,6 +15,7 @@ from mild_core.types import RUN_ID_PATTERN, SelectionOptions
 from mild_service.annotations.external_ids import ExternalIds
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
 from mild_service.api_keys import ApiKey
+from mild_service.auth import Authenticator
 from mild_service.config import Settings
 from mild_service.errors import InvalidRequest
 from mild_service.models import NO_PRECONDITION, Precondition, Run
@@ -100,6 +101,7 @@ ShardsDep = Annotated[ShardWriter, _from_state("shards")]
 StatusReaderDep = Annotated[StatusReader, _from_state("status_reader")]
 SampleIdsDep = Annotated[ExternalIds, _from_state("sample_ids")]
 SettingsDep = Annotated[Settings, _from_state("settings")]
+AuthenticatorDep = Annotated[Authenticator, _from_state("authenticator")]
 CallerDep = Annotated[ApiKey, Depends(_get_caller)]
 RevalidateKeyDep = Annotated[RevalidateKey, Depends(_get_revalidate_key)]
 
