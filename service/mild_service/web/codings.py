@@ -2,7 +2,8 @@
 
 import zlib
 from collections.abc import AsyncIterator, Iterator
-from typing import Literal, Protocol, TypeAlias
+from functools import partial
+from typing import Literal, TypeAlias
 
 import zstandard
 
@@ -14,30 +15,20 @@ CODINGS: tuple[Coding, ...] = ("zstd", "gzip", "identity")
 """Supported codings, in order of preference where the client has none."""
 
 _PIECE_BYTES = 1024 * 1024
-"""Most bytes that gzip decompresses at once."""
-_ZSTD_SLICE = 256
-"""Most bytes that are given to zstd at once: 4 bytes may expand to 128 KiB, so at most 8 MiB result."""
+"""Bytes that are decompressed before they are passed on."""
+_SLICE_BYTES = {"gzip": 2048, "zstd": 256}
+"""Most bytes that are decompressed at once: those of gzip become at most 2 MiB, those of zstd 8 (4 bytes: 128 KiB)."""
 _ZSTD_WINDOW = 8 * 1024 * 1024
 """Most memory that a frame may require (RFC 9659)."""
 _LEVELS = {"gzip": 1, "zstd": 3}
 """Compression levels; higher ones make sets and pages hardly smaller."""
 
 
-class Inflater(Protocol):
-    """Decompresses a body chunk by chunk. Both methods raise `MalformedBody` if it is not validly compressed."""
-
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Yield the decompressed bytes of `chunk`, in parts of bounded size."""
-
-    def end(self) -> None:
-        """Check that the compressed stream is complete."""
-
-
-def make_inflater(coding: str) -> Inflater | None:
+def make_inflater(coding: str) -> "Inflater | None":
     """Return an object that decompresses one body; None for the coding ``identity``."""
     if coding not in CODINGS:
         raise UnsupportedMediaType(f"content coding {coding!r} is not read; send gzip, zstd, or none")
-    return {"identity": lambda: None, "gzip": _GzipInflater, "zstd": _ZstdInflater}[coding]()
+    return None if coding == "identity" else Inflater(coding)
 
 
 _MAGIC: dict[bytes, Coding] = {b"\x1f\x8b\x08": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -82,74 +73,50 @@ def compress_pieces(pieces: Iterator[bytes], coding: Coding) -> Iterator[bytes]:
     yield compressor.flush()
 
 
-class _GzipInflater:
-    """Decompresses a gzip stream of any number of members, as bgzip writes; zeros may pad it after a member."""
+class Inflater:
+    """Decompresses a body chunk by chunk; both methods raise `MalformedBody` if it is not validly compressed.
 
-    def __init__(self) -> None:
-        self._decompressor = zlib.decompressobj(wbits=31)
+    A gzip stream has any number of members, as bgzip writes them, and zeros may pad it after a member; a Zstandard
+    stream has any number of frames.
+    """
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
-        try:
-            while chunk:
-                if self._decompressor.eof:
-                    chunk = chunk.lstrip(b"\0")
-                    if not chunk:
-                        return
-                    self._decompressor = zlib.decompressobj(wbits=31)
-                yield self._decompressor.decompress(chunk, _PIECE_BYTES)
-                chunk = self._decompressor.unconsumed_tail or self._decompressor.unused_data
-        except zlib.error as error:
-            raise _decompression_error("gzip", error) from error
-
-    def end(self) -> None:
-        if not self._decompressor.eof:
-            raise _truncated_error("gzip")
-
-
-class _ZstdInflater:
-    """Decompresses a Zstandard stream of any number of frames."""
-
-    def __init__(self) -> None:
-        self._context = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-        self._decompressor = self._context.decompressobj()
-        self._in_frame = True
+    def __init__(self, coding: Literal["zstd", "gzip"]) -> None:
+        zstd = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+        self._coding = coding
+        self._begin_frame = zstd.decompressobj if coding == "zstd" else partial(zlib.decompressobj, wbits=31)
+        self._frame = self._begin_frame()
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        parts, n_bytes = [], 0
-        for start in range(0, len(chunk), _ZSTD_SLICE):
-            part = self._decompress(chunk[start : start + _ZSTD_SLICE])
-            parts.append(part)
-            n_bytes += len(part)
+        """Yield the decompressed bytes of `chunk`, in parts of bounded size."""
+        parts, n_bytes, size = [], 0, _SLICE_BYTES[self._coding]
+        for start in range(0, len(chunk), size):
+            for part in self._decompress(chunk[start : start + size]):
+                parts.append(part)
+                n_bytes += len(part)
             if n_bytes >= _PIECE_BYTES:
                 yield b"".join(parts)
                 parts, n_bytes = [], 0
         yield b"".join(parts)
 
     def end(self) -> None:
-        if self._in_frame:
-            raise _truncated_error("zstd")
+        """Check that the compressed stream is complete."""
+        if not self._frame.eof:
+            raise MalformedBody(
+                f"the body is not one complete {self._coding} stream; compress it again, or send it uncompressed"
+            )
 
-    def _decompress(self, data: bytes) -> bytes:
-        """Decompress `data`, in which frames may end and begin."""
-        parts = []
+    def _decompress(self, data: bytes) -> Iterator[bytes]:
+        """Yield the decompressed bytes of `data`, in which members or frames may end and begin."""
         try:
             while data:
-                if not self._in_frame:
-                    self._decompressor, self._in_frame = self._context.decompressobj(), True
-                parts.append(self._decompressor.decompress(data))
-                data = b""
-                if self._decompressor.eof:
-                    data, self._in_frame = self._decompressor.unused_data, False
-        except zstandard.ZstdError as error:
-            raise _decompression_error("zstd", error) from error
-        return b"".join(parts)
-
-
-def _decompression_error(coding: str, error: Exception) -> MalformedBody:
-    return MalformedBody(
-        f"the body cannot be decompressed ({coding}: {error}); compress it again, or send it uncompressed"
-    )
-
-
-def _truncated_error(coding: str) -> MalformedBody:
-    return MalformedBody(f"the body is not one complete {coding} stream; compress it again, or send it uncompressed")
+                if self._frame.eof:
+                    data = data.lstrip(b"\0") if self._coding == "gzip" else data
+                    if not data:
+                        return
+                    self._frame = self._begin_frame()
+                yield self._frame.decompress(data)
+                data = self._frame.unused_data
+        except (zlib.error, zstandard.ZstdError) as error:
+            raise MalformedBody(
+                f"the body cannot be decompressed ({self._coding}: {error}); compress it again, or send it uncompressed"
+            ) from error
