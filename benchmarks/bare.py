@@ -30,7 +30,7 @@ def main() -> None:
             create_app(sys.argv[1]),
             log_level="warning",
             access_log=False,
-            timeout_keep_alive=600,  # the other side has its turn in between
+            timeout_keep_alive=600,  # connections stay open during the other side's turn
         )
         uvicorn.Server(config).run(sockets=[listener])
 

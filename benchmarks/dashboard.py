@@ -1,8 +1,8 @@
 """How long the dashboard's pages of an ImageNet-sized run take, and how large they are.
 
-A service and an embedded store in processes of their own, on loopback; every page once cold (the first that is asked
-for after the round was finished reads all bits and makes the table of samples), then warm, in turn. Beside the median
-stands the processor's time that the service took, which others on the machine do not lengthen.
+A service and an embedded store in separate processes, on loopback; every page once cold (the first request after the
+round was finished reads all bits and makes the table of samples), then warm, in turn. The processor time of the service
+is shown beside the median, since other load on the machine does not lengthen it.
 """
 
 import io
@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 
 from benchmarks.claims import Benchmark, Claim, Report, format_table
-from benchmarks.latency import RUN, recorded
+from benchmarks.latency import RUN, record_run
 from benchmarks.proc import read_cpu_seconds
 from benchmarks.serving import start_service, start_store
 from benchmarks.timing import measure_seconds
@@ -38,7 +38,7 @@ MAX_SECONDS = {"run": 0.3, "samples": 0.1, "samples, filtered": 0.1, "samples, i
 MAX_BYTES = {"run": 500_000}
 
 
-def labelled(client: httpx.Client, n_samples: int) -> None:
+def put_labels(client: httpx.Client, n_samples: int) -> None:
     """Put a label for every sample."""
     out = io.BytesIO()
     np.save(out, np.random.default_rng(1).integers(0, N_CLASSES, n_samples).astype(np.uint16))
@@ -53,8 +53,8 @@ def measure(options: Namespace) -> Report:
         start_service(server.url) as service,
         httpx.Client(base_url=service.url, timeout=300) as client,
     ):
-        recorded(client, options.samples, options.epochs)
-        labelled(client, options.samples)
+        record_run(client, options.samples, options.epochs)
+        put_labels(client, options.samples)
         client.post(f"{RUN}/rounds/0/finish").raise_for_status()
 
         def get(path: str) -> bytes:
@@ -62,12 +62,12 @@ def measure(options: Namespace) -> Report:
 
         cold = {name: measure_seconds(partial(get, path)) for name, path in pages.items()}
         warm: dict[str, list[float]] = {name: [] for name in pages}
-        worked = dict.fromkeys(pages, 0.0)
+        processor = dict.fromkeys(pages, 0.0)
         for _ in range(options.repeats):
             for name, path in pages.items():
                 before = read_cpu_seconds(service.process.pid)
                 warm[name].append(measure_seconds(partial(get, path)))
-                worked[name] += read_cpu_seconds(service.process.pid) - before
+                processor[name] += (read_cpu_seconds(service.process.pid) - before) / options.repeats
         sizes = {name: len(get(path)) for name, path in pages.items()}
     times = {name: statistics.median(values) for name, values in warm.items()}
     claims = [
@@ -79,10 +79,9 @@ def measure(options: Namespace) -> Report:
         for name, limit in MAX_BYTES.items()
     ]
     rows = [
-        (name, f"{times[name] * 1e3:.0f}", f"{worked[name] / options.repeats * 1e3:.0f}", f"{cold[name] * 1e3:.0f}",
-         f"{sizes[name] / 1e3:.0f}")
+        (name, *(f"{seconds[name] * 1e3:.0f}" for seconds in (times, processor, cold)), f"{sizes[name] / 1e3:.0f}")
         for name in pages
-    ]  # fmt: skip
+    ]
     about = (
         f"Service and embedded store in processes of their own, on loopback. Warm: medians of {options.repeats} "
         "requests in turn, as the client sees them; processor: mean time that the service's processes worked on one. "

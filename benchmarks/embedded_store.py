@@ -210,7 +210,7 @@ def stream(n_kills: int, n_others: int, n_trainings: int, seed: int) -> Outcome:
 
 
 def measure(options: Namespace) -> Report:
-    logging.getLogger("mild_client").setLevel(logging.ERROR)  # that it tries again is what is wanted
+    logging.getLogger("mild_client").setLevel(logging.ERROR)  # retries are expected
     outcome = stream(options.kills, options.others, options.trainings, options.seed)
     ledger, (n_before, n_after) = outcome.ledger, outcome.n_files
     worst = max(max(times) for times in outcome.seconds.values())

@@ -228,7 +228,7 @@ def describe(ledger: Ledger, n_compared: int, disk_kind: str) -> str:
 
 
 def measure(options: Namespace) -> Report:
-    logging.getLogger("mild_client").setLevel(logging.ERROR)  # that it tries again is what is wanted
+    logging.getLogger("mild_client").setLevel(logging.ERROR)  # retries are expected
     outcome = stream(options.rounds, options.trainings, options.seed)
     ledger = outcome.ledger
     claims = [

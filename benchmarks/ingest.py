@@ -1,9 +1,9 @@
-"""How fast the service takes what it is sent: epochs beside a bare handler, and records of logs, format by format.
+"""How fast the service receives epochs, relative to a bare handler, and records of logs in each format.
 
-Epochs of 1,281,167 bits (160 kB) with all checks on, eight clients, through a real port to one worker, beside the least
-that a service could do, on the same store with the same fsync: batches of both in turn. Then one log of 20 epochs,
-samples shuffled, in each format, from a file as the service reads it: decoded, checked and gathered into bits,
-without the network and the store, in seconds of one core, those of the processes that read Arrow and Parquet with them.
+Epochs of 1,281,167 bits (160 kB) with all checks on, eight clients, through a real port to one worker, and the same
+with the least that a service could do, on the same store with the same fsync: batches of both in turn. Then one log of
+20 epochs, samples shuffled, in each format, from a file as the service reads it: decoded, checked and turned into bits,
+without the network and the store, in seconds of one core, including the processes that read Arrow and Parquet.
 """
 
 import csv
@@ -33,18 +33,18 @@ from mild_service.ingest.sandbox import Sandbox
 N_EPOCHS = 20
 ARROW, PARQUET = "application/vnd.apache.arrow.stream", "application/vnd.apache.parquet"
 TIMES = {ARROW: 20, PARQUET: 20}
-"""How often they are read in a row: the time of other processes is told in hundredths of a second."""
+"""How often a log is read in a row: the time of other processes is known in hundredths of a second."""
 BARS = {
     "application/x-ndjson": 1,
     "text/csv": 3,
     ARROW: 15,
     PARQUET: 15,
 }
-"""Millions of records a second of one core, at least."""
+"""Least millions of records a second of one core."""
 
 
-def bodies(bits: NDArray[np.bool_]) -> dict[str, bytes]:
-    """Bits of shape (n_epochs, n_samples) as a log in every format, each epoch's samples shuffled."""
+def make_bodies(bits: NDArray[np.bool_]) -> dict[str, bytes]:
+    """Make a log in every format from bits, shape (n_epochs, n_samples), with the samples of each epoch shuffled."""
     rng = np.random.default_rng(0)
     n_epochs, n_samples = bits.shape
     epochs = np.repeat(np.arange(n_epochs), n_samples)
@@ -73,7 +73,7 @@ def bodies(bits: NDArray[np.bool_]) -> dict[str, bytes]:
     }
 
 
-def read(media_type: str, body: IO[bytes], limits: LogLimits, sandbox: Sandbox) -> LogAccumulator:
+def read_log(media_type: str, body: IO[bytes], limits: LogLimits, sandbox: Sandbox) -> LogAccumulator:
     log = LogAccumulator(limits)
     body.seek(0)
     with closing(read_batches(media_type, body, limits, sandbox)) as batches:
@@ -82,28 +82,28 @@ def read(media_type: str, body: IO[bytes], limits: LogLimits, sandbox: Sandbox) 
     return log
 
 
-def read_often(media_type: str, body: IO[bytes], limits: LogLimits, sandbox: Sandbox) -> None:
+def read_log_repeatedly(media_type: str, body: IO[bytes], limits: LogLimits, sandbox: Sandbox) -> None:
     for _ in range(TIMES.get(media_type, 1)):
-        read(media_type, body, limits, sandbox)
+        read_log(media_type, body, limits, sandbox)
 
 
-def spent(sandbox: Sandbox) -> float:
-    """Seconds that this process, a sandbox and the processes that it has started have computed for."""
+def read_processor_seconds(sandbox: Sandbox) -> float:
+    """Read the processor time of this process, of a sandbox and of the processes that it has started."""
     fields = Path(f"/proc/{sandbox.pid}/stat").read_text().rpartition(")")[2].split()
     return time.process_time() + sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def measure(options: Namespace) -> Report:
-    epochs = puts.measure(options.pairs)
+    epochs = puts.measure_rates(options.pairs)
     limits = LogLimits(options.records // N_EPOCHS, 1, N_EPOCHS, 2**40, 2**20, 2**40)
-    logs = bodies(np.random.default_rng(0).random((N_EPOCHS, options.records // N_EPOCHS)) < 0.7)
+    logs = make_bodies(np.random.default_rng(0).random((N_EPOCHS, options.records // N_EPOCHS)) < 0.7)
     with closing(Sandbox(2**29, 600)) as sandbox, ExitStack() as stack:
         files = {media_type: stack.enter_context(TemporaryFile()) for media_type in logs}
         for media_type, file in files.items():
             file.write(logs[media_type])
-        works = [partial(read_often, media_type, file, limits, sandbox) for media_type, file in files.items()]
-        read(PARQUET, files[PARQUET], limits, sandbox)  # it starts with the first
-        times = time_interleaved(works, options.repeats, warm=1, clock=partial(spent, sandbox))
+        works = [partial(read_log_repeatedly, media_type, file, limits, sandbox) for media_type, file in files.items()]
+        read_log(PARQUET, files[PARQUET], limits, sandbox)  # which starts the sandbox
+        times = time_interleaved(works, options.repeats, warm=1, clock=partial(read_processor_seconds, sandbox))
     rates = {
         media_type: TIMES.get(media_type, 1) * options.records / seconds / 1e6
         for media_type, seconds in zip(logs, times, strict=True)

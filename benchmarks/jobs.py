@@ -1,8 +1,8 @@
-"""Training jobs as the service meets them, many at a time and each at a pace of its own; a part of `benchmarks.load`.
+"""Training jobs that run at the same time, each with a fixed period; a part of `benchmarks.load`.
 
-A job writes an epoch at every tick of its clock and reads in between. What a request took counts from the tick that it
-was due at, not from when it was sent: where the service holds a job up, all that the job sends late counts as slow, as
-it would be for the training that waits (else a slow service would be asked less, and look the faster for it).
+A job writes an epoch in every period and reads in between. The time of a request counts from when it was due, not from
+when it was sent: if the service delays a job, all its late requests count as slow, as they are for a training that
+waits. Otherwise a slow service would get fewer requests, and look faster.
 """
 
 import asyncio
@@ -23,23 +23,23 @@ OCTETS = {"Content-Type": "application/octet-stream"}
 ARROW = {"Content-Type": "application/vnd.apache.arrow.stream"}
 N_SHARDS = 4
 N_PATTERNS = 16
-"""Epochs of a training that are made up once, and sent by every job in turn."""
+"""Number of epochs that are drawn once, and sent by every job in turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is asked of the service.
+    """Load on the service.
 
     Attributes
     ----------
     n_jobs, n_samples
-        Jobs at once, and the samples of each.
+        Number of jobs, and of the samples of each.
     seconds, period
-        How long, and how often a job writes an epoch.
+        Duration, and the period in which a job writes an epoch.
     round_epochs
-        Epochs of a round; then it is finished.
+        Number of epochs after which a round is finished.
     n_watched
-        Jobs whose events somebody follows.
+        Number of jobs whose events are followed.
     """
 
     n_jobs: int
@@ -51,8 +51,8 @@ class Load:
 
 
 @dataclass
-class Seen:
-    """What came of it: seconds by kind of request, and a line for everything that went wrong."""
+class RequestLog:
+    """Seconds by kind of request, a line for each error, and the number of events."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     wrong: list[str] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Seen:
 
 
 class Epochs:
-    """Bodies of epochs, in every form that a job may send: clean samples are learned early, the others late."""
+    """Bodies of epochs in all forms that a job may send: clean samples are learned early, the others late."""
 
     def __init__(self, n_samples: int) -> None:
         rng = np.random.default_rng(0)
@@ -80,13 +80,13 @@ class Epochs:
             ]
             self.shards.append([each.to_body() for each in bits])
             self._correct.append(correct)
-        self.log(0, 0)  # pyarrow loads parts of itself with its first table, and held all jobs up for that
+        self.make_log(0, 0)  # pyarrow loads parts of itself with its first table, which delayed all jobs
 
-    def log(self, round_: int, epoch: int) -> bytes:
-        """A log of an epoch, as an Arrow stream."""
-        place = np.full_like(self._samples, round_), np.full_like(self._samples, epoch)
+    def make_log(self, round_: int, epoch: int) -> bytes:
+        """Make a log of an epoch, as an Arrow stream."""
+        position = np.full_like(self._samples, round_), np.full_like(self._samples, epoch)
         names = ["round", "epoch", "sample", "correct"]
-        table = pyarrow.table([*place, self._samples, self._correct[epoch % N_PATTERNS]], names=names)
+        table = pyarrow.table([*position, self._samples, self._correct[epoch % N_PATTERNS]], names=names)
         stream = io.BytesIO()
         with pyarrow.ipc.new_stream(stream, table.schema) as writer:
             writer.write_table(table)
@@ -94,43 +94,43 @@ class Epochs:
 
 
 class Job:
-    """One training: most send whole epochs, some shards, some logs; every one reads its sets, fits and its run."""
+    """One training: most send whole epochs, some shards, some logs; all read their sets, fits and run."""
 
-    def __init__(self, http: httpx.AsyncClient, load: Load, epochs: Epochs, seen: Seen, number: int) -> None:
+    def __init__(self, http: httpx.AsyncClient, load: Load, epochs: Epochs, log: RequestLog, number: int) -> None:
         self._http = http
         self._load = load
         self._epochs = epochs
-        self._seen = seen
+        self._log = log
         self._number = number
         self.run_id = f"job-{number}"
         self._kind = {7: "shards", 8: "shards", 9: "log"}.get(number % 10, "whole")
-        # Jobs are at different places of their rounds, as they would not all have begun at once. Half of the epochs are
-        # left, so that there is a set at the round's end.
+        # Jobs are at different epochs of their rounds, since they do not all start at once. At least half of the epochs
+        # are to come, so that there is a set at the round's end.
         self._round, self._epoch, self._n_written = 0, 7 * number % (load.round_epochs // 2 + 1), 0
 
     async def run(self, began: float) -> None:
         """Open the run, then write and read until the time is over."""
         load = self._load
-        due = began + load.period * self._number / load.n_jobs  # all jobs at one time would be no load but a blow
-        await self._until(due)
+        due = began + load.period * self._number / load.n_jobs  # spread over the period
+        await self._wait_until(due)
         await self._ask("open", due, "PUT", f"/runs/{self.run_id}", json={"num_samples": load.n_samples})
         while (due := due + load.period) < began + load.seconds:
-            await self._until(due)
+            await self._wait_until(due)
             await self._write(due)
-            await self._until(due + load.period / 2)
+            await self._wait_until(due + load.period / 2)
             await self._read(due + load.period / 2)
 
     async def check(self) -> None:
-        """Look whether everything that was acknowledged is there."""
+        """Check that everything that was acknowledged is stored."""
         answer = await self._ask("run", time.perf_counter(), "GET", f"/runs/{self.run_id}")
         if answer is not None:
             rounds = answer.json()["rounds"]
-            there = sum(round_["num_epochs"] + len(round_["partial"]) for round_ in rounds)
-            if there != self._n_written:
-                self._seen.wrong.append(f"{self.run_id} has {there} epochs, {self._n_written} were acknowledged")
+            n_stored = sum(round_["num_epochs"] + len(round_["partial"]) for round_ in rounds)
+            if n_stored != self._n_written:
+                self._log.wrong.append(f"{self.run_id} has {n_stored} epochs, {self._n_written} were acknowledged")
 
     async def watch(self) -> None:
-        """Follow the run's events until cancelled; they come in order, without gaps."""
+        """Follow the run's events until cancelled, and check that they come in order, without gaps."""
         last = 0
         while last == 0:
             await asyncio.sleep(self._load.period)
@@ -139,9 +139,9 @@ class Job:
                     if line.startswith("id:"):
                         number = int(line.rpartition("-")[2])
                         if number != last + 1:
-                            self._seen.wrong.append(f"event {number} of {self.run_id} came behind {last}")
+                            self._log.wrong.append(f"event {number} of {self.run_id} came behind {last}")
                         last = number
-                        self._seen.n_events += 1
+                        self._log.n_events += 1
 
     async def _write(self, due: float) -> None:
         path = f"/runs/{self.run_id}/rounds/{self._round}/epochs/{self._epoch}"
@@ -153,15 +153,15 @@ class Job:
                     self._ask("PUT of a shard", due, "PUT", f"{path}/shards/{rank}?of={N_SHARDS}", OCTETS, body)
                     for rank, body in parts
                 ]
-                done = None not in await asyncio.gather(*puts)
+                is_written = None not in await asyncio.gather(*puts)
             case "log":
-                log = self._epochs.log(self._round, self._epoch)
+                body = self._epochs.make_log(self._round, self._epoch)
                 target = f"/runs/{self.run_id}/predictions?complete=true"
-                done = await self._ask("POST of a log", due, "POST", target, ARROW, log) is not None
+                is_written = await self._ask("POST of a log", due, "POST", target, ARROW, body) is not None
             case _:
                 body = self._epochs.whole[pattern]
-                done = await self._ask("PUT of an epoch", due, "PUT", path, OCTETS, body) is not None
-        self._n_written += done
+                is_written = await self._ask("PUT of an epoch", due, "PUT", path, OCTETS, body) is not None
+        self._n_written += is_written
         self._epoch += 1
 
     async def _read(self, due: float) -> None:
@@ -173,8 +173,8 @@ class Job:
             form = "application/json" if self._number % 2 else "application/octet-stream"
             answer = await self._ask("selection", due, "GET", f"/selection/{self.run_id}", {"Accept": form})
             if answer is not None:
-                again = {"Accept": form, "If-None-Match": answer.headers["ETag"]}
-                await self._ask("selection, 304", time.perf_counter(), "GET", f"/selection/{self.run_id}", again)
+                cached = {"Accept": form, "If-None-Match": answer.headers["ETag"]}
+                await self._ask("selection, 304", time.perf_counter(), "GET", f"/selection/{self.run_id}", cached)
         elif self._epoch % 10 == 4:
             await self._ask("fit", due, "GET", f"{run}/rounds/{self._round}/fit")
             await self._ask("run", time.perf_counter(), "GET", run)
@@ -190,17 +190,17 @@ class Job:
         content: bytes | None = None,
         json: object = None,
     ) -> httpx.Response | None:
-        """Send a request that was due at `due`; None, and a line among what went wrong, unless it succeeds."""
+        """Send a request that was due at `due`; return its answer, or record an error and return None."""
         try:
             answer = await self._http.request(method, target, headers=headers, content=content, json=json)
         except httpx.HTTPError as error:
-            self._seen.wrong.append(f"{kind}: {error!r}")
+            self._log.wrong.append(f"{kind}: {error!r}")
             return None
-        self._seen.seconds[kind].append(time.perf_counter() - due)
+        self._log.seconds[kind].append(time.perf_counter() - due)
         if not answer.is_success and answer.status_code != 304:
-            self._seen.wrong.append(f"{kind}: {answer.status_code} {answer.text[:300]}")
+            self._log.wrong.append(f"{kind}: {answer.status_code} {answer.text[:300]}")
             return None
         return answer
 
-    async def _until(self, due: float) -> None:
+    async def _wait_until(self, due: float) -> None:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))

@@ -1,4 +1,4 @@
-"""A training in a process of its own that is killed with signal 9, and goes on, until it gets to its end."""
+"""Trainings in separate processes that are killed with signal 9 and resumed until they end."""
 
 import contextlib
 import multiprocessing
@@ -8,15 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 
-# Loaded here, so that a server of forks that has this module preloaded has all that a training needs.
+# Imported here, so that a fork server that has preloaded this module has loaded all that a training needs.
 from mild_trainer import cli
 from mild_trainer.data import load
 from mild_trainer.training import loop  # noqa: F401
 
-torch.use_deterministic_algorithms(False)  # as it is: but loads what torch otherwise loads late, for a second
+torch.use_deterministic_algorithms(False)  # the default; loads modules early
 load("digits")  # the same
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -24,34 +25,37 @@ FORKS.set_forkserver_preload(["benchmarks.killing"])
 """Starts processes that have torch and the trainer loaded: importing them takes longer than a small training."""
 
 
+Watch: TypeAlias = Callable[[Path, Callable[[float], bool]], None]
+"""Gets the folder of a training, and a function that waits so many seconds and returns whether it has ended."""
+
+
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """How a training ended: its sets by round as base64, its last network, and how often it was killed on the way."""
+class TrainingResult:
+    """Result of a training: its sets by round as base64, its last network, and how often it was killed."""
 
     sets: Sequence[str]
     model: bytes
     n_kills: int
 
 
-def trained(arguments: Sequence[str], out: Path, watch: Callable[[Path, Callable[[float], bool]], None]) -> Ended:
-    """Train to the end, killed again and again on the way.
+def train_with_kills(arguments: Sequence[str], out: Path, watch: Watch) -> TrainingResult:
+    """Train to the end, with kills in between.
 
     Parameters
     ----------
     arguments
-        Of ``mild train``, but for ``--out`` and ``--resume``.
+        Arguments of ``mild train`` except ``--out`` and ``--resume``.
     out
-        Its folder; a training that is killed before its first checkpoint begins anew in it.
+        Folder of the training; one that is killed before its first checkpoint starts again in it.
     watch
-        Is called beside every process with its folder and a way to wait for its end, some seconds at most, that says
-        whether it has ended; when it returns, a process that still runs is killed.
+        Called for every process; one that runs when `watch` returns is killed.
     """
     n_kills = 0
     while True:
         resume = (out / "checkpoint.pt").exists()
         if not resume:
             shutil.rmtree(out, ignore_errors=True)
-        process = FORKS.Process(target=train, args=([*arguments, "--out", str(out)], resume))
+        process = FORKS.Process(target=run_trainer, args=([*arguments, "--out", str(out)], resume))
         process.start()
 
         def ends_within(seconds: float, process: BaseProcess = process) -> bool:
@@ -66,11 +70,11 @@ def trained(arguments: Sequence[str], out: Path, watch: Callable[[Path, Callable
             continue
         if process.exitcode:
             raise RuntimeError(f"a training ended with {process.exitcode}: {' '.join(arguments)} in {out}")
-        return _ended(out, n_kills)
+        return _read_result(out, n_kills)
 
 
-def train(arguments: Sequence[str], resume: bool = False) -> None:
-    """``mild train`` with these arguments, which says nothing."""
+def run_trainer(arguments: Sequence[str], resume: bool = False) -> None:
+    """Run ``mild train`` with these arguments, without output."""
     with (
         Path(os.devnull).open("w") as nowhere,
         contextlib.redirect_stdout(nowhere),
@@ -79,7 +83,7 @@ def train(arguments: Sequence[str], resume: bool = False) -> None:
         cli.app(["train", *arguments, *(["--resume"] if resume else [])], standalone_mode=False)
 
 
-def _ended(out: Path, n_kills: int) -> Ended:
-    stored = torch.load(out / "checkpoint.pt", map_location="cpu", weights_only=True)
-    sets = [record["selected"] for record in stored["rounds"]]
-    return Ended(sets, (out / "model.safetensors").read_bytes(), n_kills)
+def _read_result(out: Path, n_kills: int) -> TrainingResult:
+    checkpoint = torch.load(out / "checkpoint.pt", map_location="cpu", weights_only=True)
+    sets = [record["selected"] for record in checkpoint["rounds"]]
+    return TrainingResult(sets, (out / "model.safetensors").read_bytes(), n_kills)

@@ -1,7 +1,7 @@
 """How long `GET /selection` takes for an ImageNet-sized run, through a real port and a real store.
 
 Cold (no selection is cached) as a bitmap and as JSON, over fetching the same keys from the store with one connection;
-an unchanged answer (304) over `GET /health`; and 50 clients that ask at once for what nobody has computed yet. All in
+an unchanged answer (304) over `GET /health`; and 50 clients that request at once what has not been computed yet. All in
 turn, medians, ratios within the run.
 """
 
@@ -26,14 +26,14 @@ RUN = "/runs/imagenet"
 SELECTION = "/selection/imagenet"
 N_CLIENTS = 50
 SMALL = 200
-"""Times that a small request is sent for each time that a large one is."""
+"""Number of small requests for each large one."""
 
 BITMAP = {"Accept": "application/octet-stream"}
 JSON = {"Accept": "application/json"}
 
 
-def recorded(client: httpx.Client, n_samples: int, n_epochs: int) -> None:
-    """A run whose clean samples are learned early and whose mislabelled ones are late or never."""
+def record_run(client: httpx.Client, n_samples: int, n_epochs: int) -> None:
+    """Put a run whose clean samples are learned early and whose mislabelled ones late or never."""
     rng = np.random.default_rng(0)
     noisy = rng.random(n_samples, dtype=np.float32) < 0.4
     client.put(RUN, json={"num_samples": n_samples}).raise_for_status()
@@ -45,8 +45,8 @@ def recorded(client: httpx.Client, n_samples: int, n_epochs: int) -> None:
         ).raise_for_status()
 
 
-class Fetched:
-    """The keys that a selection is computed from, fetched in as few replies as they fit."""
+class StoredBits:
+    """The stored bits that a selection is computed from."""
 
     def __init__(self, redis: Redis, at_once: int = 50) -> None:
         self._redis = redis
@@ -55,26 +55,26 @@ class Fetched:
             names = to_texts(redis.hkeys(key))
             self._fields += [(key, names[start : start + at_once]) for start in range(0, len(names), at_once)]
 
-    def __call__(self) -> int:
-        """Fetch them; return how many bytes they are."""
+    def fetch(self) -> int:
+        """Fetch all of them in few replies; return the number of bytes."""
         values = (value for key, names in self._fields for value in self._redis.hmget(key, list(names)))
         return sum(len(value or b"") for value in values)
 
 
-def computed(client: httpx.Client) -> int:
-    """Selections that the service says it has computed."""
-    found = re.search(r'^mild_selections_total\{source="computed"\} ([0-9.]+)$', client.get("/metrics").text, re.M)
-    return int(float(found[1])) if found else 0
+def count_computed(client: httpx.Client) -> int:
+    """Return how many selections the service has computed, by its metrics."""
+    match = re.search(r'^mild_selections_total\{source="computed"\} ([0-9.]+)$', client.get("/metrics").text, re.M)
+    return int(float(match[1])) if match else 0
 
 
-def together(url: str) -> set[bytes]:
-    """What clients get that ask at the same time, each over a connection of its own."""
+def request_at_once(url: str) -> set[bytes]:
+    """Send a request from many clients at the same time; return the distinct answers."""
 
-    def ask(_: int) -> bytes:
+    def request(_: int) -> bytes:
         return httpx.get(f"{url}{SELECTION}", headers=BITMAP, timeout=60).raise_for_status().content
 
     with ThreadPoolExecutor(N_CLIENTS) as pool:
-        return set(pool.map(ask, range(N_CLIENTS)))
+        return set(pool.map(request, range(N_CLIENTS)))
 
 
 def measure(options: Namespace) -> Report:
@@ -84,45 +84,47 @@ def measure(options: Namespace) -> Report:
         Redis.from_url(server.url) as redis,
         httpx.Client(base_url=service.url, timeout=60) as client,
     ):
-        recorded(client, options.samples, options.epochs)
-        fetch = Fetched(redis)
+        record_run(client, options.samples, options.epochs)
+        fetch = StoredBits(redis).fetch
 
-        def forget() -> None:
+        def clear_cache() -> None:
             for key in redis.scan_iter("*:cache:*", count=1000):
                 redis.unlink(key)
 
-        def cold(headers: dict[str, str]) -> Callable[[], object]:
+        def get_cold(headers: dict[str, str]) -> Callable[[], object]:
             return lambda: client.get(SELECTION, headers=headers).raise_for_status()
 
-        def timed(work: Callable[[], object]) -> float:
-            forget()
+        def time_cold(work: Callable[[], object]) -> float:
+            clear_cache()
             return measure_seconds(work)
 
-        times = [[timed(work) for work in (fetch, cold(BITMAP), cold(JSON))] for _ in range(options.repeats + 2)][2:]
-        fetched, as_bitmap, as_json = (statistics.median(column) for column in zip(*times, strict=True))
+        works = (fetch, get_cold(BITMAP), get_cold(JSON))
+        times = [[time_cold(work) for work in works] for _ in range(options.repeats + 2)][2:]
+        fetch_time, bitmap_time, json_time = (statistics.median(column) for column in zip(*times, strict=True))
         tag = {**BITMAP, "If-None-Match": client.get(SELECTION, headers=BITMAP).headers["etag"]}
 
-        def unchanged() -> None:
+        def get_unchanged() -> None:
             assert client.get(SELECTION, headers=tag).status_code == 304
 
-        same, health = time_interleaved([unchanged, lambda: client.get("/health")], SMALL * options.repeats, warm=SMALL)
-        forget()
-        before = computed(client)
-        answers = together(service.url)
-        times_computed = computed(client) - before
+        small = [get_unchanged, lambda: client.get("/health")]
+        same, health = time_interleaved(small, SMALL * options.repeats, warm=SMALL)
+        clear_cache()
+        before = count_computed(client)
+        answers = request_at_once(service.url)
+        times_computed = count_computed(client) - before
         n_bytes = fetch()
     claims = [
-        Claim("a cold set as bitmap, over fetching its bits", as_bitmap / fetched, "at most", 6, "{:.1f} x"),
-        Claim("a cold set as JSON, over fetching its bits", as_json / fetched, "at most", 8, "{:.1f} x"),
+        Claim("a cold set as bitmap, over fetching its bits", bitmap_time / fetch_time, "at most", 6, "{:.1f} x"),
+        Claim("a cold set as JSON, over fetching its bits", json_time / fetch_time, "at most", 8, "{:.1f} x"),
         Claim("an unchanged set (304), over `GET /health`", same / health, "at most", 3, "{:.1f} x"),
         Claim(f"computations for {N_CLIENTS} clients at once", times_computed, "at most", 1),
         Claim("different answers to these clients", len(answers), "at most", 1),
     ]
     about = (
         f"A service and an embedded store in processes of their own, on loopback. Fetching {n_bytes / 1e6:.0f} MB of "
-        f"keys took {fetched * 1e3:.0f} ms, a cold set {as_bitmap * 1e3:.0f} ms as bitmap and {as_json * 1e3:.0f} ms "
-        f"as JSON, a 304 {same * 1e3:.2f} ms, `GET /health` {health * 1e3:.2f} ms (medians of {options.repeats} and "
-        f"{SMALL * options.repeats} interleaved runs)."
+        f"keys took {fetch_time * 1e3:.0f} ms, a cold set {bitmap_time * 1e3:.0f} ms as bitmap and "
+        f"{json_time * 1e3:.0f} ms as JSON, a 304 {same * 1e3:.2f} ms, `GET /health` {health * 1e3:.2f} ms (medians of "
+        f"{options.repeats} and {SMALL * options.repeats} interleaved runs)."
     )
     return Report("`GET /selection` of an ImageNet-sized run", claims, about)
 

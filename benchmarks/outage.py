@@ -1,9 +1,9 @@
-"""What an outage costs: a service that is stopped for a whole training, and trainers that are killed on their way.
+"""The cost of an outage: a service that is stopped for a whole training, and trainers that are killed.
 
-First the same training (digits, 40% of the labels broken, two rounds) runs in turn with a service that is there, with
-one that is stopped, and with none wanted; then the service is brought back, on the same store, and ``mild sync`` sends
-what was kept. Then ``mild train --deterministic`` is killed with signal 9 at random moments, with a service and
-offline, goes on with ``--resume``, and has to end with the same sets and the same network, bit for bit.
+First the same training (digits, 40% of the labels broken, two rounds) runs in turn with a running service, with a
+stopped one, and without one; then the service is started again on the same store, and ``mild sync`` sends the spooled
+records. Then ``mild train --deterministic`` is killed with signal 9 at random moments, with a service and offline,
+continues with ``--resume``, and must end with the same sets and the same network, bit for bit.
 """
 
 import base64
@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.claims import Benchmark, Report, claim_none, format_table
-from benchmarks.killing import Ended, trained
+from benchmarks.killing import TrainingResult, train_with_kills
 from benchmarks.serving import start_service, start_store
 from mild_client import BackgroundBackend, MildClient
 from mild_client.backends.background import Mode
@@ -35,33 +35,33 @@ WAYS = ("with a service", "service stopped", "no service wanted")
 
 
 class Clock(Reporter):
-    """Notes when epochs are done: what lies between two of one round is all that an epoch takes, sending included."""
+    """Measures the seconds between the ends of two epochs of a round, all that an epoch takes, sending included."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self._marks: list[float] = []
 
     def on_round_start(self, title: str, n_members: int, n_epochs: int) -> None:
-        """Begin again: no epoch lies before a round's first."""
+        """Forget the epochs of the last round."""
         self._marks = []
 
     def on_epoch_end(self, record: EpochRecord) -> None:
-        """Note when."""
+        """Measure the seconds since the last epoch."""
         self._marks.append(time.perf_counter())
         self.seconds = [*self.seconds, *(b - a for a, b in pairwise(self._marks[-2:]))]
 
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """Seconds of an epoch in each of `WAYS`, by repeat; what was sent afterwards; a line for all that is wrong."""
+    """Seconds of an epoch by repeat in each of `WAYS`, the records sent afterwards, and a line for each error."""
 
     seconds: Sequence[Sequence[float]]
     n_sent: int
     wrong: Sequence[str]
 
 
-def outage(settings: TrainSettings, n_repeats: int, folder: Path) -> Outage:
-    """Train with and without the service, in turn, then bring it back."""
+def measure_outage(settings: TrainSettings, n_repeats: int, folder: Path) -> Outage:
+    """Train with and without the service in turn, then start it again."""
     digits = load("digits")
     sets: dict[str, list[bytes]] = {}
     seconds = []
@@ -69,64 +69,64 @@ def outage(settings: TrainSettings, n_repeats: int, folder: Path) -> Outage:
         for repeat in range(n_repeats):
             row = []
             with start_service(server.url) as service:
-                row.append(_trained(settings, digits, service.url, "online", f"there-{repeat}", folder, sets))
-            row.append(_trained(settings, digits, service.url, "online", f"away-{repeat}", folder, sets))
-            row.append(_trained(settings, digits, None, "disabled", f"local-{repeat}", folder, sets))
+                row.append(_train(settings, digits, service.url, "online", f"there-{repeat}", folder, sets))
+            row.append(_train(settings, digits, service.url, "online", f"away-{repeat}", folder, sets))
+            row.append(_train(settings, digits, None, "disabled", f"local-{repeat}", folder, sets))
             seconds.append(row)
         with start_service(server.url) as service:
-            found = list(sync_spools(folder, service.url))
-            wrong = [f"{each.folder}: {each}" for each in found if not each.is_done]
+            uploads = list(sync_spools(folder, service.url))
+            wrong = [f"{each.folder}: {each}" for each in uploads if not each.is_done]
             first = sets["there-0"]
-            wrong += [f"{name} ended with other sets" for name, ended in sets.items() if ended != first]
+            wrong += [f"{name} ended with other sets" for name, sets_of_run in sets.items() if sets_of_run != first]
             with MildClient(service.url) as client:
                 for name in sets:
-                    if not name.startswith("local") and _sets(client, name, settings.rounds) != first:
+                    if not name.startswith("local") and _read_sets(client, name, settings.rounds) != first:
                         wrong.append(f"the service has other sets of {name}")
-    return Outage(seconds, sum(each.n_sent for each in found), wrong)
+    return Outage(seconds, sum(each.n_sent for each in uploads), wrong)
 
 
-def kills(settings: Sequence[str], n_kills: int, folder: Path) -> tuple[int, int, list[str]]:
-    """Kill trainings until `n_kills` were killed; return how many there were, what was sent, and what is wrong."""
+def kill_trainings(settings: Sequence[str], n_kills: int, folder: Path) -> tuple[int, int, list[str]]:
+    """Train with `n_kills` kills; return the number of trainings, of records sent, and a line for each error."""
     draws = random.Random(0)
-    left = n_kills
-    ended: dict[str, Ended] = {}
+    n_left = n_kills
+    results: dict[str, TrainingResult] = {}
     with start_store() as server, start_service(server.url) as service:
         started = time.perf_counter()
-        alone = [*settings, "--url", service.url, "--run-id", "whole"]
-        whole = trained(alone, folder / "whole", lambda _, ends_within: while_not(ends_within))
+        arguments = [*settings, "--url", service.url, "--run-id", "whole"]
+        whole = train_with_kills(arguments, folder / "whole", lambda _, ends_within: wait_for_end(ends_within))
         longest = time.perf_counter() - started
 
         def kill_somewhere(_: Path, ends_within: Callable[[float], bool]) -> None:
-            nonlocal left
-            if not left:
-                while_not(ends_within)
+            nonlocal n_left
+            if not n_left:
+                wait_for_end(ends_within)
             elif not ends_within(draws.uniform(0, longest)):
-                left -= 1
+                n_left -= 1
 
-        while left > 0:
-            name = f"killed-{len(ended)}"
-            way = ["--url", service.url] if len(ended) % 2 else ["--mode", "offline"]
-            ended[name] = trained([*settings, *way, "--run-id", name], folder / name, kill_somewhere)
-        found = list(sync_spools(folder, service.url))
-        wrong = [f"{each.folder}: {each}" for each in found if not each.is_done]
-        for name, end in ended.items():
+        while n_left > 0:
+            name = f"killed-{len(results)}"
+            way = ["--url", service.url] if len(results) % 2 else ["--mode", "offline"]
+            results[name] = train_with_kills([*settings, *way, "--run-id", name], folder / name, kill_somewhere)
+        uploads = list(sync_spools(folder, service.url))
+        wrong = [f"{each.folder}: {each}" for each in uploads if not each.is_done]
+        for name, end in results.items():
             if (end.sets, end.model) != (whole.sets, whole.model):
                 wrong.append(f"{name} ended otherwise after {end.n_kills} kills")
         with MildClient(service.url) as client:
-            for name in ended:
-                held = [base64.b64encode(found).decode() for found in _sets(client, name, len(whole.sets))]
-                if held != whole.sets:
+            for name in results:
+                stored_sets = _read_sets(client, name, len(whole.sets))
+                if [base64.b64encode(each).decode() for each in stored_sets] != whole.sets:
                     wrong.append(f"the service has other sets of {name}")
-    return len(ended), sum(each.n_sent for each in found), wrong
+    return len(results), sum(each.n_sent for each in uploads), wrong
 
 
-def while_not(ends_within: Callable[[float], bool]) -> None:
-    """Wait until a training has ended."""
+def wait_for_end(ends_within: Callable[[float], bool]) -> None:
+    """Wait for the end of a training."""
     while not ends_within(60.0):
         pass
 
 
-def _trained(
+def _train(
     settings: TrainSettings,
     data: Dataset,
     url: str | None,
@@ -142,13 +142,13 @@ def _trained(
     return statistics.median(clock.seconds)
 
 
-def _sets(client: MildClient, run_id: str, n_rounds: int) -> list[bytes]:
+def _read_sets(client: MildClient, run_id: str, n_rounds: int) -> list[bytes]:
     n_samples = client.get_run(run_id)["num_samples"]
     return [client.selected(run_id, n_samples, number).tobytes() for number in range(n_rounds)]
 
 
 def measure(options: Namespace) -> Report:
-    logging.disable(logging.WARNING)  # what is said of every outage is what this is about
+    logging.disable(logging.WARNING)  # warnings of outages are expected
     noise = "symmetric:0.4"
     settings = TrainSettings.for_dataset(
         "digits", noise=noise, limit=options.limit, epochs=options.epochs, rounds=2, agree=1.0, deterministic=True,
@@ -157,29 +157,29 @@ def measure(options: Namespace) -> Report:
     flags = ["--noise", noise, "--limit", str(options.limit // 2), "--epochs", str(options.epochs // 2)]
     flags += ["--rounds", "3", "--agree", "1", "--deterministic", "--device", "cpu"]
     with TemporaryDirectory(prefix="mild-benchmark-") as folder:
-        found = outage(settings, options.repeats, Path(folder) / "outage")
-        n_trainings, n_sent, wrong = kills(flags, options.kills, Path(folder) / "kills")
+        outage = measure_outage(settings, options.repeats, Path(folder) / "outage")
+        n_trainings, n_sent, wrong = kill_trainings(flags, options.kills, Path(folder) / "kills")
     claims = [
-        claim_none("sets that an outage changes, or that `mild sync` does not deliver", found.wrong),
+        claim_none("sets that an outage changes, or that `mild sync` does not deliver", outage.wrong),
         claim_none("sets or networks that `kill -9` and `--resume` change, in any bit", wrong),
     ]
     about = (
         f"ResNet-8 on digits, 40% of the labels broken. The same training of two rounds of {options.epochs} epochs, "
         f"{options.repeats} times in turn: seconds from the end of one epoch to the end of the next, median of each "
         "training; then the median, least and most over the repeats; ratios are taken within a repeat. `mild sync` "
-        f"sent {found.n_sent} records after the outages. Then {options.kills} times `kill -9` at random moments of "
+        f"sent {outage.n_sent} records after the outages. Then {options.kills} times `kill -9` at random moments of "
         f"{n_trainings} trainings, offline and with a service in turn; `mild sync` sent {n_sent} records after them."
     )
     rows = []
     for way, title in enumerate(WAYS):
-        times, ratios = ([1000 * row[way] for row in found.seconds], [row[way] / row[0] for row in found.seconds])
-        rows.append((title, _spread(times, 0), _spread(ratios, 2)))
+        times, ratios = ([1000 * row[way] for row in outage.seconds], [row[way] / row[0] for row in outage.seconds])
+        rows.append((title, _format_spread(times, 0), _format_spread(ratios, 2)))
     text = format_table(("training", "milliseconds an epoch", "ratio to the service being there"), rows)
     title = "A service that is stopped, and trainers that are killed"
-    return Report(title, claims, about, text, [*found.wrong, *wrong])
+    return Report(title, claims, about, text, [*outage.wrong, *wrong])
 
 
-def _spread(numbers: Sequence[float], digits: int) -> str:
+def _format_spread(numbers: Sequence[float], digits: int) -> str:
     middle, *ends = (f"{number:.{digits}f}" for number in (statistics.median(numbers), min(numbers), max(numbers)))
     return f"{middle} ({' to '.join(ends)})"
 

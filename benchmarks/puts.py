@@ -1,4 +1,4 @@
-"""Epochs that are put a second, beside a bare handler on the same store; a part of `benchmarks.ingest`."""
+"""Epochs put a second, and those of a bare handler on the same store; a part of `benchmarks.ingest`."""
 
 import base64
 import hashlib
@@ -18,7 +18,7 @@ from benchmarks.wire import Connection
 from mild_core import bitmap
 
 BAR = 0.5
-"""Of the bare handler's rate, at least."""
+"""Least ratio to the rate of the bare handler."""
 N_SAMPLES = 1_281_167
 N_CLIENTS = 8
 PER_CLIENT = 25
@@ -26,18 +26,18 @@ PER_CLIENT = 25
 
 @dataclass(frozen=True)
 class Rates:
-    """Epochs a second, medians over the pairs, and the medians' ratio."""
+    """Epochs a second, medians over the pairs of batches."""
 
     ours: float
     bare: float
 
     @property
     def ratio(self) -> float:
-        """Ours over the bare one's."""
+        """Our rate over that of the bare handler."""
         return self.ours / self.bare
 
 
-class Load:
+class PutLoad:
     """`N_CLIENTS` clients that put epochs of one run each, one after another."""
 
     def __init__(self, url: str, key: str, stack: ExitStack) -> None:
@@ -52,7 +52,7 @@ class Load:
             ("Content-Digest", f"sha-256=:{digest}:"),
             ("Mild-Attempt", "1"),
         ]
-        self._done = 0
+        self._n_put = 0
 
     def open_runs(self) -> None:
         """Open a run for each client."""
@@ -61,10 +61,10 @@ class Load:
             headers = [self._key, ("Content-Type", "application/json")]
             assert client.send("PUT", f"/runs/put-{number}", headers, opening).status == 201
 
-    def batch(self) -> float:
-        """Put some epochs; return how many a second."""
-        epochs = range(self._done, self._done + PER_CLIENT)
-        self._done += PER_CLIENT
+    def put_batch(self) -> float:
+        """Put some epochs; return the rate a second."""
+        epochs = range(self._n_put, self._n_put + PER_CLIENT)
+        self._n_put += PER_CLIENT
         started = time.perf_counter()
         list(self._pool.map(lambda number: self._put(number, epochs), range(N_CLIENTS)))
         return N_CLIENTS * PER_CLIENT / (time.perf_counter() - started)
@@ -77,17 +77,17 @@ class Load:
             assert answer.status == 201, answer
 
 
-def measure(pairs: int) -> Rates:
-    """Batches to the service and to the bare handler in turn, on one store, one worker each."""
+def measure_rates(pairs: int) -> Rates:
+    """Put batches to the service and to the bare handler in turn, on one store, with one worker each."""
     with ExitStack() as stack:
         server = stack.enter_context(start_store())
         key = secrets.token_urlsafe(32)
-        # A rate that is counted, and not reached; and connections that stay open while the other side has its turn.
+        # A rate limit that is checked and not reached, and connections that stay open during the other side's turn.
         rate = {"MILD_RATE_PER_KEY": "100000", "MILD_RATE_BURST": "100000"}
         environment = {"MILD_API_KEYS": key, "MILD_IDLE_SECONDS": "600", **rate}
         service = stack.enter_context(start_service(server.url, environment))
         bare_url, _ = stack.enter_context(start_server([sys.executable, "-m", "benchmarks.bare", server.url], {}))
-        loads = [Load(service.url, key, stack), Load(bare_url, key, stack)]
+        loads = [PutLoad(service.url, key, stack), PutLoad(bare_url, key, stack)]
         loads[0].open_runs()
-        rates = [[load.batch() for load in loads] for _ in range(pairs + 2)][2:]
+        rates = [[load.put_batch() for load in loads] for _ in range(pairs + 2)][2:]
     return Rates(*(statistics.median(column) for column in zip(*rates, strict=True)))

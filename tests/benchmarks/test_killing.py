@@ -5,8 +5,8 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from benchmarks.killing import trained
-from benchmarks.outage import while_not
+from benchmarks.killing import train_with_kills
+from benchmarks.outage import wait_for_end
 from mild_client import MildClient
 from mild_client.backends.record_log import RecordLog
 from mild_client.backends.sync import sync_spools
@@ -22,7 +22,7 @@ def test_a_killed_trainer_ends_with_the_same_sets_and_the_same_network(tmp_path:
 
     def kill_twice(out: Path, ends_within: Callable[[float], bool]) -> None:
         if not moments:
-            while_not(ends_within)
+            wait_for_end(ends_within)
             return
         moment = moments.pop(0)
         while moment not in [
@@ -30,8 +30,8 @@ def test_a_killed_trainer_ends_with_the_same_sets_and_the_same_network(tmp_path:
         ]:
             assert not ends_within(0.002)
 
-    whole = trained(ARGUMENTS, tmp_path / "whole", lambda _, ends_within: while_not(ends_within))
-    killed = trained(ARGUMENTS, tmp_path / "cut", kill_twice)
+    whole = train_with_kills(ARGUMENTS, tmp_path / "whole", lambda _, ends_within: wait_for_end(ends_within))
+    killed = train_with_kills(ARGUMENTS, tmp_path / "cut", kill_twice)
     assert (killed.n_kills, whole.n_kills) == (2, 0)
     assert killed.sets == whole.sets
     assert killed.model == whole.model

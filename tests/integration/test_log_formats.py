@@ -3,7 +3,7 @@
 import httpx
 import numpy as np
 
-from benchmarks.ingest import bodies
+from benchmarks.ingest import make_bodies
 from benchmarks.serving import start_service
 from mild_core import bitmap
 
@@ -16,7 +16,7 @@ def test_a_log_of_40_000_records_gives_one_set_in_every_format(store_url: str) -
     is_noisy = rng.random(N_SAMPLES) < 0.4
     p_learnt = np.minimum(0.95, 0.3 + 0.1 * np.arange(N_EPOCHS))[:, None]
     correct = rng.random((N_EPOCHS, N_SAMPLES)) < np.where(is_noisy, 0.05, p_learnt)
-    logs = bodies(correct)
+    logs = make_bodies(correct)
     sets: dict[str, bytes] = {}
     environment = {"MILD_STORE_NAMESPACE": "log-formats"}
     with start_service(store_url, environment) as service, httpx.Client(base_url=service.url, timeout=120) as client:

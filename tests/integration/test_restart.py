@@ -28,7 +28,8 @@ def train() -> Iterator[Train]:
     started: list[BaseProcess] = []
 
     def train(out: Path, *arguments: str, resume: bool = False) -> BaseProcess:
-        process = killing.FORKS.Process(target=killing.train, args=([*TRAINING, "--out", str(out), *arguments], resume))
+        words = [*TRAINING, "--out", str(out), *arguments]
+        process = killing.FORKS.Process(target=killing.run_trainer, args=(words, resume))
         process.start()
         started.append(process)
         return process
