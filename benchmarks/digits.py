@@ -33,11 +33,12 @@ LOOPS: dict[str, dict[str, Any]] = {"ours": {}, "published": PUBLISHED, "weights
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One training; lists hold one entry a round."""
+    """One training; lists hold one entry a round, and `delivered` is the round whose set the training delivers."""
 
     loop: str
     noise: str
     seed: int
+    delivered: int
     precision: list[float]
     recall: list[float]
     f1: list[float]
@@ -49,8 +50,8 @@ class Outcome:
 
     @property
     def noise_error(self) -> float:
-        """Error of the last round's noise estimate; 1 if there was none."""
-        estimate = self.fitted_noise[-1]
+        """Error of the noise estimate of the delivered set; 1 if there is none."""
+        estimate = self.fitted_noise[self.delivered]
         return 1.0 if estimate is None else abs(estimate - self.true_noise)
 
 
@@ -67,6 +68,7 @@ def train(job: tuple[str, str, int]) -> Outcome:
         loop=loop,
         noise=noise,
         seed=seed,
+        delivered=history.set_round.round,
         precision=[a.precision for a in agreements],
         recall=[a.recall for a in agreements],
         f1=[a.f1 for a in agreements],
@@ -88,7 +90,7 @@ def claim(noise: str, found: Sequence[Outcome]) -> list[Claim]:
     f1, worst_f1, noise_error = BARS[noise]
     gain = median(outcomes, lambda o: o.test_accuracy[-1]) - median(outcomes, lambda o: o.test_accuracy[0])
     claims = [
-        Claim("median F1", median(outcomes, lambda o: o.f1[-1]), "at least", f1, "{:.3f}"),
+        Claim("median F1", median(outcomes, lambda o: o.f1[o.delivered]), "at least", f1, "{:.3f}"),
         Claim(
             "median error of the noise rate",
             median(outcomes, lambda o: o.noise_error),
@@ -99,12 +101,12 @@ def claim(noise: str, found: Sequence[Outcome]) -> list[Claim]:
         Claim("median test accuracy above that of all labels", gain, "above", 0, "{:.3f}"),
     ]
     if worst_f1 is not None:
-        claims.append(Claim("least F1", min(o.f1[-1] for o in outcomes), "at least", worst_f1, "{:.3f}"))
+        claims.append(Claim("least F1", min(o.f1[o.delivered] for o in outcomes), "at least", worst_f1, "{:.3f}"))
     if noise == "symmetric:0.8":
-        gained = min(o.f1[-1] - o.f1[0] for o in outcomes)
-        claims.append(Claim("F1 of the last round less that of round 1, least", gained, "at least", -0.02, "{:.3f}"))
+        gained = min(o.f1[o.delivered] - o.f1[0] for o in outcomes)
+        claims.append(Claim("F1 of the set less that of round 1, least", gained, "at least", -0.02, "{:.3f}"))
     if published:
-        ahead = median(outcomes, lambda o: o.f1[-1]) - median(published, lambda o: o.f1[-1])
+        ahead = median(outcomes, lambda o: o.f1[o.delivered]) - median(published, lambda o: o.f1[o.delivered])
         claims.append(Claim("median F1 less that of the published loop", ahead, "above", 0, "{:.3f}"))
     return [replace(each, text=f"digits, {noise}: {each.text}") for each in claims]
 
@@ -129,8 +131,8 @@ def summary_row(noise: str, name: str, outcomes: Sequence[Outcome]) -> tuple[str
     return (
         noise,
         name,
-        spread([o.f1[-1] for o in outcomes]),
-        f"{median(outcomes, lambda o: o.precision[-1]):.3f} / {median(outcomes, lambda o: o.recall[-1]):.3f}",
+        spread([o.f1[o.delivered] for o in outcomes]),
+        f"{median(outcomes, lambda o: o.precision[o.delivered]):.3f} / {median(outcomes, lambda o: o.recall[o.delivered]):.3f}",
         rounds,
         # The published loop's last fit sees its members alone, so it estimates another quantity.
         f"{median(outcomes, lambda o: o.noise_error):.3f}" if name == "ours" else "",

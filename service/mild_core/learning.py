@@ -15,6 +15,7 @@ from mild_core.dynamics import LateDynamics, count_late_dynamics
 from mild_core.forgetting import FORGETTING_LIMIT, Forgetting, quarter_length
 from mild_core.mixture.weibull import Floats
 from mild_core.types import RoundBits
+from mild_core.verdict import SINGLE_WEIGHT
 
 LEARNING_Z = 4.0
 """Agreement that rises over the last quarter by more than this many standard errors of its slope is still rising."""
@@ -112,14 +113,17 @@ def _count_trend_epochs(n_epochs: int) -> int:
 
 
 def _find_rise(counts: LearningCounts) -> str | None:
-    """Describe the rise of the agreement over the last quarter of the epochs; None if it is within its noise."""
+    """Describe the rise of the agreement over the last quarter of the epochs.
+
+    None if it is within its noise, or if the samples that are still misclassified are too few to be a population.
+    """
     is_observed = counts.n_observed > 0
     agreement = counts.n_known[is_observed] / counts.n_observed[is_observed]
     if agreement.size < MIN_LEARNING_EPOCHS:
         return None
     last = agreement[-_count_trend_epochs(counts.n_observed.size) :]
     rise, standard_error = _measure_rise(last)
-    if rise <= LEARNING_Z * standard_error + 1e-9:
+    if rise <= LEARNING_Z * standard_error + 1e-9 or 1 - last[-1] < SINGLE_WEIGHT:
         return None
     return (
         f"agreement with the labels rose by {rise:.3f} to {last[-1]:.3f} over the last {last.size} epochs (finished "

@@ -45,6 +45,12 @@ def test_a_rise_within_its_noise_is_finished() -> None:
     assert find_unfinished_training(count_learning(bits_of(noisy))) is None
 
 
+@pytest.mark.parametrize(("end", "is_unfinished"), [(0.96, True), (0.961, False), (1.0, False)])
+def test_a_rise_that_leaves_too_few_to_be_a_population_is_finished(end: float, is_unfinished: bool) -> None:
+    reason = find_unfinished_training(count_learning(bits_of(np.linspace(0.2, end, 20))))
+    assert (reason is not None) == is_unfinished
+
+
 @pytest.mark.parametrize(("level", "is_unfinished"), [(0.3, True), (0.9, False)])
 def test_samples_of_which_most_were_never_known_have_still_to_be_learnt(level: float, is_unfinished: bool) -> None:
     reason = find_unfinished_training(count_learning(bits_of(np.full(20, level))))
