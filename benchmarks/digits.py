@@ -128,11 +128,14 @@ def summary_row(noise: str, name: str, outcomes: Sequence[Outcome]) -> tuple[str
     rounds = ", ".join(
         f"{statistics.median(o.f1[min(r, len(o.f1) - 1)] for o in outcomes):.3f}" for r in range(n_rounds)
     )
+    precision, recall = (
+        statistics.median(getattr(o, field)[o.delivered] for o in outcomes) for field in ("precision", "recall")
+    )
     return (
         noise,
         name,
         spread([o.f1[o.delivered] for o in outcomes]),
-        f"{median(outcomes, lambda o: o.precision[o.delivered]):.3f} / {median(outcomes, lambda o: o.recall[o.delivered]):.3f}",
+        f"{precision:.3f} / {recall:.3f}",
         rounds,
         # The published loop's last fit sees its members alone, so it estimates another quantity.
         f"{median(outcomes, lambda o: o.noise_error):.3f}" if name == "ours" else "",

@@ -23,7 +23,6 @@ from mild_core.verdict import (
     SEPARABLE_DISTANCE,
     SEPARABLE_MEMORISATION,
     SINGLE_WEIGHT,
-    bound_noise_rate,
     check_sufficiency,
     judge_fit,
     measure_component_distance,
@@ -251,7 +250,7 @@ def _judge_data(data: FitData) -> JudgedFit:
     if kind != "tailed":
         return _judge_mixture(data, kind)
     anchored = _judge_mixture(data, "anchored")
-    # Over rounds hard clean samples come to be memorised, and structured noise that was memorised in one is in the tail.
+    # Over rounds, hard clean samples come to be memorised, and the tail is noise that one round has memorised.
     if anchored.verdict != "separable" or data.n_rounds > 1:
         return anchored
     tailed = _judge_mixture(data, "tailed")
@@ -268,8 +267,6 @@ def _judge_mixture(data: FitData, kind: Fit) -> JudgedFit:
     if statistics.n_hard:
         memorisation = statistics.late_memorised / statistics.late_observed if statistics.late_observed else None
     forgetting = data.sum_forgetting(mixture.compute_noisy_posterior(data.cell_likelihood) <= 0.5)
-    planted_bound = None
-    if data.query.planted_round is not None:
-        planted_bound = bound_noise_rate(*statistics.planted_counts)
-    verdict, reasons = judge_fit(mixture, forgetting, memorisation, planted_bound)
+    planted_counts = None if data.query.planted_round is None else statistics.planted_counts
+    verdict, reasons = judge_fit(mixture, forgetting, memorisation, planted_counts)
     return JudgedFit(data, mixture, verdict, reasons, memorisation)

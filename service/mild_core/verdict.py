@@ -66,7 +66,7 @@ def judge_fit(
     mixture: Mixture,
     forgetting: Forgetting,
     memorisation: float | None = None,
-    planted_bound: float | None = None,
+    planted_counts: Floats | None = None,
 ) -> tuple[Verdict, tuple[str, ...]]:
     """Judge whether a fit separates clean from mislabelled samples, and give the reasons in numbers.
 
@@ -79,8 +79,9 @@ def judge_fit(
     memorisation
         Late memorisation of the samples that were misclassified in most epochs (`count_late_memorisation`); None if
         it is unknown.
-    planted_bound
-        Largest noise rate that planted samples allow (`bound_noise_rate`); None if it is unknown.
+    planted_counts
+        Shape (2, n_bins), histograms of the other and of the planted samples of the round in which they are planted;
+        None if there are none.
 
     Returns
     -------
@@ -110,10 +111,12 @@ def judge_fit(
     if mixture.open_top != FAMILIES[mixture.kind].tops[0]:
         reasons.append("counts pile up in the top bin: it stands for that many epochs or more")
     is_learnt = bool(clean <= SINGLE_CLEAN_MEAN or distance >= SEPARABLE_DISTANCE)
-    single_reason = _find_single_population(mixture, planted_bound, is_learnt=is_learnt, is_memorised=is_memorised)
+    is_separable = is_separable and not is_memorised
+    is_alike = planted_counts is not None and _are_planted_alike(planted_counts, is_separable=is_separable)
+    single_reason = _find_single_population(mixture, is_learnt=is_learnt, is_memorised=is_memorised, is_alike=is_alike)
     if single_reason is not None:
         return "unimodal", (*reasons, single_reason)
-    return ("separable" if is_separable and not is_memorised else "weak"), tuple(reasons)
+    return ("separable" if is_separable else "weak"), tuple(reasons)
 
 
 def _describe_forgetting(forgetting: Forgetting) -> str:
@@ -127,9 +130,21 @@ def _describe_forgetting(forgetting: Forgetting) -> str:
     return text
 
 
-def _find_single_population(
-    mixture: Mixture, planted_bound: float | None, *, is_learnt: bool, is_memorised: bool
-) -> str | None:
+def _are_planted_alike(planted_counts: Floats, *, is_separable: bool) -> bool:
+    """Return whether planted samples may be learnt as all others are, so that all labels may be wrong.
+
+    A bound of 1 says so of a weak fit. Where most labels are wrong, a few planted samples give it by chance, so a
+    separable fit is overruled only if the network has learnt most of the planted labels, too.
+    """
+    bound = bound_noise_rate(*planted_counts)
+    if bound is None or bound < 1:
+        return False
+    planted = planted_counts[1]
+    _, hard_share = bound_share(planted[(planted.size + 1) // 2 :].sum() / planted.sum(), int(planted.sum()))
+    return not is_separable or bool(hard_share < 0.5)
+
+
+def _find_single_population(mixture: Mixture, *, is_learnt: bool, is_memorised: bool, is_alike: bool) -> str | None:
     """Return why all samples may be one population, or None if the fit shows two populations."""
     smaller_weight = float(mixture.weights.min())
     f1 = compute_expected_f1(mixture)
@@ -141,7 +156,7 @@ def _find_single_population(
         ),
         (not is_learnt, f"clean samples are not learnt (learnt up to a mean of {SINGLE_CLEAN_MEAN} of the epochs)"),
         (
-            planted_bound is not None and planted_bound >= 1,
+            is_alike,
             "planted_bound_if_alike is 1: if wrong labels are learnt like planted ones, all labels may be wrong",
         ),
         (

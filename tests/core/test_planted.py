@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from mild_core import bitmap
+from mild_core.audit import Annotations
+from mild_core.judgement import collect_fit_data
 from mild_core.selection import select
+from mild_core.sources import ArraySource
+from mild_core.statistics import Query
 from mild_core.types import RoundBits, SelectionOptions
 from mild_core.verdict import MIN_PLANTED, bound_noise_rate
 
@@ -98,3 +102,14 @@ def test_planted_samples_that_are_learnt_like_the_others_may_mean_that_all_label
         bounded = select(rounds, latest)
         assert bounded.verdict == "unimodal"
         assert "planted_bound_if_alike is 1" in bounded.reasons[-1]
+
+
+def test_a_few_planted_samples_that_are_hard_overrule_no_separable_fit() -> None:
+    first, clean = planted_round(0.75, share=0.0)
+    # With so many wrong labels, 20 of 30 misclassified planted samples are no more than chance would give.
+    few = bitmap.from_indices([*np.flatnonzero(~clean)[:20], *np.flatnonzero(clean)[:10]], clean.size)
+    planted = replace(first, planted=few)
+    source = ArraySource([planted], Annotations())
+    counts = collect_fit_data(source, Query(SelectionOptions(), 0, source.planted_round)).statistics.planted_counts
+    assert bound_noise_rate(*counts) == 1
+    assert select([planted]).verdict == "separable"
