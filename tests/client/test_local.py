@@ -1,10 +1,14 @@
+import errno
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mild_client import BackgroundBackend, LocalSelector, Position, ResumeError, RunSpec
+from mild_client import BackgroundBackend, LocalSelector, Position, ResumeError, RunSpec, SpoolInUse
+from mild_client.backends.record_log import RecordLog
 from mild_client.errors import LocalStateError
 from mild_core import bitmap
 from mild_core.errors import BitmapLengthError, CorrectNotObservedError, ParameterError
@@ -47,10 +51,12 @@ def test_labels_let_classes_have_a_say_and_outlive_the_process(epochs: list[Epoc
     selector.open(spec)
     selector.put_labels((np.arange(600) % 3).astype(np.uint8))
     put_all(selector, epochs)
+    results = [selector.finish(0)]
     resumed = LocalSelector(tmp_path)
     resumed.open(spec, Position(0, len(epochs)))
-    for each in (selector, resumed):
-        assert all(found["kept"] >= 0.8 * found["scored"] for found in each.finish(0).summary["classes"])
+    results.append(resumed.finish(0))
+    for result in results:
+        assert all(found["kept"] >= 0.8 * found["scored"] for found in result.summary["classes"])
     anew = LocalSelector(tmp_path)
     anew.open(spec)
     assert anew.labels is None
@@ -194,13 +200,14 @@ def test_a_resumed_run_knows_the_members_that_nobody_put(tmp_path: Path, epochs:
     put_all(whole, epochs)
     members = whole.finish(0).selected
     put_all(whole, [EpochBits(600, bits.correct & members) for bits in epochs], round=1)
+    expected = whole.finish(1).selected
 
     resumed = LocalSelector(tmp_path)
     resumed.open(spec, Position(1, len(epochs)))
     last = resumed.collect_rounds()[1]
     assert last.members is not None
     assert (last.members == members).all()
-    assert (resumed.finish(1).selected == whole.finish(1).selected).all()
+    assert (resumed.finish(1).selected == expected).all()
 
 
 @pytest.mark.parametrize("stopped_at", [Position(0, 0), Position(0, 4), Position(1, 0)])
@@ -214,15 +221,16 @@ def test_a_resumed_run_knows_whom_it_has_mislabelled(
     put_all(whole, epochs)
     first = whole.finish(0)
     assert not (first.selected & planted).any()
+    put_all(whole, epochs, round=1)
+    second = whole.finish(1)
 
     resumed = LocalSelector(tmp_path)
     resumed.open(SPEC, stopped_at)
     if stopped_at.round == 0:
         put_all(resumed, epochs)
         assert (resumed.finish(0).selected == first.selected).all()
-    for selector in (whole, resumed):
-        put_all(selector, epochs, round=1)
-    assert (resumed.finish(1).selected == whole.finish(1).selected).all()
+    put_all(resumed, epochs, round=1)
+    assert (resumed.finish(1).selected == second.selected).all()
     assert [bits.planted is None for bits in resumed.collect_rounds()[:2]] == [False, True]
     anew = LocalSelector(tmp_path)
     anew.open(SPEC)
@@ -350,3 +358,93 @@ def test_too_few_epochs_are_no_error_but_a_verdict(epochs: list[EpochBits]) -> N
     result = selector.finish(0)
     assert result.summary["verdict"] == "insufficient"
     assert bitmap.popcount(result.selected) == 600
+
+
+WRITER = """
+import os, sys
+import numpy as np
+from mild_client import EpochBits, LocalSelector, RunSpec
+selector = LocalSelector(sys.argv[1])
+selector.open(RunSpec("run", 600))
+selector.put_epoch(0, 0, EpochBits(600, np.zeros(75, dtype=np.uint8)))
+if os.fork():
+    print("open", flush=True)
+sys.stdin.read()  # a child lives on, as a worker of a data loader may, until the test ends
+"""
+
+
+def test_a_folder_has_one_writer_until_that_ends_even_if_it_is_killed(tmp_path: Path, epochs: list[EpochBits]) -> None:
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "open\n"
+        for resume_from in (None, Position(0, 1)):
+            with pytest.raises(SpoolInUse, match=f"{tmp_path} is in use by another process.*; wait until that has"):
+                LocalSelector(tmp_path).open(SPEC, resume_from)
+        writer.kill()
+        writer.wait()
+        assert [entry.record and entry.record.kind for entry in RecordLog(tmp_path).read()] == ["open", "epoch"]
+        with LocalSelector(tmp_path) as selector:
+            selector.open(SPEC, Position(0, 1))
+            selector.put_epoch(0, 1, epochs[1])
+
+
+def test_the_last_selector_that_has_opened_a_folder_writes_to_it(tmp_path: Path, epochs: list[EpochBits]) -> None:
+    first, second = LocalSelector(tmp_path), LocalSelector(tmp_path)
+    first.open(SPEC)
+    put_all(first, epochs[:2])
+    second.open(SPEC, Position(0, 2))
+    for write in (
+        lambda: first.put_epoch(0, 2, epochs[2]),
+        lambda: first.put_labels(np.zeros(600, dtype=int)),
+        lambda: first.finish(0),
+    ):
+        with pytest.raises(LocalStateError, match=f"{tmp_path} is not open here, as another selector .*; open it"):
+            write()
+    assert first.collect_rounds()[0].n_epochs == 2
+    put_all(second, epochs)
+    second.close()
+    with pytest.raises(LocalStateError, match="is not open here; open it"):
+        second.finish(0)
+    first.open(SPEC, Position(0, len(epochs)))
+    assert first.finish(0).n_samples == 600
+
+
+def test_nothing_is_put_before_a_run_is_open(epochs: list[EpochBits]) -> None:
+    with pytest.raises(LocalStateError, match="the run is not open; open it"):
+        LocalSelector().put_epoch(0, 0, epochs[0])
+
+
+def test_a_file_system_without_locks_is_written_to_with_a_warning(
+    tmp_path: Path, epochs: list[EpochBits], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("mild_client.backends.record_log.fcntl.flock", refuse)
+    selector = LocalSelector(tmp_path)
+    selector.open(SPEC)
+    put_all(selector, epochs[:1])
+    assert selector.n_unwritten == 0
+    assert "cannot be locked (No locks available); let no other process write to it" in caplog.text
+
+
+def test_what_a_resumed_training_puts_again_is_written_once(tmp_path: Path, epochs: list[EpochBits]) -> None:
+    labels, planted = np.arange(600) % 3, bitmap.pack(np.arange(600) < 9)
+    for n_epochs in range(3):
+        with LocalSelector(tmp_path) as selector:
+            selector.open(SPEC, Position(0, n_epochs) if n_epochs else None)
+            for _ in range(2):
+                selector.put_labels(labels)
+                selector.put_sample_ids([f"id-{index}" for index in range(600)])
+                selector.put_planted(planted)
+            selector.put_epoch(0, n_epochs, epochs[n_epochs])
+    kinds = [entry.record.kind for entry in RecordLog(tmp_path).read() if entry.record is not None]
+    assert kinds == ["open", "labels", "sample_ids", "planted", "epoch", "open", "epoch", "open", "epoch"]
+    with LocalSelector(tmp_path) as selector:
+        selector.open(SPEC, Position(0, 3))
+        assert selector.labels is not None
+        assert (selector.labels == labels).all()
+        selector.put_labels(labels + 1)  # others are written
+        selector.open(SPEC, Position(0, 3))
+        assert (selector.labels == labels + 1).all()

@@ -45,7 +45,8 @@ def test_records_come_back_whole_in_their_order_from_any_process(folder: Path) -
         for number in range(3):
             spool.append(epoch(number, bytes([number]) * 5))
     with Spool(folder) as spool:
-        assert (spool.run_id, spool.n_samples, spool.url, spool.n_unsent) == ("a-run", 8, "http://localhost:8000", 3)
+        assert (spool.state.run_id, spool.state.num_samples, spool.n_unsent) == ("a-run", 8, 3)
+        assert spool.state.url == "http://localhost:8000"
         found = list(drained(spool))
     assert [(record.kind, dict(record.meta), record.body) for record in found] == [
         ("epoch", {"round": 0, "epoch": number}, bytes([number]) * 5) for number in range(3)
@@ -56,12 +57,12 @@ def test_what_is_sent_stays_sent_and_can_still_be_read(folder: Path) -> None:
     with create(folder) as spool:
         for number in range(3):
             spool.append(epoch(number))
-        spool.attempt = 7
+        spool.state.attempt = 7
         record = spool.peek()
         assert record is not None
         spool.advance(record)
     with Spool(folder) as spool:
-        assert (spool.n_unsent, spool.attempt) == (2, 7)
+        assert (spool.n_unsent, spool.state.attempt) == (2, 7)
         assert names(spool) == ["epoch-0-1", "epoch-0-2"]
     with create(folder) as spool:
         assert not spool.is_fresh
@@ -74,7 +75,8 @@ def test_what_is_sent_stays_sent_and_can_still_be_read(folder: Path) -> None:
 
 def test_what_the_service_has_already_is_not_sent(folder: Path) -> None:
     with create(folder) as spool:
-        spool.append(epoch(0), is_sent=True)
+        spool.append(epoch(0))
+        spool.mark_sent()
         spool.append(epoch(1))
     with Spool(folder) as spool:
         assert names(spool) == ["epoch-0-1"]
@@ -114,7 +116,7 @@ def test_a_torn_last_record_is_set_aside_wherever_it_was_torn(
         assert spool.n_unsent == 1
         spool.append(epoch(2))
         assert names(spool) == ["epoch-0-0", "epoch-0-2"]
-        assert len(spool.refused) == (1 if cut % n_record else 0)
+        assert len(spool.state.refused) == (1 if cut % n_record else 0)
 
 
 @settings(max_examples=25)
@@ -135,7 +137,7 @@ def test_a_byte_that_a_disk_has_changed_costs_one_record_at_most(
         assert len(found) == 3
         assert found == sorted(found)
         assert spool.n_unsent == 0
-        assert len(spool.refused) == 1
+        assert len(spool.state.refused) == 1
 
 
 def test_what_is_refused_is_kept_with_the_reason(folder: Path) -> None:
@@ -150,10 +152,10 @@ def test_what_is_refused_is_kept_with_the_reason(folder: Path) -> None:
         (entry,) = spool.read_refused()
         assert entry.record is not None
         assert (entry.record.name, entry.record.body) == ("epoch-0-0", b"\x07")
-        assert spool.refused == {entry.start: "epoch 0 holds other bits (epoch-conflict, status 409)"}
+        assert spool.state.refused == {entry.start: "epoch 0 holds other bits (epoch-conflict, status 409)"}
         spool.drop_refused(entry)
     with Spool(folder) as spool:
-        assert not spool.refused
+        assert not spool.state.refused
 
 
 def test_a_full_spool_says_so_and_keeps_what_it_has(folder: Path) -> None:
@@ -256,7 +258,7 @@ def test_an_address_is_kept_until_another_one_is_given(folder: Path) -> None:
     assert json.loads((folder / "spool.json").read_text())["url"] == "http://localhost:8000"
     Spool.create(folder, "a-run", 8, "http://other", 1).close()
     with Spool(folder) as spool:
-        assert spool.url == "http://other"
+        assert spool.state.url == "http://other"
 
 
 def test_what_a_disk_has_lost_of_the_sent_records_hides_none_that_follow(folder: Path) -> None:

@@ -167,8 +167,9 @@ def test_refused_records_that_would_undo_others_or_are_damaged_are_dropped_on_de
     with serving(app) as url:
         assert run.invoke(cli.app, ["sync", str(tmp_path), "--url", url]).exit_code == 0
         with Spool(tmp_path / "one") as spool:
-            spool.refused = {spool.size: "why"}
-            spool.append(Record("open", meta), is_sent=True)
+            spool.state.refused = {spool.size: "why"}
+            spool.append(Record("open", meta))
+            spool.mark_sent()
             spool.path.write_bytes(spool.path.read_bytes() + b"nothing")
         assert run.invoke(cli.app, ["sync", str(tmp_path), "--url", url]).exit_code == 1
         again = run.invoke(cli.app, ["sync", str(tmp_path), "--refused", "--again", "--url", url])

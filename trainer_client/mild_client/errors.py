@@ -5,8 +5,8 @@
     MildError (mild_core)
     └── ClientError
         ├── LocalStateError        the state of a local run does not allow the call
-        ├── SpoolError             a spool on disk is in use, full, damaged, or of another version
-        │   ├── SpoolInUse         another process writes to it or sends from it
+        ├── SpoolError             the records of a run on disk are in use, full, damaged, or of another version
+        │   ├── SpoolInUse         another process writes to them or sends them
         │   └── SpoolFull          the limit is reached, or the disk is full; nothing more is stored
         ├── RunExists              a run of that name has epochs already, and resuming was not allowed
         ├── RunMissing             the run to resume does not exist
@@ -35,11 +35,11 @@ class LocalStateError(ClientError):
 
 
 class SpoolError(ClientError):
-    """A spool on disk cannot be used."""
+    """The records of a run on disk cannot be used."""
 
 
 class SpoolInUse(SpoolError):
-    """Another process writes to this spool, or sends from it."""
+    """Another process writes to these records, or sends them."""
 
 
 class SpoolFull(SpoolError):

@@ -53,7 +53,7 @@ def train(full_from):
         results.append(step())
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     sets = [bitmap.popcount(result.selected) for result in results if hasattr(result, "selected")]
-    dropped = (backend if kind == "local" else backend._local).n_unwritten
+    dropped = backend.n_unwritten
     return {"sets": sets, "dropped": dropped, "n_steps": len(steps)}
 
 first = train(10_000)
@@ -104,7 +104,7 @@ with MildClient(url) as other:
     other.open_run(RunSpec("a-run", 600), Position(0, 0))
 spool, save_state = backend._spool, backend._spool.save_state
 def save_on_full_disk():
-    if spool.refused:
+    if spool.state.refused:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
     save_state()
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

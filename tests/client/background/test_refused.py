@@ -3,14 +3,18 @@
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from fastapi import FastAPI
 
-from mild_client import LocalSelector, RunExists
+from mild_client import BackgroundBackend, LocalSelector, MildClient, Position, RunExists
+from mild_client.backends.record_log import RecordLog
 from mild_client.backends.sync import handle_refused
-from mild_client.errors import NotAllowed
+from mild_client.errors import LocalStateError, NotAllowed
 from mild_core.types import EpochBits
 from tests.client.background.trainings import SPEC, Gate, local_set, put, stored, synced, training
 from tests.client.wire import Reply
+from tests.live import serving
 
 
 def refused(spools: Path) -> list[tuple[str, str]]:
@@ -85,3 +89,42 @@ def test_another_offline_training_of_the_same_name_is_set_aside_whole(
     reasons = [reason for _, reason in refused(spools / "two")]
     assert sum("run 'a-run' exists already" in reason for reason in reasons) == 1
     assert sum("was not opened, which was refused before" in reason for reason in reasons) == 7
+
+
+def test_a_backend_whose_run_was_refused_may_open_it_otherwise(
+    app: FastAPI, spools: Path, epochs: list[EpochBits]
+) -> None:
+    with serving(app) as url:
+        with BackgroundBackend(url, spools) as backend:
+            backend.open(SPEC)
+            backend.put_labels(np.arange(600) % 10)
+            backend.put_epoch(0, 0, epochs[0])
+        with BackgroundBackend(url, spools) as backend:
+            with pytest.raises(RunExists):
+                backend.open(SPEC)
+            with pytest.raises(LocalStateError, match="not open here"):
+                backend.put_epoch(0, 1, epochs[1])
+            assert backend.open(SPEC, Position(0, 1)).round == 0
+            backend.put_labels(np.arange(600) % 10)
+            for number in range(1, len(epochs)):
+                backend.put_epoch(0, number, epochs[number])
+            result = backend.finish(0)
+        assert result.summary["basis"] == "stored"
+        kinds = [entry.record.kind for entry in RecordLog(spools / "a-run").read() if entry.record is not None]
+        assert kinds.count("labels") == 1
+        with pytest.raises(LocalStateError, match="not open here"):
+            backend.finish(1)
+        assert backend.compute_weights(result).shape == (600,)  # with the service or without it
+
+
+def test_a_run_that_is_resumed_at_its_beginning_tells_a_service_that_has_lost_it_what_came_before(
+    app: FastAPI, spools: Path
+) -> None:
+    ids = [f"id-{index}" for index in range(600)]
+    with serving(app) as url, MildClient(url) as client:
+        for resume_from in (None, Position(0, 0)):
+            with BackgroundBackend(url, spools) as backend:
+                backend.open(SPEC, resume_from)
+                backend.put_sample_ids(ids)
+            assert client.sample_ids("a-run") == ids
+            client.delete_run("a-run")

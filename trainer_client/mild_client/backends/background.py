@@ -4,33 +4,24 @@ import atexit
 import contextlib
 import logging
 import os
-import weakref
-from collections.abc import Mapping, Sequence
-from typing import Literal, Self, TypeAlias, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 import httpx
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from mild_client.arguments import SampleSet, to_integer, to_path, to_spec
-from mild_client.backend import EndStatus, Position, RoundResult, RunState
+from mild_client.arguments import to_integer, to_path, to_spec
+from mild_client.backend import Position, RoundResult, RunState
 from mild_client.backends.http import HttpBackend
-from mild_client.backends.local import LocalSelector
-from mild_client.backends.record_log import Record
+from mild_client.backends.local import RecordedRun
 from mild_client.backends.spool import Spool
 from mild_client.backends.uploader import TEMPORARY_ERRORS, UploadThread, attach_backend
 from mild_client.client import MildClient
 from mild_client.commands import format_command
-from mild_client.errors import (
-    LocalStateError,
-    RunExists,
-    ServiceUnreachable,
-    StaleAttempt,
-    Unavailable,
-)
+from mild_client.errors import RunExists, ServiceUnreachable, StaleAttempt, Unavailable
 from mild_client.transport import Retry
 from mild_core.errors import MildError, ParameterError
-from mild_core.types import EpochBits, RunSpec
+from mild_core.types import RunSpec
 
 logger = logging.getLogger(__name__)
 
@@ -45,14 +36,12 @@ DEFAULT_SPOOL_BYTES = 10 << 30
 def resolve_mode(mode: str | None) -> Mode:
     """Return `mode`; if it is None, return the mode in ``MILD_MODE``, or ``online`` if that is not set."""
     name = mode or os.environ.get("MILD_MODE") or "online"
-    for valid_mode in get_args(Mode):
-        if name == valid_mode:
-            resolved: Mode = valid_mode
-            return resolved
-    raise ParameterError(f"the mode is {name!r}; choose one of {', '.join(get_args(Mode))}")
+    if name not in get_args(Mode):
+        raise ParameterError(f"the mode is {name!r}; choose one of {', '.join(get_args(Mode))}")
+    return cast("Mode", name)
 
 
-class BackgroundBackend:
+class BackgroundBackend(RecordedRun):
     """`SelectionBackend` with which training continues when the service fails or does not answer.
 
     Every record is written to a spool on disk, and a thread sends it to the service. At the end of a round, the service
@@ -107,6 +96,7 @@ class BackgroundBackend:
         drain: float = 10.0,
         http: httpx.Client | None = None,
     ) -> None:
+        super().__init__()
         self.mode = resolve_mode(mode)
         if self.mode == "online" and url is None:
             raise ParameterError("mode is online and there is no url; give the service's address, or mode offline")
@@ -119,17 +109,9 @@ class BackgroundBackend:
             )
         self._limit = int(limit)
         self._patience, self._drain = patience, drain
-        self._local = LocalSelector()
-        self._client = self._create_client(Retry(_SHORT_DEADLINE, _SHORT_DEADLINE)) if self.mode == "online" else None
+        self._client = self._connect()
         self._spool: Spool | None = None
         self._upload_thread: UploadThread | None = None
-        self._is_forked = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self.close()
 
     @property
     def n_unsent(self) -> int:
@@ -154,58 +136,29 @@ class BackgroundBackend:
         """
         spec = to_spec(spec)
         if self.mode == "disabled":
-            return self._local.open(spec, resume_from)
+            return self._restore(None, spec, resume_from)
+        self._client = self._client or self._connect()
         folder = self._folder / spec.run_id
-        self._spool = Spool.create(folder, spec.run_id, spec.num_samples, self._url, self._limit)
+        self._spool = spool = Spool.create(folder, spec.run_id, spec.num_samples, self._url, self._limit)
         try:
-            if resume_from is None and self._spool.n_unsent:
-                raise RunExists(
-                    f"run {spec.run_id!r} has {self._spool.n_unsent} records in {folder} that are not sent yet"
-                )
-            self._local = LocalSelector(self._spool)
-            state = self._local.restore(spec, resume_from)
+            if resume_from is None and spool.n_unsent:
+                raise RunExists(f"run {spec.run_id!r} has {spool.n_unsent} records in {folder} that are not sent yet")
+            state = self._restore(spool, spec, resume_from)
+            if resume_from == Position(0, 0):  # the service may have lost what came before
+                self._digests.clear()
             is_open = self._try_open_at_service(spec, resume_from)
-            if not is_open and resume_from is None and not self._spool.is_fresh:
+            if not is_open and resume_from is None and not spool.is_fresh:
                 raise RunExists(f"run {spec.run_id!r} was written before, into {folder}")
-            self._local.append_open(resume_from, is_sent=is_open)
+            self._write_open(resume_from)
+            if is_open:
+                spool.mark_sent()
         except BaseException:
             self.close()
             raise
         if self.mode == "online":
-            self._upload_thread = UploadThread(self._spool, self._create_client)
+            self._upload_thread = UploadThread(spool, self._create_client)
         atexit.register(self.close)
-        _open_backends.add(self)
         return state
-
-    def put_labels(self, labels: ArrayLike) -> None:
-        """Store the given labels, shape (n_samples,), and send them later."""
-        self._get_writable().put_labels(labels)
-
-    def put_sample_ids(self, ids: Sequence[str]) -> None:
-        """Store the external id of each sample, and send them later."""
-        self._get_writable().put_sample_ids(ids)
-
-    def put_planted(self, planted: SampleSet) -> None:
-        """Store which samples round 0 trains on with planted (wrong) labels: a bitmap, a mask, or indices."""
-        self._get_writable().put_planted(planted)
-
-    def put_members(self, round: int, members: SampleSet) -> None:
-        """Store the samples that a round trains on: a bitmap, a mask, or indices."""
-        self._get_writable().put_members(round, members)
-
-    def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
-        """Store the correctness bits of all samples for one epoch, and send them later.
-
-        Raises
-        ------
-        StaleAttempt
-            If another trainer has taken over the run.
-        """
-        self._get_writable().put_epoch(round, epoch, bits)
-
-    def put_metrics(self, round: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Store scalars of an epoch, such as ``train_loss``, and send them later."""
-        self._get_writable().put_metrics(round, epoch, metrics)
 
     def finish(self, round: int) -> RoundResult:
         """Freeze the round, and return the clean set of the service, or, if there is none, of this process.
@@ -216,14 +169,13 @@ class BackgroundBackend:
             If another trainer has taken over the run.
         """
         round = to_integer(round, "round")
-        if (stored := self._local.get_result(round)) is not None:
+        if (stored := self._get_result(round)) is not None:
             return stored
-        self._get_writable()
-        result = self._fetch_result(round)
-        local = self._get_writable()  # while the service was waited for, it may have refused a record as stale
-        if result is None:
-            return local.finish(round)
-        local.end_round(result, is_sent=True)
+        if self._spool is None or (result := self._fetch_result(self._spool, round)) is None:
+            return super().finish(round)
+        with self._spool.changed:  # so that the thread does not send the record before it is marked
+            self._end_round(result)
+            self._spool.mark_sent()
         return result
 
     def compute_weights(self, result: RoundResult) -> NDArray[np.float32]:
@@ -235,32 +187,31 @@ class BackgroundBackend:
         if is_from_service and self._client is not None and self._spool is not None:
             with contextlib.suppress(*TEMPORARY_ERRORS):
                 return attach_backend(self._client, self._spool).compute_weights(result)
-        return self._local.compute_weights(result)
-
-    def set_status(self, status: EndStatus) -> None:
-        """Set the status of the run, and send it later."""
-        self._get_writable().append(Record("status", {"status": status}))
+        return super().compute_weights(result)
 
     def flush(self, seconds: float) -> bool:
         """Wait until all records are sent, and return whether they are.
 
         The wait ends after `seconds`, or as soon as the service does not answer.
         """
-        return self._upload_thread.flush(seconds) if self._upload_thread is not None else not self.n_unsent
+        if self._upload_thread is None or (self._spool is not None and self._spool.is_closed):
+            return not self.n_unsent
+        return self._upload_thread.flush(seconds)
 
     def close(self) -> None:
         """Send the remaining records for up to `drain` seconds, and log how to send those still in the spool."""
         atexit.unregister(self.close)
-        spool, upload_thread, self._upload_thread = self._spool, self._upload_thread, None
-        if upload_thread is not None:
-            upload_thread.close(self._drain)
-        if spool is not None and not spool.is_closed:
-            spool.close()
-            if spool.n_unsent:
-                logger.warning("run %s: %s", spool.run_id, self.describe_unsent())
-            self._local.warn_unwritten()
+        if self._spool is not None and not self._spool.is_closed:
+            if self._upload_thread is not None:
+                self._upload_thread.close(self._drain)
+                self._upload_thread = None
+            self._spool.close()
+            if self._spool.n_unsent:
+                logger.warning("run %s: %s", self._spool.state.run_id, self.describe_unsent())
         if self._client is not None:
             self._client.close()
+            self._client = None
+        super().close()
 
     def describe_unsent(self) -> str:
         """Return a sentence with the unsent records and the command that sends them; empty if all are sent."""
@@ -272,6 +223,10 @@ class BackgroundBackend:
             f"{spool.n_unsent} records ({spool.n_unsent_bytes} bytes) are not sent yet and are kept; send them with: "
             f"{format_command('mild', 'sync', spool.folder, *url_option)}"
         )
+
+    def _connect(self) -> MildClient | None:
+        """Create the client for requests that the training waits for; None unless the mode is ``online``."""
+        return self._create_client(Retry(_SHORT_DEADLINE, _SHORT_DEADLINE)) if self.mode == "online" else None
 
     def _create_client(self, retry: Retry) -> MildClient:
         """Create a client of the service with its own retries."""
@@ -285,7 +240,7 @@ class BackgroundBackend:
         if self._spool.n_unsent and not self._send_unsent(self._spool):
             return False
         try:
-            self._spool.attempt = HttpBackend(self._client).open(spec, resume_from).attempt
+            self._spool.state.attempt = HttpBackend(self._client).open(spec, resume_from).attempt
         except (ServiceUnreachable, Unavailable) as error:
             logger.warning("run %s is recorded without the service, to be sent to it later: %s", spec.run_id, error)
             return False
@@ -299,53 +254,18 @@ class BackgroundBackend:
         finally:
             upload_thread.close(self._patience)
 
-    def _fetch_result(self, round: int) -> RoundResult | None:
+    def _fetch_result(self, spool: Spool, round: int) -> RoundResult | None:
         """Finish a round at the service and return the result; None if the service is slow or lacks records."""
-        upload_thread, spool, client = self._upload_thread, self._spool, self._client
-        if upload_thread is None or spool is None or client is None or spool.is_full:
+        spool.check_open()
+        upload_thread, client = self._upload_thread, self._client
+        if upload_thread is None or client is None or spool.is_full:
             return None
-        if not upload_thread.flush(self._patience) or upload_thread.n_refused or spool.attempt is None:
+        if not upload_thread.flush(self._patience) or upload_thread.n_refused or spool.state.attempt is None:
             return None
         try:
             return attach_backend(client, spool).finish(round)
         except StaleAttempt:
             raise
         except MildError as error:
-            logger.warning("run %s: round %d is selected in this process: %s", spool.run_id, round, error)
+            logger.warning("run %s: round %d is selected in this process: %s", spool.state.run_id, round, error)
             return None
-
-    def _get_writable(self) -> LocalSelector:
-        """Return the selector that writes to the spool.
-
-        Raise LocalStateError if the run is not open in this process, and StaleAttempt if another trainer has it.
-        """
-        if self.mode != "disabled" and (self._spool is None or self._spool.is_closed):
-            forked = ", as it was opened by the process that this one was forked from" if self._is_forked else ""
-            raise LocalStateError(
-                f"the run is not open here{forked}; open it, and write to it in the process that has opened it"
-            )
-        if self._upload_thread is not None and self._upload_thread.stale_error is not None:
-            raise self._upload_thread.stale_error
-        return self._local
-
-    def _abandon(self) -> None:
-        """Give the run up in a forked process: it is the parent's, whose thread this process does not have."""
-        atexit.unregister(self.close)
-        self._is_forked, self._upload_thread = True, None
-        if self._spool is not None and not self._spool.is_closed:
-            self._spool.abandon()
-
-
-_open_backends: weakref.WeakSet[BackgroundBackend] = weakref.WeakSet()
-"""Backends with a run that this process has opened."""
-
-
-def _abandon_backends() -> None:
-    """Give the runs of the parent up in a process that was just forked."""
-    for backend in list(_open_backends):
-        backend._abandon()
-    _open_backends.clear()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
-    os.register_at_fork(after_in_child=_abandon_backends)

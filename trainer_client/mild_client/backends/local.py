@@ -1,12 +1,16 @@
-"""`LocalSelector`, which selects in the training process, without a service."""
+"""`RecordedRun`, which keeps a run in memory and in a log, and `LocalSelector`, which selects without a service."""
 
+import contextlib
 import dataclasses
+import hashlib
 import io
 import logging
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import TypeAlias
+from pathlib import Path
+from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -58,14 +62,14 @@ class _LocalRound:
     posterior: NDArray[np.float32] | None = None
 
 
-class LocalSelector:
-    """`SelectionBackend` that keeps the bits of a run in memory and selects in this process.
+class RecordedRun:
+    """Run whose bits are in memory, to select clean sets in this process, and whose writes are in a log, if it has one.
+
+    A call is written to the log as a record, and what it changes is what a process that resumes reads from the record.
+    A context manager, which calls `close`.
 
     Parameters
     ----------
-    folder
-        Folder with the log of the run (`RecordLog`), to which every call is written, so that an interrupted training
-        can resume; or such a log. None keeps the bits in memory only.
     select
         Function that selects a clean set from the bits of all rounds.
 
@@ -75,91 +79,101 @@ class LocalSelector:
         Number of records that could not be written, such as on a full disk, which does not end a training.
     """
 
-    def __init__(
-        self, folder: str | PathLike[str] | RecordLog | None = None, select: SelectFunction = selection.select
-    ) -> None:
-        if folder is not None and not isinstance(folder, RecordLog):
-            folder = RecordLog(to_path(folder, "folder"))
-        self._log = folder
+    def __init__(self, select: SelectFunction = selection.select) -> None:
         self._select = select
-        self._spec = RunSpec(run_id="local", num_samples=0)
+        self._log: RecordLog | None = None
+        self._spec = RunSpec(run_id="unopened", num_samples=0)
         self._rounds: list[_LocalRound] = []
         self._annotations: Annotations | None = None
-        self.n_unwritten = 0
+        self._digests: dict[str, bytes] = {}
+        self.n_unwritten = self._n_reported = 0
 
-    def open(self, spec: RunSpec, resume_from: Position | None = None) -> RunState:
-        """Begin an empty run, or load the epochs before `resume_from`, the next epoch to write, from the folder.
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let other processes open the run, to which this one writes nothing more."""
+        self._warn_unwritten()
+        if self._log is not None:
+            self._log.release()
+
+    def _get_open_spec(self) -> RunSpec:
+        """Return the properties of the run; raise an error if this process may not write to it."""
+        if not self._rounds:
+            raise LocalStateError("the run is not open; open it before anything is put")
+        if self._log is not None:
+            self._log.check_open()
+        return self._spec
+
+    def _restore(self, log: RecordLog | None, spec: RunSpec, resume_from: Position | None) -> RunState:
+        """Set the run to what was written to `log` before `resume_from`, or to an empty run, and write nothing.
 
         Raises
         ------
         ResumeError
-            If epochs before `resume_from` are missing from the folder.
+            If epochs before `resume_from` are missing from the log.
         """
-        state = self.restore(spec, resume_from)
-        self.append_open(resume_from)
-        return state
-
-    def restore(self, spec: RunSpec, resume_from: Position | None) -> RunState:
-        """Set the run to what was written before `resume_from`, or to an empty run, without writing anything.
-
-        Raises
-        ------
-        ResumeError
-            If epochs before `resume_from` are missing from the folder.
-        """
-        self._spec = to_spec(spec)
+        self._log, self._spec = log, to_spec(spec)
         self._reset()
         if resume_from is not None:
-            if self._log is None:
+            if log is None:
                 raise ResumeError("cannot resume: this selector was given no folder to keep bits in; pass one")
             try:
-                for entry in self._log.read():
+                for entry in log.read():
                     if entry.record is not None:
-                        self._replay(entry.record)
+                        self._apply(entry.record)
             except OSError as error:
                 raise ResumeError(
-                    f"cannot resume: {self._log.path} cannot be read ({get_reason(error)}); allow it, or start anew"
+                    f"cannot resume: {log.path} cannot be read ({get_reason(error)}); allow it, or start anew"
                 ) from error
             self._discard_from(resume_from)
             n_epochs = [len(each.epochs) for each in self._rounds]
             if len(n_epochs) <= resume_from.round or n_epochs[-1] != resume_from.epoch or not all(n_epochs[:-1]):
                 raise ResumeError(
-                    f"cannot resume at round {resume_from.round}, epoch {resume_from.epoch}: {self._log.folder} holds "
+                    f"cannot resume at round {resume_from.round}, epoch {resume_from.epoch}: {log.folder} holds "
                     f"{n_epochs} epochs of rounds 0..{len(n_epochs) - 1}; start anew"
                 )
         return RunState(round=len(self._rounds) - 1, attempt=1)
 
-    def append_open(self, resume_from: Position | None, is_sent: bool = False) -> None:
-        """Write that the run was opened, at the service, too, if `is_sent`; a new run replaces an earlier one."""
-        self.n_unwritten = 0
-        if self._log is not None:
-            self._log.is_full = False  # there may be room again
+    def _write_open(self, resume_from: Position | None) -> None:
+        """Write that the run was opened; a new run replaces an earlier one."""
+        self.n_unwritten = self._n_reported = 0
         position = None
         if resume_from is not None:
             position = {name: to_integer(value, name) for name, value in dataclasses.asdict(resume_from).items()}
-        self.append(Record("open", {"spec": self._spec.as_json(), "resume_from": position}), is_sent=is_sent)
+        self._write(Record("open", {"spec": self._spec.as_json(), "resume_from": position}))
 
-    def append(self, record: Record, is_durable: bool = True, is_sent: bool = False) -> None:
-        """Write a record to the folder, if there is one; count it if the disk is full."""
-        if self._log is None:
-            return
+    def _write(self, record: Record, is_durable: bool = True) -> None:
+        """Append a record to the log, if there is one, and apply it; count it if the disk is full."""
+        run_id = self._get_open_spec().run_id
         try:
-            if record.kind == "open" and record.meta["resume_from"] is None:
-                self._log.clear()
-            self._log.append(record, is_durable, is_sent)
+            if self._log is not None:
+                if record.kind == "open" and record.meta["resume_from"] is None:
+                    self._log.clear()
+                self._log.append(record, is_durable)
         except SpoolFull as error:
             self.n_unwritten += 1
             if self.n_unwritten == 1:
                 logger.error(
                     "run %s: %s. The training goes on with the bits in memory and selects in this process; nothing "
                     "more of the run is kept, to be resumed from or sent",
-                    self._spec.run_id,
+                    run_id,
                     error,
                 )
+        self._apply(record)
 
-    def warn_unwritten(self) -> None:
-        """Log how many records could not be written, if there are any."""
-        if self.n_unwritten and self._log is not None:
+    def _write_once(self, record: Record) -> None:
+        """Write a record, unless the last one of its kind had the same body, as where a training resumes."""
+        if self._digests.get(record.kind) != hashlib.sha256(record.body).digest():
+            self._write(record)
+
+    def _warn_unwritten(self) -> None:
+        """Log how many records could not be written, if more are than were logged before."""
+        if self.n_unwritten > self._n_reported and self._log is not None:
+            self._n_reported = self.n_unwritten
             logger.warning(
                 "run %s: %d records were not kept, as %s was full: the run cannot be resumed behind what is there, and "
                 "they are not sent",
@@ -176,14 +190,13 @@ class LocalSelector:
         ParameterError
             If the array does not have one label per sample, or a label is no class of the run.
         """
-        labels = to_classes(labels, "labels", self._spec.num_samples)
-        n_classes = self._spec.num_classes or MAX_CLASS + 1
+        spec = self._get_open_spec()
+        labels, n_classes = to_classes(labels, "labels", spec.num_samples), spec.num_classes or MAX_CLASS + 1
         if (examples := describe_unknown_classes(labels, np.arange(labels.size), n_classes)) is not None:
             raise ParameterError(f"labels are outside 0..{n_classes - 1}, such as {examples}")
-        self._annotations = Annotations(labels)
         body = io.BytesIO()
         np.save(body, labels, allow_pickle=False)
-        self.append(Record("labels", {}, body.getvalue()))
+        self._write_once(Record("labels", {}, body.getvalue()))
 
     @property
     def labels(self) -> NDArray[np.integer] | None:
@@ -192,7 +205,7 @@ class LocalSelector:
 
     def put_sample_ids(self, ids: Sequence[str]) -> None:
         """Store the external id of each sample; no set depends on them."""
-        self.append(Record("sample_ids", {}, "\n".join(check_sample_ids(ids)).encode()))
+        self._write_once(Record("sample_ids", {}, "\n".join(check_sample_ids(ids)).encode()))
 
     def put_planted(self, planted: SampleSet) -> None:
         """Store which samples round 0 trains on with planted (wrong) labels: a bitmap, a mask, or indices.
@@ -204,34 +217,23 @@ class LocalSelector:
         LocalStateError
             If round 0 is finished or has epochs.
         """
-        planted = to_bitmap(planted, "planted bitmap", self._spec.num_samples)
+        planted = to_bitmap(planted, "planted bitmap", self._get_open_spec().num_samples)
         stored = self._rounds[0].planted
         if stored is None or not np.array_equal(stored, planted):
-            first_round = self._get_open_round(0)
-            if first_round.epochs:
+            n_epochs = len(self._get_open_round(0).epochs)
+            if n_epochs:
                 raise LocalStateError(
-                    f"round 0 has {len(first_round.epochs)} epochs already, so its planted samples are fixed; "
-                    "give them before its first epoch"
+                    f"round 0 has {n_epochs} epochs already, so its planted samples are fixed; give them before its "
+                    "first epoch"
                 )
-            first_round.planted = planted
-        self.append(Record("planted", {}, planted.tobytes()))
-
-    def read_rounds(self, spec: RunSpec, n_rounds: int) -> tuple[RoundBits, ...]:
-        """Return the bits of the first `n_rounds` rounds, which are finished, of the folder; the folder stays as it is.
-
-        Raises
-        ------
-        ResumeError
-            If epochs of these rounds are missing from the folder.
-        """
-        self.restore(spec, Position(n_rounds, 0))
-        return self.collect_rounds()
+        self._write_once(Record("planted", {}, planted.tobytes()))
 
     def put_members(self, round: int, members: SampleSet) -> None:
         """Store the samples that `round`, the open round, trains on: a bitmap, a mask, or indices."""
-        round, members = to_integer(round, "round"), to_bitmap(members, "members bitmap", self._spec.num_samples)
-        self._get_open_round(round).members = members
-        self.append(Record("members", {"round": round}, members.tobytes()))
+        n_samples, round = self._get_open_spec().num_samples, to_integer(round, "round")
+        members = to_bitmap(members, "members bitmap", n_samples)
+        self._get_open_round(round)
+        self._write(Record("members", {"round": round}, members.tobytes()))
 
     def put_epoch(self, round: int, epoch: int, bits: EpochBits) -> None:
         """Store the correctness bits of all samples for one epoch of the open round.
@@ -243,11 +245,11 @@ class LocalSelector:
         LocalStateError
             If the epoch leaves a gap behind the ones before, or is stored with other bits.
         """
-        n_samples, round, epoch = self._spec.num_samples, to_integer(round, "round"), to_integer(epoch, "epoch")
-        body = to_epoch_body(bits, n_samples=n_samples)
-        bits, current = EpochBits.from_body(body, n_samples), self._get_open_round(round)
+        spec, round, epoch = self._get_open_spec(), to_integer(round, "round"), to_integer(epoch, "epoch")
+        body = to_epoch_body(bits, n_samples=spec.num_samples)
+        bits, current = EpochBits.from_body(body, spec.num_samples), self._get_open_round(round)
         check_epoch_order(Position(round, len(current.epochs)), round, epoch)
-        if self._spec.observe == "members" and bits.observed is None and current.members is not None:
+        if spec.observe == "members" and bits.observed is None and current.members is not None:
             n_outside = bitmap.popcount(bits.correct & ~current.members)
             if n_outside:
                 raise CorrectNotObservedError(
@@ -255,8 +257,7 @@ class LocalSelector:
                     "only; clear the others' bits, or give an observed bitmap"
                 )
         if epoch == len(current.epochs):
-            current.epochs.append(bits)
-            self.append(Record("epoch", {"round": round, "epoch": epoch}, body))
+            self._write(Record("epoch", {"round": round, "epoch": epoch}, body))
         elif current.epochs[epoch].to_body() != body:
             raise LocalStateError(
                 f"epoch {epoch} of round {round} is stored with other bits; the next one is {len(current.epochs)}: "
@@ -267,7 +268,7 @@ class LocalSelector:
         """Store scalars of an epoch, such as ``train_loss``; no set depends on them."""
         if numbers := to_metrics(metrics):
             position = {"round": to_integer(round, "round"), "epoch": to_integer(epoch, "epoch")}
-            self.append(Record("metrics", {**position, "metrics": numbers}), is_durable=False)
+            self._write(Record("metrics", {**position, "metrics": numbers}), is_durable=False)
 
     def finish(self, round: int) -> RoundResult:
         """Select the clean set from the bits up to this round, open the next round, and return the result.
@@ -280,35 +281,35 @@ class LocalSelector:
             If no sample can be kept.
         """
         round = to_integer(round, "round")
-        if (stored := self.get_result(round)) is not None:
+        if (stored := self._get_result(round)) is not None:
             return stored
-        current = self._get_open_round(round)
+        spec, current = self._get_open_spec(), self._get_open_round(round)
         if not current.epochs:
             raise LocalStateError(f"round {round} has 0 epochs, at least 1 is needed; put one before finishing it")
-        selected = self._select(self.collect_rounds(), self._spec.selection, self._annotations)
+        selected = self._select(self.collect_rounds(), spec.selection, self._annotations)
         selection.check_not_empty(selected.bitmap, selected.reasons)
         result = RoundResult(
             round, selected.n_samples, selected.bitmap, selected.summary(), RoundFit.from_selection(selected)
         )
+        self._end_round(result)
         current.posterior = selected.noisy_posterior
-        self.end_round(result)
         return result
 
-    def get_result(self, round: int) -> RoundResult | None:
+    def _get_result(self, round: int) -> RoundResult | None:
         """Return the result of a round; None unless it was finished in this process."""
         return self._rounds[round].result if round < len(self._rounds) else None
 
-    def end_round(self, result: RoundResult, is_sent: bool = False) -> None:
-        """Finish the open round with a result, and open the next round; `is_sent` if the service has selected it."""
-        self._get_open_round(result.round).result = result
-        self._rounds.append(_LocalRound(members=result.selected))
+    def _end_round(self, result: RoundResult) -> None:
+        """Finish the open round with a result, and open the next round."""
+        current = self._get_open_round(result.round)
         meta = {"round": result.round, "core_version": VERSION}
-        self.append(Record("finish", meta, result.selected.tobytes()), is_sent=is_sent)
+        self._write(Record("finish", meta, result.selected.tobytes()))
+        current.result = result
 
     def set_status(self, status: EndStatus) -> None:
         """Store that the training ends, and log what could not be written."""
-        self.append(Record("status", {"status": status}))
-        self.warn_unwritten()
+        self._write(Record("status", {"status": status}))
+        self._warn_unwritten()
 
     def compute_weights(self, result: RoundResult) -> NDArray[np.float32]:
         """Return the probability that each sample's given label is right, shape (n_samples,).
@@ -352,12 +353,14 @@ class LocalSelector:
             )
         return self._rounds[round]
 
-    def _replay(self, record: Record) -> None:
-        """Repeat a write of an earlier process; one that others before it are missing for has no effect."""
+    def _apply(self, record: Record) -> None:
+        """Change the run as a record says; one that others before it are missing for has no effect."""
         n_samples, number = self._spec.num_samples, record.meta.get("round", 0)
         if number >= len(self._rounds):
             return
         local_round = self._rounds[number]
+        if record.kind in ("labels", "sample_ids", "planted"):
+            self._digests[record.kind] = hashlib.sha256(record.body).digest()
         match record.kind:
             case "open":
                 position, n_stored = record.meta["resume_from"], record.meta["spec"]["num_samples"]
@@ -382,10 +385,72 @@ class LocalSelector:
 
     def _reset(self) -> None:
         """Discard all that was written to the run."""
-        self._rounds, self._annotations = [_LocalRound()], None
+        self._rounds, self._annotations, self._digests = [_LocalRound()], None, {}
 
     def _discard_from(self, position: Position) -> None:
         """Discard all rounds and epochs from a position on."""
         del self._rounds[position.round + 1 :]
         if len(self._rounds) > position.round:
             del self._rounds[position.round].epochs[position.epoch :]
+
+
+class LocalSelector(RecordedRun):
+    """`SelectionBackend` that keeps the bits of a run in memory and selects in this process.
+
+    Parameters
+    ----------
+    folder
+        Folder with the log of the run, to which every call is written, so that an interrupted training can resume. One
+        process at a time writes to it. None keeps the bits in memory only.
+    select
+        Function that selects a clean set from the bits of all rounds.
+
+    Attributes
+    ----------
+    n_unwritten
+        Number of records that could not be written, such as on a full disk, which does not end a training.
+    """
+
+    def __init__(self, folder: str | PathLike[str] | None = None, select: SelectFunction = selection.select) -> None:
+        super().__init__(select)
+        self._folder = None if folder is None else to_path(folder, "folder")
+
+    def open(self, spec: RunSpec, resume_from: Position | None = None) -> RunState:
+        """Begin an empty run, or load the epochs before `resume_from`, the next epoch to write, from the folder.
+
+        A selector of this process that has opened the folder before writes nothing more.
+
+        Raises
+        ------
+        ResumeError
+            If epochs before `resume_from` are missing from the folder.
+        SpoolInUse
+            If another process writes to the folder.
+        """
+        self.close()
+        log = None
+        if self._folder is not None:
+            log, path = RecordLog(self._folder), self._folder.absolute()
+            if (earlier := _open_logs.get(path)) is not None:
+                earlier.release(", as another selector of this process has opened it since")
+            _open_logs[path] = log
+            with contextlib.suppress(OSError):  # the first record says why nothing can be written
+                log.lock()
+        state = self._restore(log, spec, resume_from)
+        self._write_open(resume_from)
+        return state
+
+    def read_rounds(self, spec: RunSpec, n_rounds: int) -> tuple[RoundBits, ...]:
+        """Return the bits of the first `n_rounds` rounds, which are finished, of the folder; the folder stays as it is.
+
+        Raises
+        ------
+        ResumeError
+            If epochs of these rounds are missing from the folder.
+        """
+        self._restore(None if self._folder is None else RecordLog(self._folder), spec, Position(n_rounds, 0))
+        return self.collect_rounds()
+
+
+_open_logs: weakref.WeakValueDictionary[Path, RecordLog] = weakref.WeakValueDictionary()
+"""Log of the last selector of this process that has opened a folder, by path."""

@@ -10,22 +10,32 @@
     20             the JSON object, then the body
 
 A killed process leaves at worst an incomplete record at the end. Readers skip it, and all other bytes that are no
-record, so that the next process appends after them.
+record, so that the next process appends after them. The process that writes locks the file; the system releases the
+lock when the process ends, even if it was killed.
 """
 
 import contextlib
 import json
+import logging
 import os
 import struct
+import weakref
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias, get_args
 
 from mild_client.atomic_write import fsync_folder
-from mild_client.errors import SpoolFull
-from mild_core.errors import get_reason
+from mild_client.errors import LocalStateError, SpoolFull, SpoolInUse
+from mild_core.errors import MildError, get_reason
+
+try:
+    import fcntl
+except ImportError:  # Windows: without the lock, it is up to the user that a run has one writer
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
 
 Kind: TypeAlias = Literal["open", "labels", "sample_ids", "planted", "members", "epoch", "metrics", "finish", "status"]
 
@@ -77,7 +87,7 @@ class LogEntry:
 
 
 class RecordLog:
-    """The log of one run, ``records.log`` in a folder.
+    """The log of one run, ``records.log`` in a folder, to which this process alone writes until `release`.
 
     Attributes
     ----------
@@ -85,23 +95,69 @@ class RecordLog:
         The folder, which the first record creates, and the file.
     is_full
         Whether a record could not be appended. No later one is appended then, as those before it would be missing.
+    is_closed
+        Whether the log was released.
+    refusal
+        Error of those who append to the log; None if they may.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "records.log"
-        self.is_full = False
+        self.is_full = self.is_closed = False
+        self.refusal: MildError | None = None
+        self._unlock: Callable[[], object] | None = None
 
     @property
     def size(self) -> int:
         """Length of the file in bytes."""
         return self.path.stat().st_size if self.path.exists() else 0
 
-    def append(self, record: Record, is_durable: bool = True, is_sent: bool = False) -> None:
-        """Append a record, and flush it to the disk if `is_durable`.
+    def lock(self) -> None:
+        """Lock the file, unless this log has it locked.
 
-        `is_sent` says that the service has the record already, for a `Spool`, which sends what is appended.
+        Raises
+        ------
+        SpoolInUse
+            If another process, or another log of this one, has locked it.
+        OSError
+            If the file cannot be written.
         """
+        if self._unlock is not None:
+            return
+        file = self.path.open("ab", buffering=0)
+        self._unlock = weakref.finalize(self, file.close)
+        _locked_logs.add(self)
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            raise SpoolInUse(
+                f"{self.folder} is in use by another process, which writes to it or sends what is in it; wait until "
+                "that has ended, or give another folder"
+            ) from None
+        except OSError as error:  # a file system without locks
+            logger.warning("%s cannot be locked (%s); let no other process write to it", self.path, get_reason(error))
+
+    def release(self, reason: str = "") -> None:
+        """Release the lock; nothing more is appended, for a `reason` that completes the error message."""
+        self.is_closed = True
+        self.refusal = LocalStateError(
+            f"the run in {self.folder} is not open here{reason}; open it, and write to it in the process that has "
+            "opened it"
+        )
+        if self._unlock is not None:
+            self._unlock()
+
+    def check_open(self) -> None:
+        """Raise the error of those who may not append to the log."""
+        if self.refusal is not None:
+            raise self.refusal
+
+    def append(self, record: Record, is_durable: bool = True) -> None:
+        """Append a record, and flush it to the disk if `is_durable`."""
+        self.check_open()
         self._append_bytes(record.encode(), is_durable)
 
     def read(self, start: int = 0) -> Iterator[LogEntry]:
@@ -118,6 +174,7 @@ class RecordLog:
         """Delete all records; raise SpoolFull if that is not possible."""
         try:
             if self.size:
+                self.lock()
                 os.truncate(self.path, 0)
         except OSError as error:
             raise self._stop_writing(error) from error
@@ -129,6 +186,7 @@ class RecordLog:
         try:
             size = self.size
             self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock()
             with self.path.open("ab", buffering=0) as file:
                 try:
                     n_written = 0
@@ -151,6 +209,19 @@ class RecordLog:
         return SpoolFull(
             f"{self.path} cannot be written ({get_reason(error)}); make room on the disk, or allow writing there"
         )
+
+
+_locked_logs: weakref.WeakSet[RecordLog] = weakref.WeakSet()
+
+
+def _release_logs() -> None:
+    """Leave the logs to the process that this one was forked from, and do not keep a lock that it releases."""
+    for log in list(_locked_logs):
+        log.release(", as it was opened by the process that this one was forked from")
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_release_logs)
 
 
 def _read_entry(file: BinaryIO, start: int, size: int) -> LogEntry:

@@ -7,31 +7,78 @@
       spool.json       version of this layout, run, number of samples, address of the service, attempt number to send,
                        offset of the next record to send, and offset and reason of each refused record; a log
                        without this file has nothing to send
-
-The system releases the lock when the process ends, even if it was killed.
 """
 
 import json
 import logging
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Self
 
 from mild_client.atomic_write import write_atomically
 from mild_client.backends.record_log import LogEntry, Record, RecordLog
-from mild_client.errors import SpoolError, SpoolFull, SpoolInUse
+from mild_client.errors import SpoolError, SpoolFull, StaleAttempt
 from mild_core.errors import get_reason
-
-try:
-    import fcntl
-except ImportError:  # Windows: without the lock, it is up to the user that a spool has one writer
-    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
 VERSION = 2
 STATE_NAME = "spool.json"
 """Name of the file that marks a folder as a spool."""
+
+
+@dataclass
+class SpoolState:
+    """Content of ``spool.json``.
+
+    Attributes
+    ----------
+    run_id, num_samples
+        Id and number of samples of the run.
+    url
+        Address of the service; None if there is none.
+    attempt
+        Attempt number that is sent with the records; None if the run was not opened at the service.
+    sent
+        Offset of the next record to send.
+    refused
+        Offset of each refused record, with the reason.
+    version
+        Version of this layout.
+    """
+
+    run_id: str
+    num_samples: int
+    url: str | None
+    attempt: int | None = None
+    sent: int = 0
+    refused: dict[int, str] = field(default_factory=dict)
+    version: int = VERSION
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the state of a spool; raise SpoolError if it is damaged, or of another version."""
+        path = folder / STATE_NAME
+        try:
+            values = json.loads(path.read_bytes())
+            if values["version"] != VERSION:
+                raise SpoolError(
+                    f"{folder} has version {values['version']}, this client reads {VERSION}; use the client that "
+                    "wrote it"
+                )
+            return cls(**{**values, "refused": dict(values["refused"])})
+        except OSError as error:
+            raise SpoolError(
+                f"{path} cannot be read ({get_reason(error)}); allow it, or give another folder"
+            ) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise SpoolError(f"{path} is damaged ({error}); restore it, or move the folder away") from error
+
+    def write(self, folder: Path) -> None:
+        """Replace the state of a spool."""
+        values = {**vars(self), "refused": list(self.refused.items())}
+        write_atomically(folder / STATE_NAME, json.dumps(values, indent=2).encode() + b"\n")
 
 
 class Spool(RecordLog):
@@ -46,14 +93,8 @@ class Spool(RecordLog):
 
     Attributes
     ----------
-    run_id, n_samples
-        Id and number of samples of the run.
-    url
-        Address of the service; None if there is none.
-    attempt
-        Attempt number that is sent with the records; None if the run was not opened at the service.
-    refused
-        Offset of each refused record, with the reason.
+    state
+        What is stored in ``spool.json``.
     n_unsent
         Number of unsent records.
     changed
@@ -62,23 +103,27 @@ class Spool(RecordLog):
 
     def __init__(self, folder: Path, limit: int = 1 << 40) -> None:
         super().__init__(folder)
-        self._limit = limit
+        if not (folder / STATE_NAME).exists():
+            raise SpoolError(f"{folder} is no spool; give a folder with a {STATE_NAME}")
         self.changed = threading.Condition()
-        self.is_closed = False
+        self._limit = limit
         self._is_stale = False
         self._state_lock = threading.Lock()
         self._peeked: LogEntry | None = None
-        self._sent = 0
-        self._lock_file = self._lock()
         try:
-            self._load_state()
+            self.lock()
+            self.state = SpoolState.read(folder)
         except SpoolError:
-            self._lock_file.close()
+            self.release()
             raise
-        if self._sent > self.size:  # the disk has lost what was sent
-            self._sent = self.size
+        except OSError as error:
+            raise SpoolError(
+                f"{self.path} cannot be written ({get_reason(error)}); allow it, or give another folder"
+            ) from error
+        if self.state.sent > self.size:  # the disk has lost what was sent
+            self.state.sent = self.size
             self.save_state()
-        self.n_unsent = sum(entry.record is not None for entry in self.read(self._sent))
+        self.n_unsent = sum(entry.record is not None for entry in self.read(self.state.sent))
 
     @classmethod
     def create(cls, folder: Path, run_id: str, n_samples: int, url: str | None, limit: int) -> Self:
@@ -96,44 +141,42 @@ class Spool(RecordLog):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / STATE_NAME).exists():
-                state = {"run_id": run_id, "num_samples": n_samples, "url": url, "attempt": None, "refused": []}
-                _write_state(folder, {**state, "sent": RecordLog(folder).size})
-            spool = cls(folder, limit)
+                SpoolState(run_id, n_samples, url, sent=RecordLog(folder).size).write(folder)
         except OSError as error:
             raise SpoolError(
                 f"{folder} cannot be written ({get_reason(error)}); give another folder for the spool"
             ) from error
-        if (spool.run_id, spool.n_samples) != (run_id, n_samples):
+        spool = cls(folder, limit)
+        state = spool.state
+        if (state.run_id, state.num_samples) != (run_id, n_samples):
             spool.close()
             raise SpoolError(
-                f"{folder} is the spool of run {spool.run_id!r} of {spool.n_samples} samples, got {run_id!r} of "
+                f"{folder} is the spool of run {state.run_id!r} of {state.num_samples} samples, got {run_id!r} of "
                 f"{n_samples}; choose another run id or another folder"
             )
-        if url not in (None, spool.url):
-            spool.url = url
+        if url not in (None, state.url):
+            state.url = url
             spool.save_state()
         return spool
 
     @property
     def n_unsent_bytes(self) -> int:
         """Number of bytes of the unsent records."""
-        return self.size - self._sent
+        return self.size - self.state.sent
 
     @property
     def is_fresh(self) -> bool:
         """Whether the spool has never had a record, and the run was never opened at the service."""
-        return self.attempt is None and not self.size
+        return self.state.attempt is None and not self.size
 
-    def append(self, record: Record, is_durable: bool = True, is_sent: bool = False) -> None:
-        """Append a record, to be sent unless `is_sent`, and flush it to the disk if `is_durable`.
-
-        `is_sent` says that the service has the record already, as all records before it.
-        """
+    def append(self, record: Record, is_durable: bool = True) -> None:
+        """Append a record, to be sent, and flush it to the disk if `is_durable`."""
+        self.check_open()  # before the lock, which another thread may have had when this process was forked
         content = record.encode()
         with self.changed:
             if is_first := not self.size:  # also where somebody has deleted the folder
-                self._sent = self.n_unsent = 0
-                self.refused.clear()
+                self.state.sent = self.n_unsent = 0
+                self.state.refused.clear()
             if not self.is_full and self.n_unsent_bytes + len(content) > self._limit:
                 self.is_full = True
                 raise SpoolFull(
@@ -141,28 +184,31 @@ class Spool(RecordLog):
                     f"{record.name} takes {len(content)} more; raise MILD_SPOOL_BYTES, or bring the service back"
                 )
             self._append_bytes(content, is_durable)
-            if is_sent:
-                self._sent = self.size
-            else:
-                self.n_unsent += 1
-                self.changed.notify_all()
-        if is_sent or is_first:
+            self.n_unsent += 1
+            self.changed.notify_all()
+        if is_first:
             self.save_state()
+
+    def mark_sent(self) -> None:
+        """Note that the service has all records."""
+        with self.changed:
+            self.state.sent, self.n_unsent, self._peeked = self.size, 0, None
+        self.save_state()
 
     def peek(self) -> Record | None:
         """Return the oldest unsent record, or None if all are sent; count damaged bytes before it as refused."""
         with self.changed:
             if self.is_closed:
                 return None
-            for entry in self.read(self._sent):
+            for entry in self.read(self.state.sent):
                 if entry.record is not None:
                     self._peeked = entry
                     return entry.record
-                n_bytes, self._sent = entry.end - entry.start, entry.end
-                self.refused[entry.start] = reason = (
+                n_bytes, self.state.sent = entry.end - entry.start, entry.end
+                self.state.refused[entry.start] = reason = (
                     f"{n_bytes} bytes are damaged: their writer ended while it wrote, or the disk has changed them"
                 )
-                logger.warning("run %s: %s: %s", self.run_id, self.path, reason)
+                logger.warning("run %s: %s: %s", self.state.run_id, self.path, reason)
                 self.save_state()
             self.n_unsent = 0  # more if the disk has lost records that were counted
             self.changed.notify_all()
@@ -174,8 +220,10 @@ class Spool(RecordLog):
             if self._peeked is None or self._peeked.record is not record or self.is_closed:
                 return
             if refusal is not None:
-                self.refused[self._peeked.start] = str(refusal)
-            self._sent, self._peeked = self._peeked.end, None
+                self.state.refused[self._peeked.start] = str(refusal)
+            if isinstance(refusal, StaleAttempt):
+                self.refusal = refusal
+            self.state.sent, self._peeked = self._peeked.end, None
             self.n_unsent -= 1
         self.save_state()  # outside the lock, so that writers do not wait for the disk
 
@@ -184,19 +232,19 @@ class Spool(RecordLog):
 
         Nothing is appended if that cannot be noted, as the next process would take new records for sent ones.
         """
-        if not self.refused:
+        if not self.state.refused:
             super().clear()
-        self._sent = self.size
+        self.state.sent = self.size
         self.save_state()
         self.is_full = self._is_stale
 
     def read_refused(self) -> list[LogEntry]:
         """Return the records that were refused, in their order."""
-        return [next(self.read(start), LogEntry(None, start, start)) for start in sorted(self.refused)]
+        return [next(self.read(start), LogEntry(None, start, start)) for start in sorted(self.state.refused)]
 
     def drop_refused(self, entry: LogEntry) -> None:
         """Forget that a record was refused."""
-        del self.refused[entry.start]
+        del self.state.refused[entry.start]
         self.save_state()
 
     def save_state(self) -> None:
@@ -205,16 +253,8 @@ class Spool(RecordLog):
         What cannot be noted on a full disk is sent again by the next process, which changes nothing at the service.
         """
         with self._state_lock:  # the thread that writes, and the one that sends, replace the same file
-            state = {
-                "run_id": self.run_id,
-                "num_samples": self.n_samples,
-                "url": self.url,
-                "attempt": self.attempt,
-                "sent": self._sent,
-                "refused": list(self.refused.items()),
-            }
             try:
-                _write_state(self.folder, state)
+                self.state.write(self.folder)
                 self._is_stale = False
             except OSError as error:
                 if not self._is_stale:
@@ -222,7 +262,7 @@ class Spool(RecordLog):
                     logger.warning(
                         "run %s: %s cannot be written (%s), so the next process sends again what this one has sent; "
                         "make room on the disk",
-                        self.run_id,
+                        self.state.run_id,
                         self.folder / STATE_NAME,
                         get_reason(error),
                     )
@@ -230,70 +270,13 @@ class Spool(RecordLog):
     def close(self) -> None:
         """Release the lock."""
         with self.changed:
-            if self._is_stale and not (self.is_closed or self.n_unsent or self.refused):
+            if self._is_stale and not (self.is_closed or self.n_unsent or self.state.refused):
                 (self.folder / STATE_NAME).unlink(missing_ok=True)  # so that nothing is sent again
-            self.is_closed = True
-            self._lock_file.close()
+            self.release()
             self.changed.notify_all()
-
-    def abandon(self) -> None:
-        """Close the spool in a forked process, which must not write here, nor keep the lock that its parent releases.
-
-        Nothing is waited for: threads that the fork did not copy may have held the condition.
-        """
-        self.changed, self.is_closed = threading.Condition(), True
-        self._lock_file.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *raised: object) -> None:
         self.close()
-
-    def _load_state(self) -> None:
-        """Read ``spool.json``; raise SpoolError if it is damaged, or of another version."""
-        path = self.folder / STATE_NAME
-        try:
-            state = json.loads(path.read_bytes())
-            if state["version"] != VERSION:
-                raise SpoolError(
-                    f"{self.folder} has version {state['version']}, this client reads {VERSION}; use the client that "
-                    "wrote it"
-                )
-            self.run_id: str = state["run_id"]
-            self.n_samples: int = state["num_samples"]
-            self.url: str | None = state["url"]
-            self.attempt: int | None = state["attempt"]
-            self._sent = state["sent"]
-            self.refused: dict[int, str] = dict(state["refused"])
-        except OSError as error:
-            raise SpoolError(
-                f"{path} cannot be read ({get_reason(error)}); allow it, or give another folder"
-            ) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise SpoolError(f"{path} is damaged ({error}); restore it, or move the folder away") from error
-
-    def _lock(self) -> IO[bytes]:
-        """Lock ``records.log`` for this process, until the returned file is closed."""
-        if not (self.folder / STATE_NAME).exists():
-            raise SpoolError(f"{self.folder} is no spool; give a folder with a {STATE_NAME}")
-        try:
-            file = self.path.open("ab")
-        except OSError as error:
-            raise SpoolError(
-                f"{self.path} cannot be written ({get_reason(error)}); allow it, or give another folder"
-            ) from error
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise SpoolInUse(
-                f"{self.folder} is in use by another process, which sends what is in it; wait until that has ended"
-            ) from None
-        return file
-
-
-def _write_state(folder: Path, state: dict[str, Any]) -> None:
-    content = json.dumps({"version": VERSION, **state}, indent=2).encode() + b"\n"
-    write_atomically(folder / STATE_NAME, content)

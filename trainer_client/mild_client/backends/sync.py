@@ -133,11 +133,11 @@ def handle_refused(
             with Spool(folder) as spool:
                 if action != "send":
                     for entry in spool.read_refused():
-                        yield _make_refused_result(spool, entry, spool.refused[entry.start])
+                        yield _make_refused_result(spool, entry, spool.state.refused[entry.start])
                         if action == "drop":
                             spool.drop_refused(entry)
                 elif (client := _connect(spool, url, api_key, connect)) is None:
-                    yield RefusedResult(folder, spool.run_id, "spool", _NO_ADDRESS)
+                    yield RefusedResult(folder, spool.state.run_id, "spool", _NO_ADDRESS)
                 else:
                     with client:
                         yield from _send_refused(spool, client)
@@ -152,7 +152,7 @@ def _connect(
     spool: Spool, url: str | None, api_key: str | None, connect: Callable[[str], MildClient] | None
 ) -> MildClient | None:
     """Create a client of the service of a spool; None if it names none, and `url` is None."""
-    address = url or spool.url
+    address = url or spool.state.url
     if address is None:
         return None
     return connect(address) if connect else MildClient(address, api_key=api_key)
@@ -162,10 +162,10 @@ def _send_refused(spool: Spool, client: MildClient) -> Iterator[RefusedResult]:
     """Send the refused records of a spool again, until one cannot be sent now."""
     uploader = Uploader(client, spool)
     for entry in spool.read_refused():
-        record, reason = entry.record, spool.refused[entry.start]
+        record, reason = entry.record, spool.state.refused[entry.start]
         if record is None:
             problem = f"its bytes are damaged; drop it ({reason})"
-        elif record.kind == "open" and spool.attempt is not None:
+        elif record.kind == "open" and spool.state.attempt is not None:
             problem = f"the run was opened since, and would lose its epochs; drop it ({reason})"
         else:
             problem = ""
@@ -176,7 +176,7 @@ def _send_refused(spool: Spool, client: MildClient) -> Iterator[RefusedResult]:
                 yield _make_refused_result(spool, entry, str(error))
                 return
             except MildError as error:
-                problem = spool.refused[entry.start] = str(error)
+                problem = spool.state.refused[entry.start] = str(error)
                 spool.save_state()
         yield _make_refused_result(spool, entry, problem)
 
@@ -184,7 +184,7 @@ def _send_refused(spool: Spool, client: MildClient) -> Iterator[RefusedResult]:
 def _make_refused_result(spool: Spool, entry: LogEntry, reason: str) -> RefusedResult:
     """Make the result of a refused record; an empty `reason` says that it is sent."""
     name = "damaged bytes" if entry.record is None else entry.record.name
-    return RefusedResult(spool.folder, spool.run_id, name, reason)
+    return RefusedResult(spool.folder, spool.state.run_id, name, reason)
 
 
 def _send_records(spool: Spool, client: MildClient) -> SyncResult:
@@ -205,9 +205,9 @@ def _make_result(spool: Spool, n_sent: int, problem: str) -> SyncResult:
     n_unsent = spool.n_unsent
     return SyncResult(
         spool.folder,
-        spool.run_id,
+        spool.state.run_id,
         n_sent,
-        len(spool.refused),
+        len(spool.state.refused),
         n_unsent,
         spool.n_unsent_bytes,
         problem if n_unsent else "",

@@ -13,7 +13,7 @@ from mild_client.backends.http import HttpBackend
 from mild_client.backends.record_log import Record
 from mild_client.backends.spool import Spool
 from mild_client.client import MildClient
-from mild_client.errors import LocalStateError, NotAllowed, ServiceUnreachable, StaleAttempt, Unavailable
+from mild_client.errors import LocalStateError, NotAllowed, ServiceUnreachable, Unavailable
 from mild_client.transport import Retry
 from mild_core import bitmap
 from mild_core.errors import MildError
@@ -38,7 +38,7 @@ class Uploader:
     """
 
     def __init__(self, client: MildClient, spool: Spool) -> None:
-        self._client, self._spool = client, spool
+        self._client, self._spool, self._state = client, spool, spool.state
 
     def send_next(self) -> MildError | None:
         """Send the oldest unsent record, and return None, or the error if the service refuses the record."""
@@ -50,7 +50,8 @@ class Uploader:
         except TEMPORARY_ERRORS:
             raise
         except MildError as error:
-            logger.warning("run %s: %s was refused and is kept in %s: %s", spool.run_id, record.name, spool.path, error)
+            name, path = record.name, spool.path
+            logger.warning("run %s: %s was refused and is kept in %s: %s", self._state.run_id, name, path, error)
             refusal = error
         spool.advance(record, refusal)
         return refusal
@@ -60,7 +61,7 @@ class Uploader:
         if record.kind == "open":
             self._send_open(record)
             return
-        client, run_id, attempt = self._client, self._spool.run_id, self._require_attempt()
+        client, run_id, attempt = self._client, self._state.run_id, self._require_attempt()
         meta, body = record.meta, record.body
         match record.kind:
             case "labels":
@@ -82,27 +83,27 @@ class Uploader:
 
     def _require_attempt(self) -> int:
         """Return the attempt number; raise LocalStateError if the run was not opened at the service."""
-        if self._spool.attempt is None:
+        if self._state.attempt is None:
             raise LocalStateError(
-                f"run {self._spool.run_id!r} was not opened, which was refused before; send that again first"
+                f"run {self._state.run_id!r} was not opened, which was refused before; send that again first"
             )
-        return self._spool.attempt
+        return self._state.attempt
 
     def _send_open(self, record: Record) -> None:
         """Open or resume the run, and set its attempt number in the spool."""
         position = record.meta["resume_from"]
-        self._spool.attempt = None  # records after a refused opening belong to no run
+        self._state.attempt = None  # records after a refused opening belong to no run
         spec = RunSpec.from_json(record.meta["spec"])
         state = HttpBackend(self._client).open(spec, None if position is None else Position(**position))
-        self._spool.attempt = state.attempt
+        self._state.attempt = state.attempt
 
     def _send_finish(self, record: Record) -> None:
         """Finish a round with the clean set that was used; log a warning if the service selects another one."""
-        run_id, number, version = self._spool.run_id, record.meta["round"], record.meta["core_version"]
-        used = bitmap.validate(record.body, self._spool.n_samples, record.name)
-        answer = self._client.finish(run_id, number, self._spool.attempt, used=used, core_version=version)
+        run_id, number, version = self._state.run_id, record.meta["round"], record.meta["core_version"]
+        used = bitmap.validate(record.body, self._state.num_samples, record.name)
+        answer = self._client.finish(run_id, number, self._state.attempt, used=used, core_version=version)
         # The service may have frozen the round with its own set before its response was lost.
-        self._client.put_members(run_id, number + 1, record.body, self._spool.attempt)
+        self._client.put_members(run_id, number + 1, record.body, self._state.attempt)
         if answer.get("differs"):
             logger.warning(
                 "run %s: the set that round %d ended with differs from the service's own in %d samples (here "
@@ -117,7 +118,7 @@ class Uploader:
 
 def attach_backend(client: MildClient, spool: Spool) -> HttpBackend:
     """Create a backend that writes to the run of a spool, which was opened at the service before."""
-    return HttpBackend(client, RunSpec(spool.run_id, spool.n_samples), spool.attempt)
+    return HttpBackend(client, RunSpec(spool.state.run_id, spool.state.num_samples), spool.state.attempt)
 
 
 class _StopRequested(Exception):
@@ -143,21 +144,18 @@ class UploadThread:
         Whether the service did not answer the last attempt.
     n_refused
         Number of refused records.
-    stale_error
-        Error that says that another trainer has taken over the run; None if there is none.
     """
 
     def __init__(self, spool: Spool, connect: Callable[[Retry], MildClient]) -> None:
         self.is_unreachable = False
         self.n_refused = 0
-        self.stale_error: StaleAttempt | None = None
-        self._spool = spool
+        self._spool, self._run_id = spool, spool.state.run_id
         self._client = connect(Retry(deadline=math.inf, first_deadline=math.inf, sleep=self._wait_before_retry))
         self._uploader = Uploader(self._client, spool)
         self._changed = spool.changed
         self._is_stopping = False
         self._waited_for = ""
-        self._thread = threading.Thread(target=self._run, name=f"mild-upload-{spool.run_id}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"mild-upload-{self._run_id}", daemon=True)
         self._thread.start()
 
     def flush(self, seconds: float) -> bool:
@@ -203,7 +201,7 @@ class UploadThread:
         except Exception as error:  # a thread that dies silently would not be noticed
             logger.warning(
                 "run %s: nothing more is sent by this process (%s); what is left stays in %s",
-                self._spool.run_id,
+                self._run_id,
                 error,
                 self._spool.folder,
                 exc_info=not isinstance(error, NotAllowed),
@@ -216,7 +214,7 @@ class UploadThread:
         """Log why the next record waits, unless the last one waited for the same reason."""
         if error.code != self._waited_for:
             self._waited_for = error.code
-            logger.warning("run %s: what is in %s waits to be sent: %s", self._spool.run_id, self._spool.folder, error)
+            logger.warning("run %s: what is in %s waits to be sent: %s", self._run_id, self._spool.folder, error)
 
     def _wait_for_record(self) -> bool:
         """Wait for an unsent record; return False if all are sent and the thread should stop."""
@@ -228,10 +226,7 @@ class UploadThread:
         """Note that the service has answered, with or without refusing the record."""
         with self._changed:
             self.is_unreachable, self._waited_for = False, ""
-            if refusal is not None:
-                self.n_refused += 1
-            if isinstance(refusal, StaleAttempt):
-                self.stale_error = refusal
+            self.n_refused += refusal is not None
             self._changed.notify_all()
 
     def _wait_before_retry(self, seconds: float) -> None:
