@@ -70,7 +70,7 @@ class Cluster(RedisCluster):
         """Send a command to the node of its key; redis-py handles commands without a key."""
         if kwargs.get("target_nodes") or args[0] in self.command_flags:
             return await super().execute_command(*args, **kwargs)
-        return await self._execute_unit(CommandUnit(self.find_slot(args), [PipelineCommand(0, *args, **kwargs)]))
+        return (await self.execute_all([CommandUnit(self.find_slot(args), [PipelineCommand(0, *args, **kwargs)])]))[0]
 
     async def ping(self, **_: Any) -> bool:
         """Ping the masters in random order until one answers, since the loss of one shard must not stop the others."""
@@ -87,21 +87,13 @@ class Cluster(RedisCluster):
 
     async def execute_at_key(self, key: str, *command: Any) -> Any:
         """Send a command that has no key to the node that holds `key`, and return the reply."""
-        return await self._execute_unit(CommandUnit(self.keyslot(key), [PipelineCommand(0, *command)]))
+        return (await self.execute_all([CommandUnit(self.keyslot(key), [PipelineCommand(0, *command)])]))[0]
 
     async def execute_on_masters(self, *command: Any) -> list[Any]:
         """Send a command that has no key to all masters, and return their replies."""
-        async with self._exchange_slots:
-            await self.initialize()
-            for attempt in range(_ATTEMPTS):
-                if attempt:
-                    await asyncio.sleep(_RETRY_DELAY_SECONDS * 2 ** (attempt - 1))
-                    await self.nodes_manager.initialize()
-                try:
-                    return await asyncio.gather(*(node.execute_command(*command) for node in self.get_primaries()))
-                except _CONNECTION_ERRORS as error:
-                    last_error = error
-        raise last_error
+        await self.initialize()
+        slots = {nodes[0].name: slot for slot, nodes in self.nodes_manager.slots_cache.items()}  # one of each master
+        return await self.execute_all([CommandUnit(slot, [PipelineCommand(0, *command)]) for slot in slots.values()])
 
     def pipeline(self, transaction: Any | None = None, shard_hint: Any | None = None) -> "Pipeline":  # type: ignore[override]
         """Return a pipeline that sends its commands to each node in one exchange; transactions are not supported."""
@@ -111,13 +103,14 @@ class Cluster(RedisCluster):
             )
         return Pipeline(self)  # type: ignore[abstract]  # redis-py's annotations only
 
-    async def _execute_unit(self, unit: CommandUnit) -> Any:
-        """Send a unit of one command; return its reply or raise its error."""
-        await self.execute_units([unit])
-        (reply,) = unit.replies
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
+    async def execute_all(self, units: Sequence[CommandUnit]) -> list[Any]:
+        """Send units as `execute_units`; return the replies to all their commands, or raise the first error."""
+        await self.execute_units(units)
+        replies = [reply for unit in units for reply in unit.replies]
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
 
     async def execute_units(self, units: Sequence[CommandUnit]) -> None:
         """Send units to their nodes concurrently, and retry the units whose error permits it.
@@ -174,12 +167,7 @@ class Pipeline(AsyncRedisClusterCommands):
 
     async def execute(self) -> list[Any]:
         """Send the collected commands and return their replies."""
-        await self._cluster.execute_units(self._units)
-        replies = [reply for unit in self._units for reply in unit.replies]
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return replies
+        return await self._cluster.execute_all(self._units)
 
 
 async def _send_to_node(node: ClusterNode, units: Sequence[CommandUnit]) -> None:

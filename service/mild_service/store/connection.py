@@ -203,10 +203,9 @@ def connect_blocking(url: str, timeout: float) -> BlockingClient:
     if address.is_cluster:
         nodes = [BlockingClusterNode(host, port) for host, port in address.nodes]  # type: ignore[no-untyped-call]
         return RedisCluster(startup_nodes=nodes, ssl=address.uses_tls, **options)
-    if address.socket:
-        return redis.Redis(unix_socket_path=address.socket, db=address.db, **options)
-    ((host, port),) = address.nodes
-    return redis.Redis(host=host, port=port, db=address.db, ssl=address.uses_tls, **options)
+    host, port = address.nodes[0] if address.nodes else ("", 0)
+    socket = address.socket or None  # in place of host and port
+    return redis.Redis(host, port, address.db, unix_socket_path=socket, ssl=address.uses_tls, **options)
 
 
 def _make_backoff() -> ExponentialBackoff:
