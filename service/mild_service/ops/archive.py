@@ -7,9 +7,9 @@ SHA-256 of everything before it.
 
 import hashlib
 import struct
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from itertools import chain
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +24,6 @@ from mild_service.store.servers import SCHEMA_VERSION
 
 _MAGIC = b"mild-run 1\n"
 _LENGTHS = struct.Struct("!HHQ")
-_RECORD = "run"
 _MAX_VALUE_BYTES = 2**28
 """Most bytes of a value, far more than the largest has: a damaged length must not take all memory."""
 
@@ -88,21 +87,8 @@ async def import_run(store: Store, path: Path, run_id: str | None = None) -> Run
     header = check_archive(path)
     with path.open("rb") as file:
         _read_header(file, path)
-        fields = _read_fields(file, path)
-        record: dict[bytes, bytes] = {}
-        rest: Iterator[RunField] = iter(())
-        for part in fields:
-            if part.key != _RECORD:
-                rest = chain([part], fields)
-                break
-            record[part.field] = part.value
-
-        async def iterate_rest() -> AsyncIterator[RunField]:
-            for part in rest:
-                yield part
-
         new_id = validate_run_id(header["run_id"] if run_id is None else run_id)
-        return await store.transfer.import_run(new_id, record, iterate_rest())
+        return await store.transfer.import_run(new_id, _read_fields(file, path))
 
 
 def check_archive(path: Path) -> Mapping[str, Any]:
@@ -111,15 +97,10 @@ def check_archive(path: Path) -> Mapping[str, Any]:
         header = _read_header(file, path)
         for _ in _read_fields(file, path):
             pass
-        end = file.tell()
-        stored_digest = file.read()
-        file.seek(0)
-        digest, remaining = hashlib.sha256(), end
-        while remaining:
-            block = file.read(min(remaining, 2**20))
-            digest.update(block)
-            remaining -= len(block)
-    if stored_digest != digest.digest():
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as data, memoryview(data) as content:
+            end = file.tell()
+            is_intact = hashlib.sha256(content[:end]).digest() == content[end:]
+    if not is_intact:
         raise ArchiveDamaged(f"{path} is damaged: its checksum does not match; copy it again")
     return header
 

@@ -7,8 +7,10 @@ for an hour can be deleted while writers are active.
 
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from itertools import chain, groupby
+from operator import attrgetter
 
 import orjson
 
@@ -78,7 +80,7 @@ class RunTransfer(StorePart):
         if await self._read_record(run) != before:
             raise self._run_changing_error(run)
 
-    async def import_run(self, run_id: str, record: dict[bytes, bytes], fields: AsyncIterator[RunField]) -> Run:
+    async def import_run(self, run_id: str, fields: Iterable[RunField]) -> Run:
         """Write an exported run under a new id; return the record of the new run.
 
         The record is written last, so an interrupted import leaves no run.
@@ -87,12 +89,11 @@ class RunTransfer(StorePart):
         ----------
         run_id
             Id of the new run.
-        record
-            Fields of the exported run's record.
         fields
-            All other fields of the exported run.
+            All fields of the exported run, those of its record first.
         """
-        context = self._context
+        context, groups = self._context, groupby(fields, key=attrgetter("key"))
+        record = {field.field: field.value for field in next(groups, ("", ()))[1]}
         run = codec.decode_run(run_id, {**record, b"uid": secrets.token_hex(8).encode()})
         if await self._runs.exists(run_id):
             raise RunExists(f"there is a run {run_id!r}; give another name, or delete that one first")
@@ -101,7 +102,7 @@ class RunTransfer(StorePart):
         keys = {name_in_run(key): key for key in (*hashes, run_keys.events)}
         written_keys: set[str] = set()
         try:
-            async for field in fields:
+            for field in chain.from_iterable(group for _, group in groups):
                 if field.key not in keys:
                     raise StoreDamaged(f"the file holds {field.key!r}, which no run has; give one that `export` wrote")
                 key, name = keys[field.key], field.field.decode()
