@@ -88,20 +88,19 @@ async def examine(store: Store, settings: Settings, repair: bool = False, bits: 
     return Report(findings, repair)
 
 
+def _judge(level: Level, is_wrong: bool, where: str, what: str, remedy: str) -> Finding:
+    """Return a finding of this level, with a remedy, if something is wrong; one that is ok otherwise."""
+    return Finding(level, where, what, remedy) if is_wrong else Finding("ok", where, what)
+
+
 def _check_version_and_clock(status: ServerStatus) -> Iterator[Finding]:
     version = str(status.info.get("valkey_version") or status.info.get("redis_version", "0"))
     version_text = f"{status.info.get('server_name', 'redis')} {version}"
     is_old = tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_VERSION
-    yield Finding(
-        "error" if is_old else "ok", status.name, version_text, "use Redis 7.0 or newer, or Valkey" if is_old else ""
-    )
-    is_skewed = abs(status.clock_skew) > _MAX_SKEW_SECONDS
-    yield Finding(
-        "warning" if is_skewed else "ok",
-        status.name,
-        f"clock is {status.clock_skew:+.1f} s from this machine's",
-        "synchronise the clocks (NTP): runs expire by the store's, API keys by this machine's" if is_skewed else "",
-    )
+    yield _judge("error", is_old, status.name, version_text, "use Redis 7.0 or newer, or Valkey")
+    clock = f"clock is {status.clock_skew:+.1f} s from this machine's"
+    remedy = "synchronise the clocks (NTP): runs expire by the store's, API keys by this machine's"
+    yield _judge("warning", abs(status.clock_skew) > _MAX_SKEW_SECONDS, status.name, clock, remedy)
 
 
 def _check_persistence(status: ServerStatus) -> Iterator[Finding]:
@@ -139,9 +138,9 @@ def _check_memory(status: ServerStatus, settings: Settings) -> Iterator[Finding]
     if limit is None:
         yield Finding("warning", status.name, f"{usage}, without a limit", "set `maxmemory`, or MILD_STORE_MEMORY")
     else:
-        is_short = memory.used > (1 - settings.store_reserve) * limit
-        remedy = "delete runs, or raise the limit: new runs are refused" if is_short else ""
-        yield Finding("warning" if is_short else "ok", status.name, f"{usage}, of {limit / 2**20:.1f} MiB", remedy)
+        is_short, usage = memory.used > (1 - settings.store_reserve) * limit, f"{usage}, of {limit / 2**20:.1f} MiB"
+        remedy = "delete runs, or raise the limit: new runs are refused"
+        yield _judge("warning", is_short, status.name, usage, remedy)
     fragmentation = float(status.info.get("mem_fragmentation_ratio", 1))
     if memory.used > _MIN_FRAGMENTED_BYTES and fragmentation > _MAX_FRAGMENTATION:
         yield Finding("warning", status.name, f"fragmentation is {fragmentation:.2f}", "set `activedefrag yes`")
@@ -157,7 +156,7 @@ def _check_orphans(orphans: OrphanReport, repair: bool) -> Iterator[Finding]:
         if count and repair:
             yield Finding("ok", "keys", f"{count} {what}: {repaired}")
         else:
-            yield Finding("warning" if count else "ok", "keys", f"{count} {what}", "say --repair" if count else "")
+            yield _judge("warning", count > 0, "keys", f"{count} {what}", "say --repair")
 
 
 def _check_settings(settings: Settings, requires_key: bool) -> Iterator[Finding]:
