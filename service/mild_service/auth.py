@@ -4,7 +4,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
 import anyio
@@ -134,8 +134,5 @@ def check_network_exposure(settings: Settings) -> None:
 async def _requires_key(settings: Settings) -> bool:
     """Return whether a service with these settings requires a key."""
     assert settings.store_url is not None
-    store = Store(settings, settings.store_url)
-    try:
+    async with aclosing(Store(settings, settings.store_url)) as store:
         return await Authenticator(store, settings).requires_key()
-    finally:
-        await store.aclose()

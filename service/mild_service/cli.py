@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -85,11 +85,8 @@ def run_in_store(action: Callable[[Store], Awaitable[T]], embedded: bool, data_d
 
 async def _run_action(settings: Settings, url: str, action: Callable[[Store], Awaitable[T]]) -> T:
     """Return the result of `action` on the store at `url`, which is closed afterwards."""
-    store = Store(settings, url)
-    try:
+    async with aclosing(Store(settings, url)) as store:
         return await action(store)
-    finally:
-        await store.aclose()
 
 
 @contextmanager

@@ -127,27 +127,13 @@ class EmbeddedServer:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        binary = self._binary or find_server()
+        binary, started = self._binary or find_server(), Future[None]()
         try:
-            self._data_dir.mkdir(parents=True, exist_ok=True)
-            self._take_locks()
-            (self._data_dir / _ADDRESS_FILE).unlink(missing_ok=True)  # of a service that was killed
-            self._socket_dir = SocketDir(self._data_dir)
-        except OSError as error:
-            self._release_locks()
-            raise ConfigurationError(
-                f"cannot use {self._data_dir} as data folder: {get_reason(error)}; give a folder that can be "
-                "written to (--data-dir or MILD_DATA_DIR)"
-            ) from error
-        except ConfigurationError:
-            self._release_locks()
-            raise
-        started: Future[None] = Future()
-        self._supervisor = threading.Thread(
-            target=self._supervise, args=(binary, started), name="mild-store", daemon=True
-        )
-        self._supervisor.start()
-        try:
+            self._open_data_dir()
+            self._supervisor = threading.Thread(
+                target=self._supervise, args=(binary, started), name="mild-store", daemon=True
+            )
+            self._supervisor.start()
             started.result()
         except BaseException:
             self.stop()
@@ -168,6 +154,19 @@ class EmbeddedServer:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def _open_data_dir(self) -> None:
+        """Create and lock the data folder, and choose the folder of the socket."""
+        try:
+            self._data_dir.mkdir(parents=True, exist_ok=True)
+            self._take_locks()
+            (self._data_dir / _ADDRESS_FILE).unlink(missing_ok=True)  # of a service that was killed
+            self._socket_dir = SocketDir(self._data_dir)
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot use {self._data_dir} as data folder: {get_reason(error)}; give a folder that can be "
+                "written to (--data-dir or MILD_DATA_DIR)"
+            ) from error
 
     def _take_locks(self) -> None:
         """Take both locks of the data folder, and stop a server that still holds its lock without a service."""
