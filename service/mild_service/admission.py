@@ -435,6 +435,11 @@ class Admission:
     """The pools of a process."""
 
     def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
+        def make_slots(kind: str, n_slots: int, unit: str, setting: str) -> Pool:
+            """Make a pool of slots; large requests leave one of several to small ones."""
+            reserve, gauge = 1 if n_slots > 1 else 0, telemetry.waiting.labels(kind)
+            return Pool(n_slots, unit, setting, reserve, settings.max_waiting, gauge)
+
         total = settings.memory or find_available_memory()
         n_processes = settings.compute_workers if settings.executor != "threads" else 0
         capacity = max(total // 2, total - _BASE_BYTES - n_processes * _WORKER_BYTES)
@@ -448,22 +453,14 @@ class Admission:
         )
         # No limit of those who wait: each of them has a connection, and these are limited.
         self.turns = Pool(_TURNS, "turns", "", max_waiting=sys.maxsize, gauge=telemetry.waiting.labels("turns"))
-        self.compute = self._make_slots(settings.compute_workers, "compute", settings, telemetry)
-        self.logs = self._make_slots(settings.log_readers, "logs", settings, telemetry)
-        self.answers = self._make_slots(settings.compute_workers, "answers", settings, telemetry)
+        self.compute = make_slots("compute", settings.compute_workers, "slots for selections", "MILD_COMPUTE_WORKERS")
+        self.logs = make_slots("logs", settings.log_readers, "slots for logs", "MILD_LOG_READERS")
+        self.answers = make_slots(
+            "answers", settings.compute_workers, "slots for large answers", "MILD_COMPUTE_WORKERS"
+        )
         self.streams = Pool(settings.max_streams, "event streams", "MILD_MAX_STREAMS")
         spool = settings.log_spool_bytes or shutil.disk_usage(tempfile.gettempdir()).free // 2
         self.spool = Pool(spool, "bytes of disk", "MILD_LOG_SPOOL_BYTES")
-
-    def _make_slots(self, n_slots: int, kind: str, settings: Settings, telemetry: Telemetry) -> Pool:
-        """Make a pool of slots; large requests leave one of several to small ones."""
-        unit, setting = {
-            "compute": ("slots for selections", "MILD_COMPUTE_WORKERS"),
-            "logs": ("slots for logs", "MILD_LOG_READERS"),
-            "answers": ("slots for large answers", "MILD_COMPUTE_WORKERS"),
-        }[kind]
-        reserve = 1 if n_slots > 1 else 0
-        return Pool(n_slots, unit, setting, reserve, settings.max_waiting, telemetry.waiting.labels(kind))
 
     def close(self) -> None:
         """Refuse all that waits; what works goes on."""

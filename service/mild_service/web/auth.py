@@ -204,7 +204,7 @@ class AuthMiddleware(HttpMiddleware):
                 if key is not ANONYMOUS:
                     self._check_rate(key)
                     _check_access(key, rule, run_id)
-                state["revalidate_key"] = partial(self._revalidate_key, request)
+                state["revalidate_key"] = partial(self._authenticate, request)
             except MildError as error:
                 refusal = error
                 await problems.make_error_response(request, error, _error_headers(error))(
@@ -216,7 +216,10 @@ class AuthMiddleware(HttpMiddleware):
             _log_access(request, state["caller"], route, run_id, status, refusal)
 
     async def _authenticate(self, request: Request) -> ApiKey:
-        """Return the API key of a request, from its header or its session; `ANONYMOUS` if no key is required."""
+        """Return the API key of a request, from its header or its session; `ANONYMOUS` if no key is required.
+
+        Raises `Unauthenticated` if the request needs a key and has none that is valid now.
+        """
         if not await self._authenticator.requires_key():
             self._check_origin(request)
             return ANONYMOUS
@@ -238,10 +241,6 @@ class AuthMiddleware(HttpMiddleware):
                 "the API key or login is unknown, revoked or expired; ask the operator of the service for another one"
             )
         return key
-
-    async def _revalidate_key(self, request: Request) -> None:
-        """Raise `Unauthenticated` if the key has been revoked or has expired since the request began."""
-        await self._authenticate(request)
 
     def _check_origin(self, request: Request) -> None:
         """Raise `CrossSite` if a web page of another site sends a write to a service that requires no key."""

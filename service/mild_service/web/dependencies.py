@@ -38,7 +38,7 @@ Attempt = Annotated[
     int | SkipJsonSchema[None],  # a header may be absent, but it is never null
     Header(alias="Mild-Attempt", description="The writer's attempt, as the run's PUT returned it; none: the current."),
 ]
-RevalidateKey: TypeAlias = Callable[[], Awaitable[None]]
+RevalidateKey: TypeAlias = Callable[[], Awaitable[ApiKey]]
 """Function that raises `Unauthenticated` if the caller's key has become invalid; called during long responses."""
 Replace = Annotated[bool, Query(description="Replace other content, while the round is open.")]
 

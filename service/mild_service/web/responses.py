@@ -26,6 +26,7 @@ from mild_service.errors import NotAcceptable
 from mild_service.observability import phase
 from mild_service.web import media_types
 from mild_service.web.codings import CODINGS, Coding, compress, compress_pieces
+from mild_service.web.openapi import describe_binary
 
 _WHOLE_BYTES = 16 * 2**20
 """Most bytes of a body that is sent with its length and digest, although it is made in pieces."""
@@ -197,28 +198,19 @@ def _find_quality(media_type: str, qualities: Mapping[str, float]) -> float:
     return next((qualities[name] for name in (media_type, f"{family}/*", "*/*") if name in qualities), 0.0)
 
 
-SELECTION_TYPES = (
-    media_types.JSON,
-    media_types.BITMAP,
-    media_types.NPY,
-    *([media_types.ARROW] if find_spec("pyarrow") else []),
-    media_types.CSV,
-)
-"""Media types of a selection, in order of preference where the client has none."""
-
-_BINARY = {"type": "string", "format": "binary"}
-
 SET_CONTENT: Mapping[str, Any] = {
-    media_types.BITMAP: {"schema": {**_BINARY, "description": "Bitmap of the set."}},
-    media_types.NPY: {"schema": {**_BINARY, "description": "Sorted int64 indices, numpy's npy format."}},
-    media_types.ARROW: {
-        "schema": {**_BINARY, "description": "Column `index` (int64), and `id` with `ids=true`; an IPC stream."}
-    },
+    media_types.BITMAP: describe_binary("Bitmap of the set."),
+    media_types.NPY: describe_binary("Sorted int64 indices, numpy's npy format."),
+    media_types.ARROW: describe_binary("Column `index` (int64), and `id` with `ids=true`; an IPC stream."),
     media_types.CSV: {
         "schema": {"type": "string", "description": "Column `index`, and `id` with `ids=true`; a header line."}
     },
 }
 """Media types of a set of samples besides JSON, for OpenAPI."""
+
+_WITHOUT_PYARROW = [name for name in SET_CONTENT if name != media_types.ARROW]
+SELECTION_TYPES = (media_types.JSON, *(SET_CONTENT if find_spec("pyarrow") else _WITHOUT_PYARROW))
+"""Media types of a selection, in order of preference where the client has none."""
 
 
 def negotiate_selection(request: Request, with_ids: bool = False) -> Representation:
@@ -377,13 +369,12 @@ def _encode_arrow(samples: Bitmap, n_samples: int, ids: Sequence[str] | None) ->
     schema, buffer, n_written = pyarrow.schema(columns), io.BytesIO(), 0
     with pyarrow.ipc.new_stream(buffer, schema) as writer:
         for indices in iterate_indices(samples, n_samples):
-            for part in np.split(indices, range(2**16, indices.size, 2**16)):
-                arrays = [pyarrow.array(part)]
-                if ids is not None:
-                    part_ids = ids[n_written : n_written + part.size]
-                    arrays.append(pyarrow.array(part_ids, pyarrow.large_string()))
-                writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
-                n_written += part.size
+            arrays = [pyarrow.array(indices)]
+            if ids is not None:
+                part_ids = ids[n_written : n_written + indices.size]
+                arrays.append(pyarrow.array(part_ids, pyarrow.large_string()))
+            writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
+            n_written += indices.size
             yield _take_all(buffer)
     yield _take_all(buffer)
 
