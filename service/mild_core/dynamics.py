@@ -224,12 +224,11 @@ class _BitSlicedCounter:
         self._planes: list[_Words] = []
         self._pending: list[_Words | None] = []
 
-    def add(self, row: _Words) -> None:
-        """Add one bitmap; the counter keeps the array, so the caller must not modify it afterwards."""
-        self._add_at_level(0, row)
+    def add(self, row: _Words, level: int = 0) -> None:
+        """Add one bitmap of weight ``2**level``: keep it pending, or merge it with a pending one and carry upwards.
 
-    def _add_at_level(self, level: int, row: _Words) -> None:
-        """Add a bitmap of weight ``2**level``: keep it pending, or merge it with a pending one and carry upwards."""
+        The counter keeps the array, so the caller must not modify it afterwards.
+        """
         while level < len(self._planes):
             pending = self._pending[level]
             if pending is None:
@@ -241,21 +240,13 @@ class _BitSlicedCounter:
         self._planes.append(row)
         self._pending.append(None)
 
-    def _merge_pending(self) -> None:
-        """Add all pending bitmaps to the planes."""
-        zero = np.zeros(self._n_words, dtype=np.uint64)
-        level = 0
-        while level < len(self._planes):
-            pending = self._pending[level]
-            if pending is not None:
-                self._pending[level] = None
-                self._planes[level], carry = _add_bitmaps(self._planes[level], pending, zero)
-                self._add_at_level(level + 1, carry)
-            level += 1
-
     def write(self, out: _Counts) -> None:
         """Write the count of every column to `out`, shape (n_columns,)."""
-        self._merge_pending()
+        level = 0
+        while level < len(self._planes):  # to which a carry may add one
+            if self._pending[level] is not None:
+                self.add(np.zeros(self._n_words, dtype=np.uint64), level)
+            level += 1
         for shift in range(0, len(self._planes), 8):
             byte_counts = _transpose_planes(self._planes[shift : shift + 8])[: out.size]
             out[:] = byte_counts if shift == 0 else out | (byte_counts.astype(np.uint16) << shift)

@@ -17,7 +17,7 @@ from mild_core.mixture.weibull import Floats
 from mild_core.partial_observation import PartialObservation, choose_levels
 from mild_core.scores import Grid
 from mild_core.sources import SampleSource
-from mild_core.statistics import COLUMNS, Query, Statistics, count_part
+from mild_core.statistics import COLUMNS, Query, Statistics, count_part, join_counts
 from mild_core.types import Fit, SelectionOptions, Verdict
 from mild_core.verdict import (
     SEPARABLE_DISTANCE,
@@ -207,17 +207,8 @@ def _count_samples(
     source: SampleSource, query: Query, executor: Executor | None
 ) -> tuple[Statistics, NDArray[np.unsignedinteger]]:
     """Count the samples of all parts of a source; `count_part` describes the result."""
-    parts, map_parts = source.split(), map if executor is None else executor.map
-    total: Statistics | None = None
-    bins: NDArray[np.unsignedinteger] | None = None
-    for part, (statistics, part_bins) in zip(parts, map_parts(partial(count_part, query), parts), strict=True):
-        total = statistics if total is None else total + statistics
-        bins = np.empty(source.n_samples, dtype=part_bins.dtype) if bins is None else bins
-        first = part.extent.start * 8
-        bins[first : first + part_bins.size] = part_bins
-    assert total is not None, "a source has samples"
-    assert bins is not None, "a source has samples"
-    return total, bins
+    map_parts = map if executor is None else executor.map
+    return join_counts(map_parts(partial(count_part, query), source.split()))
 
 
 def _make_fit_data(

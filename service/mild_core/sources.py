@@ -1,8 +1,8 @@
 """Sources of the samples of a selection, read part by part, so that a selection never holds a whole run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,17 +183,15 @@ def _join_rounds(pieces: Sequence[RoundBits]) -> RoundBits:
     if len(pieces) == 1:
         return pieces[0]
 
-    def join(name: str) -> Bitmap | None:
-        planes = [getattr(bits, name) for bits in pieces]
-        if planes[0] is None:
-            return None
-        masks = [bitmap.unpack(plane, bits.n_samples) for plane, bits in zip(planes, pieces, strict=True)]
-        return bitmap.pack(np.concatenate(masks, axis=-1))
-
-    correct = join("correct")
-    assert correct is not None, "a round has bits"
-    others = {name: join(name) for name in ("observed", "members", "planted")}
-    return RoundBits(sum(bits.n_samples for bits in pieces), correct, expects=pieces[0].expects, **others)
+    n_samples = sum(bits.n_samples for bits in pieces)
+    planes: dict[str, Any] = {
+        name: bitmap.pack(
+            np.concatenate([bitmap.unpack(getattr(bits, name), bits.n_samples) for bits in pieces], axis=-1)
+        )
+        for name in ("correct", "observed", "members", "planted")
+        if getattr(pieces[0], name) is not None
+    }
+    return replace(pieces[0], n_samples=n_samples, **planes)
 
 
 def split_bytes(n_bytes: int, size: int) -> list[slice]:

@@ -4,7 +4,7 @@ A selection reads its samples block by block, adds up the statistics of the bloc
 samples. Of a sample only its bin is kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -195,11 +195,20 @@ def count_part(query: Query, part: SamplePart) -> tuple[Statistics, NDArray[np.u
     bins
         Shape (n_samples,), bin of every sample; the largest number of the type for one that is not scored.
     """
-    counted = [_count_block(block, query) for block in part.read().split()]
-    total, bins = counted[0]
-    if len(counted) > 1:
-        total, bins = sum((statistics for statistics, _ in counted[1:]), total), np.concatenate([b for _, b in counted])
-    return total, bins
+    return join_counts(_count_block(block, query) for block in part.read().split())
+
+
+def join_counts(
+    counted: Iterable[tuple[Statistics, NDArray[np.unsignedinteger]]],
+) -> tuple[Statistics, NDArray[np.unsignedinteger]]:
+    """Add up the statistics of consecutive samples as they come, and join their bins."""
+    iterator = iter(counted)
+    total, first_bins = next(iterator)
+    bins = [first_bins]
+    for statistics, next_bins in iterator:
+        total += statistics
+        bins.append(next_bins)
+    return total, np.concatenate(bins)
 
 
 def _count_block(block: SampleBlock, query: Query) -> tuple[Statistics, NDArray[np.unsignedinteger]]:

@@ -78,13 +78,14 @@ def sweep_cuts(
     if curves is not None:  # column j + 1 belongs to the cut j; row 0 is the noise rate
         rows = [np.array(curves[part])[row, 1:] for row in (1, 2) for part in ("value", "low", "high")]
         estimates = [CutEstimates(*numbers) for numbers in np.stack(rows, axis=1).tolist()]
+    qualities = None if measured is None else [CutMeasured(each.precision, each.recall, each.f1) for each in measured]
     return [
         Cut(
             cut=cut,
             value=histogram["origin"] + histogram["width"] * cut,
             num_kept=int(n_kept[cut]),
             fitted=estimates[cut],
-            measured=None if measured is None else _get_measured(measured[cut]),
+            measured=None if qualities is None else qualities[cut],
             bounds=None if bounds is None else CutBounds(float(bounds.precision[cut]), float(bounds.recall[cut])),
         )
         for cut in range(n_kept.size)
@@ -103,7 +104,3 @@ def evaluate_cuts(selection: Selection, audit: Audit) -> list[Evaluation] | None
         Evaluation(known=audit.n_known, clean=audit.n_clean, kept=int(n_kept), kept_clean=int(n_clean), auc=None)
         for n_kept, n_clean in zip(kept, kept_clean, strict=True)
     ]
-
-
-def _get_measured(evaluation: Evaluation) -> CutMeasured:
-    return CutMeasured(evaluation.precision, evaluation.recall, evaluation.f1)

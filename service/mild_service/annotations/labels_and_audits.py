@@ -96,7 +96,7 @@ class LabelsAndAudits:
             A record of the run that refers to the labels with which those in the log were compared.
         """
         samples = np.flatnonzero(logged >= 0)
-        run, labels = await self._read_labels(run, samples)
+        run, labels = await self.read_labels(run, samples)
         if labels is not None and np.array_equal(labels, logged[samples]):
             return run  # so that the usual post reads no other labels, and no planted samples
         (first_round,) = await self._store.rounds.get(run, range(1))
@@ -104,7 +104,7 @@ class LabelsAndAudits:
             planted = await self._store.bitmaps.read_set(run, first_round.planted)
             logged = np.where(bitmap.unpack(planted, run.spec.num_samples), -1, logged)
         while True:
-            run, labels = await self._read_labels(run, np.arange(run.spec.num_samples))
+            run, labels = await self.read_labels(run, np.arange(run.spec.num_samples))
             if labels is not None:
                 await anyio.to_thread.run_sync(_check_logged_labels, run, labels, logged)
                 return run
@@ -157,7 +157,9 @@ class LabelsAndAudits:
         run, audit = await self._store.runs.read_current(run, "audit", self._store.annotations.read_audit)
         return run, audit or Audit.empty(run.spec.num_samples)
 
-    async def read_labels(self, run: Run, samples: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    async def read_labels(
+        self, run: Run, samples: NDArray[np.int64], name: Literal["labels", "logged_labels"] = "labels"
+    ) -> tuple[Run, NDArray[np.int64] | None]:
         """Read the given labels of some samples.
 
         Parameters
@@ -166,29 +168,23 @@ class LabelsAndAudits:
             The run.
         samples
             Shape (n,), ascending indices of the samples.
+        name
+            Which labels: those of the run, or those in its logs, plus 1.
 
         Returns
         -------
-        array or None
-            Shape (n,), the labels; None if the run has no labels.
+        run
+            A record of the run that refers to the returned labels.
+        labels
+            Shape (n,); None if the run has none.
         """
-        return (await self._read_labels(run, samples))[1]
-
-    async def _read_labels(self, run: Run, samples: NDArray[np.int64]) -> tuple[Run, NDArray[np.int64] | None]:
-        """Read the given labels of some samples, with a record of the run that refers to them."""
         return await self._store.runs.read_current(
-            run, "labels", lambda run, ref: self._store.annotations.read_labels(run, ref, samples)
+            run, name, lambda run, ref: self._store.annotations.read_labels(run, ref, samples, name)
         )
 
     async def _read_logged_labels(self, run: Run) -> tuple[Run, NDArray[np.int64] | None]:
         """Read the given labels in the logs of a run, -1 where unknown; None without a log whose epochs are stored."""
-        run, labels = await self._store.runs.read_current(
-            run,
-            "logged_labels",
-            lambda run, ref: self._store.annotations.read_labels(
-                run, ref, np.arange(run.spec.num_samples), "logged_labels"
-            ),
-        )
+        run, labels = await self.read_labels(run, np.arange(run.spec.num_samples), "logged_labels")
         if labels is None or (run.round == 0 and not (await self._store.rounds.get(run, range(1)))[0].all_epochs):
             return run, None
         return run, labels - 1

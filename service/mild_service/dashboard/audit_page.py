@@ -57,7 +57,7 @@ async def show_audit(
         allow_images(request, run)
         number = _find_page(draw, draw.find_next_unanswered(-1)) if number is None else number
         shown = draw.indices[number * PAGE_SIZE :][:PAGE_SIZE]
-        labels = await labels_and_audits.read_labels(run, shown)
+        _, labels = await labels_and_audits.read_labels(run, shown)
         context |= {
             "choice": draw.choice,
             "rows": await describe_samples(run, shown, labels, audit, sample_ids),

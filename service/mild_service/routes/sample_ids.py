@@ -1,7 +1,7 @@
 """External ids of a run's samples: ``/runs/{run_id}/sample-ids``, as text lines, JSON lines or one JSON array."""
 
 import codecs
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Annotated, Any, Literal, cast
 
 import numpy as np
@@ -14,9 +14,7 @@ from mild_core.sample_ids import MAX_ID_BYTES
 from mild_service.admission import take_memory
 from mild_service.annotations.external_ids import Unit, no_sample_ids_error, sample_id_error
 from mild_service.config import Settings
-from mild_service.errors import (
-    MalformedBody,
-)
+from mild_service.errors import MalformedBody
 from mild_service.ingest.line_splitter import LineSplitter
 from mild_service.web import bodies, media_types, responses
 from mild_service.web.dependencies import (
@@ -144,41 +142,29 @@ async def _read_ids(request: Request, media_type: str, settings: Settings) -> As
         for block in await to_thread.run_sync(_parse_array, body):
             yield block
         return
-    parse = _parse_json_lines if media_type == media_types.NDJSON else _parse_text_lines
-    lines = LineSplitter(settings.max_record_bytes)
+    lines, is_json = LineSplitter(settings.max_record_bytes), media_type == media_types.NDJSON
     async for chunk in bodies.stream_body(request, settings.max_log_bytes):
-        for block in await to_thread.run_sync(_parse_blocks, lines.feed(chunk), parse):
+        for block in await to_thread.run_sync(_parse_blocks, lines.feed(chunk), is_json):
             yield block
-    for block in await to_thread.run_sync(_parse_blocks, lines.end(), parse):
+    for block in await to_thread.run_sync(_parse_blocks, lines.end(), is_json):
         yield block
 
 
-def _parse_blocks(
-    blocks: Iterator[tuple[int, bytes]], parse: Callable[[int, list[bytes]], Sequence[str]]
-) -> list[Sequence[str]]:
-    """Parse numbered blocks of lines with `parse`, which takes the number of the first line and the lines."""
-    return [parse(first_number, block.split(b"\n")) for first_number, block in blocks]
+def _parse_blocks(blocks: Iterator[tuple[int, bytes]], is_json: bool) -> list[Sequence[str]]:
+    """Return the ids in numbered blocks of lines."""
+    return [_parse_lines(first_number, block.split(b"\n"), is_json) for first_number, block in blocks]
 
 
-def _parse_text_lines(first_number: int, lines: list[bytes]) -> Sequence[str]:
-    """Return the ids in lines of text; `first_number` is the number of the first line."""
-    ids = []
+def _parse_lines(first_number: int, lines: list[bytes], is_json: bool) -> Sequence[str]:
+    """Return the ids in lines of a JSON string each, or of text; `first_number` is the number of the first line."""
+    values: list[Any] = []
     for number, line in enumerate(lines, first_number):
         try:
-            ids.append(line.removesuffix(b"\r").decode())
-        except UnicodeDecodeError as error:
-            raise sample_id_error("line", number, f"it is not UTF-8 ({error.reason})") from error
-    return ids
-
-
-def _parse_json_lines(first_number: int, lines: list[bytes]) -> Sequence[str]:
-    """Return the ids in lines of a JSON string each; `first_number` is the number of the first line."""
-    values = []
-    for number, line in enumerate(lines, first_number):
-        try:
-            values.append(orjson.loads(line))
+            values.append(orjson.loads(line) if is_json else line.removesuffix(b"\r").decode())
         except orjson.JSONDecodeError as error:
             raise sample_id_error("line", number, f"it is not JSON ({error}), a string in quotes is needed") from error
+        except UnicodeDecodeError as error:
+            raise sample_id_error("line", number, f"it is not UTF-8 ({error.reason})") from error
     return _check_strings(values, first_number, "line")
 
 

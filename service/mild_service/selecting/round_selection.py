@@ -153,7 +153,7 @@ class RoundSelection:
             return None
         key = f"{run.uid}:{run.labels.digest}"
         if (labels := cache.get(key)) is None:
-            values = await self._labels_and_audits.read_labels(run, np.arange(run.spec.num_samples))
+            _, values = await self._labels_and_audits.read_labels(run, np.arange(run.spec.num_samples))
             assert values is not None, "the run refers to labels, which are never deleted"
             labels = values.astype(np.int32)
             cache.put(key, labels, labels.nbytes)
@@ -342,7 +342,7 @@ class RoundSelection:
         """Suggest labels of some samples; `rounds` are their bits, None to read these."""
         if rounds is None:
             rounds = await self._reader.load_bits(evidence, samples)
-        labels = await self._labels_and_audits.read_labels(evidence.run, samples)
+        _, labels = await self._labels_and_audits.read_labels(evidence.run, samples)
         predicted, logged = await self._reader.read_wrong_predictions(evidence, samples)
         return await to_thread.run_sync(suggest_labels, samples, rounds, predicted, logged, labels)
 

@@ -93,17 +93,17 @@ async def test_of_many_labels_at_once_the_last_stands(
     sets = [np.full(N, value) for value in (1, 2, 70_000)]
     outcomes = await asyncio.gather(*(labels_and_audits.put_labels(run, labels) for labels in sets))
     assert sorted(outcome for outcome, _ in outcomes) == ["replaced", "replaced", "set"]
-    last = await labels_and_audits.read_labels(await store.runs.get("a"), np.array([N - 1]))
+    _, last = await labels_and_audits.read_labels(await store.runs.get("a"), np.array([N - 1]))
     assert last is not None
     assert last.tolist() in ([1], [2], [70_000])
 
 
 async def test_a_label_is_read_from_any_chunk(labels_and_audits: LabelsAndAudits, run: Run, store: Store) -> None:
-    assert await labels_and_audits.read_labels(run, np.array([0])) is None
+    assert (await labels_and_audits.read_labels(run, np.array([0])))[1] is None
     await labels_and_audits.put_labels(run, np.arange(N))
     run = await store.runs.get("a")
     for index in (0, 1_048_575, 1_048_576, N - 1):
-        labels = await labels_and_audits.read_labels(run, np.array([index]))
+        _, labels = await labels_and_audits.read_labels(run, np.array([index]))
         assert labels is not None
         assert labels.tolist() == [index]
 

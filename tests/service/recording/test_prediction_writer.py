@@ -259,7 +259,7 @@ async def test_labels_that_are_put_while_a_log_is_merged_win(
     with pytest.raises(LabelsConflict, match="all by -1: number the classes alike"):
         await post_labels(predictions, run, LABELS)
     assert (await round_0(store, run)).all_epochs == {}
-    labels = await labels_and_audits.read_labels(await store.runs.get("a"), np.array([2]))
+    _, labels = await labels_and_audits.read_labels(await store.runs.get("a"), np.array([2]))
     assert labels is not None
     assert labels.tolist() == [3]
     assert (await post_labels(predictions, run, LABELS + 1))[1][0].state == "committed"
