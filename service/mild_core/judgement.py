@@ -37,8 +37,8 @@ class FitData:
     ----------
     query
         What was asked of the samples.
-    n_rounds, n_epochs
-        The rounds that count, and their epochs.
+    n_epochs
+        Epochs of the rounds that count.
     grid
         The bins of the scores.
     statistics
@@ -56,7 +56,6 @@ class FitData:
     """
 
     query: Query
-    n_rounds: int
     n_epochs: int
     grid: Grid
     statistics: Statistics
@@ -216,8 +215,7 @@ def _make_fit_data(
 ) -> FitData:
     """Derive the data of a fit from the sums over all samples."""
     options = query.options
-    lengths = query.take_lengths(round_lengths)
-    n_epochs = sum(lengths)
+    n_epochs = sum(query.take_lengths(round_lengths))
     grid = Grid.for_metric(options.metric, n_epochs)
     by_bin = statistics.by_bin.expand(grid.n_bins)
     observation, by_cell = None, by_bin
@@ -229,7 +227,7 @@ def _make_fit_data(
     groups = None
     if statistics.classes is not None:
         groups = group_by_class(statistics.classes, grid.n_bins, observation)
-    return FitData(query, len(lengths), n_epochs, grid, statistics, bins, by_bin, observation, by_cell, groups)
+    return FitData(query, n_epochs, grid, statistics, bins, by_bin, observation, by_cell, groups)
 
 
 def _judge_data(data: FitData) -> JudgedFit:
@@ -241,8 +239,7 @@ def _judge_data(data: FitData) -> JudgedFit:
     if kind != "tailed":
         return _judge_mixture(data, kind)
     anchored = _judge_mixture(data, "anchored")
-    # Over rounds, hard clean samples come to be memorised, and the tail is noise that one round has memorised.
-    if anchored.verdict != "separable" or data.n_rounds > 1:
+    if anchored.verdict != "separable":
         return anchored
     tailed = _judge_mixture(data, "tailed")
     # Structured noise fits the tail too: a fit with tails that finds noise but separates nothing decides nothing.
