@@ -1,4 +1,4 @@
-"""The counting kernel against copying the same bytes.
+"""The counting kernel, compared with copying the same bytes.
 
 An ImageNet-sized round, 1,281,167 samples x 200 epochs, 32 MB of bits: counts and transitions, without and with
 observed bits, each as a ratio to a warm copy of the same bytes into preallocated memory, medians of interleaved runs.
@@ -21,8 +21,8 @@ from mild_core.types import RoundBits
 MIB = 1 << 20
 
 
-def recorded(n_samples: int, n_epochs: int) -> tuple[RoundBits, RoundBits]:
-    """Random bits of a round, complete and with a third of the observations missing."""
+def draw_rounds(n_samples: int, n_epochs: int) -> tuple[RoundBits, RoundBits]:
+    """Draw the bits of two rounds, a complete one and one with a quarter of the observations missing."""
     rng = np.random.default_rng(0)
     shape = (n_epochs, bitmap.n_bytes(n_samples))
     padding = bitmap.full(n_samples)
@@ -31,7 +31,7 @@ def recorded(n_samples: int, n_epochs: int) -> tuple[RoundBits, RoundBits]:
     return RoundBits(n_samples, correct), RoundBits(n_samples, correct & observed, observed)
 
 
-def peak_mib(work: Callable[[], object]) -> float:
+def measure_peak_mib(work: Callable[[], object]) -> float:
     tracemalloc.start()
     work()
     _, peak = tracemalloc.get_traced_memory()
@@ -40,9 +40,9 @@ def peak_mib(work: Callable[[], object]) -> float:
 
 
 def measure(options: Namespace) -> Report:
-    complete, gappy = recorded(options.samples, options.epochs)
+    complete, gappy = draw_rounds(options.samples, options.epochs)
     target = np.zeros_like(complete.correct)
-    tenth = RoundBits(options.samples // 10, recorded(options.samples // 10, options.epochs)[0].correct)
+    tenth = RoundBits(options.samples // 10, draw_rounds(options.samples // 10, options.epochs)[0].correct)
     copy, plain, observed, small = time_interleaved(
         [
             lambda: np.copyto(target, complete.correct),
@@ -52,7 +52,7 @@ def measure(options: Namespace) -> Report:
         ],
         options.repeats,
     )
-    memory = peak_mib(lambda: count_dynamics(gappy))
+    memory = measure_peak_mib(lambda: count_dynamics(gappy))
     claims = [
         Claim("bits are counted in a small multiple of copying them", plain / copy, "at most", 20, "{:.1f} x"),
         Claim("the same where observations are missing", observed / copy, "at most", 40, "{:.1f} x"),

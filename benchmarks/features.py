@@ -33,7 +33,7 @@ def write_features(path: Path, n_samples: int, n_features: int, dtype: str) -> N
 
 
 def train(folder: Path, n_samples: int, n_features: int, dtype: str) -> tuple[float, list[str]]:
-    """Return the seconds of a training, and its row of the table."""
+    """Train on a file of features; return the seconds, and the row of the table."""
     file, out = folder / f"{dtype}.npz", folder / dtype
     write_features(file, n_samples, n_features, dtype)
     words = ["train", "--data-dir", str(file), "--rounds", "4", "--agree", "1", "--local", "--out", str(out)]
@@ -45,19 +45,19 @@ def train(folder: Path, n_samples: int, n_features: int, dtype: str) -> tuple[fl
         right = arrays["y_train"] == arrays["y_train_clean"]
     kept = np.zeros(n_samples, dtype=bool)
     kept[np.load(out / "clean.npy")] = True
-    qualities = (f"{f1(chosen, right):.3f}" for chosen in (kept, kept | True))
+    qualities = (f"{f1(mask, right):.3f}" for mask in (kept, kept | True))
     return seconds, [dtype, f"{file.stat().st_size:,}", f"{seconds:.1f}", f"{in_epochs:.1f}", *qualities]
 
 
 def measure(options: Namespace) -> Report:
     with tempfile.TemporaryDirectory() as folder:
-        trained = [train(Path(folder), options.samples, options.features, dtype) for dtype in options.types]
+        trainings = [train(Path(folder), options.samples, options.features, dtype) for dtype in options.types]
     shape = f"{options.samples:,} x {options.features:,} features"
     about = f"Four rounds of {DEFAULTS['features']['epochs']} epochs, one run each; one processor thread, the default."
-    longest = max(seconds for seconds, _ in trained)
+    longest = max(seconds for seconds, _ in trainings)
     claims = [Claim(f"from a file of {shape} to the clean set", longest, "at most", BAR, "{:.0f} s")]
     heads = ("type", "bytes", "seconds", "of it in epochs", "F1 of the last set", "everyone")
-    text = format_table(heads, [row for _, row in trained])
+    text = format_table(heads, [row for _, row in trainings])
     return Report("From a file of features to the clean set", claims, about, text)
 
 

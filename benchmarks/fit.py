@@ -1,9 +1,9 @@
-"""Mixture fits on 50,000 scores against the peers' fits of the same values.
+"""Mixture fits of 50,000 scores, compared with the peers' fits of the same values.
 
-The scores are misclassified epochs of 100, from a clean and a noisy Weibull component (40% noisy). Ours start from the
-scores themselves: the histogram is part of the time. The peers are reliability's ``Fit_Weibull_Mixture`` and
-surpyval's ``MixtureModel``, both of which fit a density; `density` must reach their likelihood. Then the time from
-packed bits to a selection, for growing numbers of samples. Needs ``pip install -e ".[bench]"``.
+The scores are misclassified epochs of 100, from a clean and a noisy Weibull component (40% noisy). Our time includes
+the histogram of the scores. The peers are reliability's ``Fit_Weibull_Mixture`` and surpyval's ``MixtureModel``, both
+of which fit a density; `density` must reach their likelihood. Then the time from packed bits to a selection, for
+several numbers of samples. Needs ``pip install -e ".[bench]"``.
 """
 
 import sys
@@ -26,8 +26,8 @@ BARS = {("density", "reliability"): 300, ("density", "surpyval"): 100, ("anchore
 BARS |= {("anchored", "surpyval"): 40, ("tailed", "reliability"): 100, ("tailed", "surpyval"): 40}
 
 
-def scores(n_samples: int) -> np.ndarray:
-    """Misclassified epochs, shape (n_samples,)."""
+def draw_scores(n_samples: int) -> np.ndarray:
+    """Draw the misclassified epochs of samples, shape (n_samples,)."""
     rng = np.random.default_rng(0)
     noisy = rng.random(n_samples) < 0.4
     drawn = np.where(
@@ -38,53 +38,53 @@ def scores(n_samples: int) -> np.ndarray:
     return np.clip(np.floor(drawn), 0, N_EPOCHS).astype(np.int64)
 
 
-def ours(values: np.ndarray, kind: Fit) -> Mixture:
+def fit_ours(values: np.ndarray, kind: Fit) -> Mixture:
     return fit_mixture(np.bincount(values, minlength=N_EPOCHS + 1).astype(np.float64), kind)
 
 
-def peers(values: np.ndarray) -> dict[str, tuple[Callable[[], object], Callable[[], float]]]:
-    """Each peer's fit, and its log-likelihood."""
+def list_peers(values: np.ndarray) -> dict[str, tuple[Callable[[], object], Callable[[], float]]]:
+    """List a function for each peer's fit, and one for its log-likelihood."""
     import surpyval
     from reliability.Fitters import Fit_Weibull_Mixture
 
     positive = np.where(values == 0, 0.1, values.astype(np.float64))
 
-    def reliability_fit() -> object:
+    def fit_reliability() -> object:
         return Fit_Weibull_Mixture(failures=positive, show_probability_plot=False, print_results=False)
 
-    def surpyval_fit() -> object:
+    def fit_surpyval() -> object:
         return surpyval.MixtureModel(dist=surpyval.Weibull, m=2).fit(x=positive)
 
     return {
-        "reliability": (reliability_fit, lambda: float(reliability_fit().loglik)),  # type: ignore[attr-defined] # untyped peer
-        "surpyval": (surpyval_fit, lambda: -float(surpyval_fit().neg_ll())),  # type: ignore[attr-defined] # untyped peer
+        "reliability": (fit_reliability, lambda: float(fit_reliability().loglik)),  # type: ignore[attr-defined] # untyped peer
+        "surpyval": (fit_surpyval, lambda: -float(fit_surpyval().neg_ll())),  # type: ignore[attr-defined] # untyped peer
     }
 
 
-def packed(n_samples: int) -> RoundBits:
-    """A round whose counts are those of `scores`."""
-    return RoundBits(n_samples, bitmap.pack(np.arange(N_EPOCHS)[:, None] >= scores(n_samples)[None, :]))
+def make_round(n_samples: int) -> RoundBits:
+    """Make a round with the counts of `draw_scores`."""
+    return RoundBits(n_samples, bitmap.pack(np.arange(N_EPOCHS)[:, None] >= draw_scores(n_samples)[None, :]))
 
 
 def measure(options: Namespace) -> Report:
-    values = scores(50_000)
-    others = peers(values)
+    values = draw_scores(50_000)
+    peers = list_peers(values)
     kinds: tuple[Fit, ...] = ("density", "tailed", "anchored", "grouped", "censored")
-    works: list[Callable[[], object]] = [partial(ours, values, kind) for kind in kinds]
-    works += [fit for fit, _ in others.values()]
-    times = dict(zip([*kinds, *others], time_interleaved(works, options.repeats, warm=1), strict=True))
-    likelihood = ours(values, "density").log_likelihood
+    works: list[Callable[[], object]] = [partial(fit_ours, values, kind) for kind in kinds]
+    works += [fit for fit, _ in peers.values()]
+    times = dict(zip([*kinds, *peers], time_interleaved(works, options.repeats, warm=1), strict=True))
+    likelihood = fit_ours(values, "density").log_likelihood
     claims = [
         Claim(f"fit `{kind}` is faster than that of {peer}", times[peer] / times[kind], "at least", bar, "{:.0f} x")
         for (kind, peer), bar in BARS.items()
     ]
-    for name, (_, log_likelihood) in others.items():
+    for name, (_, log_likelihood) in peers.items():
         nats = likelihood - log_likelihood()
         claims.append(
             Claim(f"`density` is as likely as the fit of {name}", nats, "at least", -0.01, "{:.2f} nats more")
         )
     sizes = (50_000, 500_000, 1_000_000)
-    rounds = [packed(n) for n in sizes]
+    rounds = [make_round(n) for n in sizes]
     growth = time_interleaved([partial(select, [bits]) for bits in rounds], options.repeats)
     text = [
         *format_table(

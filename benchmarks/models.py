@@ -1,8 +1,8 @@
-"""How long the largest legal and illegal JSON bodies of every request model keep the event loop from its other tasks.
+"""How long the largest legal and illegal JSON bodies of every request model block the event loop.
 
-The application runs in this process on an embedded store, while a task on the same event loop notes the longest pause
-between two of its turns: in processor time of this process, which other work on the machine does not lengthen, and in
-seconds. The pause of a body is the median over the repeats.
+The application runs in this process on an embedded store, while a task on the same event loop measures the longest
+pause between two of its steps: in processor time of this process, which other load on the machine does not lengthen,
+and in seconds. The pause of a body is the median over the repeats.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ Pause: TypeAlias = tuple[float, float]
 
 @dataclass(frozen=True)
 class Case:
-    """A request; `kind` says what is largest in its body, or wrong with it."""
+    """A request; `kind` describes its body."""
 
     route: str
     kind: str
@@ -50,12 +50,12 @@ class Case:
 
 
 def repeat(item: bytes, n_bytes: int, n_items: int = N_SAMPLES) -> bytes:
-    """A JSON array of `n_items` equal items, or of as many as fit."""
+    """Make a JSON array of `n_items` equal items, or of as many as fit."""
     return b"[%b]" % b",".join([item] * min(n_items, (n_bytes - 32) // (len(item) + 1)))
 
 
 def list_hostile(field: bytes, n_bytes: int) -> Iterator[tuple[str, bytes]]:
-    """What may be wrong with the value of any field."""
+    """Yield the bodies that are wrong in the value of a field, with their kinds."""
     yield "floats", b'{"%b":%b}' % (field, repeat(b"1.5", n_bytes))
     yield "objects", b'{"%b":%b}' % (field, repeat(b"{}", n_bytes))
     yield "lists, as many as are read", b'{"%b":%b}' % (field, repeat(b"[0]", 4 * 2**15))
@@ -68,7 +68,7 @@ def list_hostile(field: bytes, n_bytes: int) -> Iterator[tuple[str, bytes]]:
 
 
 def list_cases() -> list[Case]:
-    """Every route that takes JSON, with the largest legal body and illegal ones."""
+    """List the largest legal body and illegal ones for every route that takes JSON."""
     numbers = b",".join(b"%d" % n for n in range(N_SAMPLES // 3))
     marks = b'{"indices":[%b],"clean":%b}' % (numbers, repeat(b"true", N_BYTES, N_SAMPLES // 3))
     rows = b'{"correct":%b}' % repeat(repeat(b"0", N_BYTES, 100_000), N_BYTES, 10)
@@ -107,7 +107,7 @@ def list_cases() -> list[Case]:
 
 @asynccontextmanager
 async def watch_loop(pauses: list[Pause]) -> AsyncIterator[None]:
-    """Note the longest pause between two turns of a task."""
+    """Context manager that measures the longest pause between two steps of a task."""
     longest = (0.0, 0.0)
 
     async def tick() -> None:
@@ -143,18 +143,18 @@ async def measure_pause(client: httpx.AsyncClient, case: Case, repeats: int) -> 
     pauses: list[Pause] = []
     for _ in range(repeats):
         async with watch_loop(pauses):
-            answer = await client.request(method, path, content=_pieces(case.body), headers=headers)
+            answer = await client.request(method, path, content=_split_body(case.body), headers=headers)
     return answer.status_code, take_median(pauses)
 
 
-async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+async def _split_body(body: bytes) -> AsyncIterator[bytes]:
     """Yield a body in parts, as the server gets it from a connection."""
     for start in range(0, len(body), 2**16):
         yield body[start : start + 2**16]
         await asyncio.sleep(0)
 
 
-async def run(store_url: str, repeats: int) -> list[tuple[Case, int, Pause]]:
+async def measure_cases(store_url: str, repeats: int) -> list[tuple[Case, int, Pause]]:
     """Measure every case."""
     app = create_app(Settings(store_url=store_url, rate_per_key=0))
     async with app.router.lifespan_context(app):
@@ -166,8 +166,8 @@ async def run(store_url: str, repeats: int) -> list[tuple[Case, int, Pause]]:
                     await asyncio.sleep(0.2)
             for name, n_samples in (("large", N_SAMPLES), ("longest", 2**27)):
                 (await client.put(f"/runs/{name}", json={"num_samples": n_samples})).raise_for_status()
-            nothing = Case("(no request)", "0.2 s", b"")
-            return [(nothing, 0, take_median(idle))] + [
+            no_request = Case("(no request)", "0.2 s", b"")
+            return [(no_request, 0, take_median(idle))] + [
                 (case, *await measure_pause(client, case, repeats)) for case in list_cases()
             ]
 
@@ -175,7 +175,7 @@ async def run(store_url: str, repeats: int) -> list[tuple[Case, int, Pause]]:
 def measure(options: Namespace) -> Report:
     tune_gc()  # as the service does
     with start_store() as server:
-        rows = asyncio.run(run(server.url, options.repeats))
+        rows = asyncio.run(measure_cases(server.url, options.repeats))
     worst, _, (longest, _) = max(rows, key=lambda row: row[2][0])
     text = "the longest that a JSON body keeps the event loop from other requests, in processor time"
     cells = [

@@ -1,8 +1,8 @@
-"""Hostile but authorised tenants: what another key's small requests meet, and what the process takes.
+"""Hostile but authorised tenants: the latency of another key's small requests, and the memory of the service.
 
 A service with a process budget of 4 GiB on a real store, a process that sends small requests with one key, and twelve
-tenants with keys of their own, one at a time and then all at once. The memory of the service and its workers is read
-every 20 ms; beyond the budget the service is killed, as a container would be.
+tenants with other keys, one at a time and then all at once. The memory of the service and its workers is read every
+20 ms; beyond the budget the service is killed, as a container would be.
 """
 
 import gzip
@@ -34,7 +34,7 @@ from benchmarks.serving import RunningService, start_service, start_store
 
 BUDGET = 4 * 2**30
 BAR_TAIL = 10.0
-"""Of the 99th percentile alone, at most: the 99th percentile of small requests beside tenants."""
+"""Greatest ratio of the 99th percentile of small requests with tenants to that without."""
 N_SMALL, N_LARGE, N_WIDE = 10_000, 10_000_000, 100_000_000
 OCTETS = "application/octet-stream"
 _FAILED = 10.0
@@ -57,18 +57,18 @@ class Caller:
     def ask(
         self, method: str, path: str, body: bytes | None = None, timeout: float = 120.0, **headers: str
     ) -> tuple[int, bytes]:
-        """Status and body of an answer over a connection of its own."""
+        """Send a request over a new connection; return the status and the body of the answer."""
         connection = self.connect(timeout)
         try:
-            named = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.request(method, path, body, {"Authorization": f"Bearer {self.key}", **named})
+            all_headers = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, {"Authorization": f"Bearer {self.key}", **all_headers})
             answer = connection.getresponse()
             return answer.status, answer.read()
         finally:
             connection.close()
 
     def open(self, method: str, path: str, *headers: str) -> socket.socket:
-        """A bare connection on which the head of a request was sent."""
+        """Open a socket, and send the head of a request on it."""
         parts = urlsplit(self.url)
         connection = socket.create_connection((parts.hostname, parts.port), timeout=10)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -81,7 +81,7 @@ Tenant = Callable[[Caller, Event], None]
 
 
 def repeat(n_threads: int, stop: Event, work: Callable[[int], object]) -> None:
-    """Call `work` with the thread's number again and again in threads, whatever comes of it."""
+    """Call `work` with the thread's number repeatedly in threads, and ignore errors of the connection."""
 
     def loop(number: int) -> None:
         while not stop.is_set():
@@ -94,12 +94,12 @@ def repeat(n_threads: int, stop: Event, work: Callable[[int], object]) -> None:
     stop.wait()
 
 
-def hold(n_connections: int, stop: Event, connect: Callable[[int], socket.socket], feed: bytes = b"") -> None:
-    """Keep so many connections, send a piece on each every second, and open those again that were closed."""
+def hold_sockets(n_sockets: int, stop: Event, connect: Callable[[int], socket.socket], feed: bytes = b"") -> None:
+    """Hold so many connections, send `feed` on each every second, and reopen those that were closed."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     connections: dict[int, socket.socket] = {}
     while not stop.is_set():
-        for number in range(n_connections):
+        for number in range(n_sockets):
             if stop.is_set():
                 return
             with suppress(OSError):
@@ -115,78 +115,64 @@ def hold(n_connections: int, stop: Event, connect: Callable[[int], socket.socket
 
 
 def ask_for_a_large_list(caller: Caller, stop: Event) -> None:
-    """27 bytes of CSV that name one sample of 2^27, and a list of all as the answer."""
+    """Send 34 bytes of CSV that name one sample of 2^27, to get a list of all as the answer."""
     log = b"sample,epoch,correct\n134217727,0,1\n"
     path = "/selection?samples_by=indices"
     repeat(4, stop, lambda _: caller.ask("POST", path, log, Content_Type="text/csv", Accept="application/json"))
 
 
 def send_a_bomb(caller: Caller, stop: Event) -> None:
-    """Kilobytes of gzip that inflate to 8 MB of empty rounds."""
+    """Send kilobytes of gzip that inflate to 8 MB of empty rounds."""
     body = gzip.compress(b'{"rounds":[' + b"{}," * (8 * 2**20 // 3 - 20) + b"{}]}")
     json_type = "application/json"
     repeat(2, stop, lambda _: caller.ask("POST", "/selection", body, Content_Type=json_type, Content_Encoding="gzip"))
 
 
 def send_logs_slowly(caller: Caller, stop: Event) -> None:
-    """32 logs at a kilobyte a second."""
+    """Send 32 logs at a kilobyte a second."""
     line = b'{"epoch": 0, "sample": 0, "correct": true}\n'
     head = ("Content-Type: application/x-ndjson", f"Content-Length: {10**6}")
-    hold(32, stop, lambda _: caller.open("POST", "/runs/hostile-small/predictions", *head), 40 * line)
+    hold_sockets(32, stop, lambda _: caller.open("POST", "/runs/hostile-small/predictions", *head), 40 * line)
 
 
 def read_nothing(caller: Caller, stop: Event) -> None:
-    """40 readers of a list of ten million samples, who do not read."""
+    """Request a list of ten million samples 40 times, and do not read the answers."""
     head = ("Accept: application/x-npy",)
-    hold(40, stop, lambda _: caller.open("GET", "/selection/hostile-large?round=0", *head))
+    hold_sockets(40, stop, lambda _: caller.open("GET", "/selection/hostile-large?round=0", *head))
 
 
-def _draw() -> float:
-    """An option that no other request has."""
+def _draw_option() -> float:
+    """Draw a value of an option that no other request has."""
     return secrets.randbelow(10**8) / 10**9
 
 
 def fill_the_queue(caller: Caller, stop: Event) -> None:
-    """400 selections of a large run at once, each of other options."""
-    repeat(
-        400,
-        stop,
-        lambda _: caller.ask(
-            "GET", f"/selection/hostile-large?min_keep={secrets.randbelow(10**8) / 10**9}", Accept=OCTETS
-        ),
-    )
+    """Request 400 selections of a large run at once, each with other options."""
+    repeat(400, stop, lambda _: caller.ask("GET", f"/selection/hostile-large?min_keep={_draw_option()}", Accept=OCTETS))
 
 
 def ask_for_scores(caller: Caller, stop: Event) -> None:
-    """The scores of all samples of a large run, in 40 computations of their own."""
-    repeat(
-        40,
-        stop,
-        lambda _: caller.ask("GET", f"/runs/hostile-large/scores?min_keep={_draw()}&limit=10"),
-    )
+    """Request the scores of all samples of a large run 40 times at once, each computed separately."""
+    repeat(40, stop, lambda _: caller.ask("GET", f"/runs/hostile-large/scores?min_keep={_draw_option()}&limit=10"))
 
 
 def look_at_tables(caller: Caller, stop: Event) -> None:
-    """Tables of a large run, each of other options."""
-    repeat(
-        16,
-        stop,
-        lambda _: caller.ask("GET", f"/runs/hostile-large/samples/0?min_keep={_draw()}"),
-    )
+    """Request 16 tables of a large run at once, each with other options."""
+    repeat(16, stop, lambda _: caller.ask("GET", f"/runs/hostile-large/samples/0?min_keep={_draw_option()}"))
 
 
 def ask_for_csv(caller: Caller, stop: Event) -> None:
-    """CSV of ten million samples, eight times at once."""
+    """Request CSV of ten million samples, eight times at once."""
     repeat(8, stop, lambda _: caller.ask("GET", "/selection/hostile-large?round=0", Accept="text/csv"))
 
 
 def open_streams(caller: Caller, stop: Event) -> None:
-    """All the event streams that there are."""
-    hold(1000, stop, lambda _: caller.open("GET", "/runs/hostile-small/events"))
+    """Open 1,000 event streams."""
+    hold_sockets(1000, stop, lambda _: caller.open("GET", "/runs/hostile-small/events"))
 
 
 def stop_within_bodies(caller: Caller, stop: Event) -> None:
-    """120 epochs of a run of 10^8 samples, of which 25 MB are sent and no more."""
+    """Start to put 120 epochs of a run of 10^8 samples, and stop within each body."""
     head = (f"Content-Type: {OCTETS}", f"Content-Length: {N_WIDE // 4}")
     piece = bytes(2**20)
 
@@ -196,19 +182,19 @@ def stop_within_bodies(caller: Caller, stop: Event) -> None:
             connection.sendall(piece)
         return connection
 
-    hold(120, stop, send)
+    hold_sockets(120, stop, send)
 
 
 def log_to_a_wide_run(caller: Caller, stop: Event) -> None:
-    """Logs of six records to six epochs of a run of 10^8 samples, sixteen at once."""
+    """Send logs of six records to six epochs of a run of 10^8 samples, sixteen at once."""
     records = b"".join(b'{"epoch": %d, "sample": 0, "predicted": 1, "label": 2}\n' % epoch for epoch in range(6))
     path, ndjson = "/runs/hostile-wide/predictions?complete=false", "application/x-ndjson"
     repeat(16, stop, lambda _: caller.ask("POST", path, records, Content_Type=ndjson))
 
 
 def open_connections(caller: Caller, stop: Event) -> None:
-    """4,000 connections that never send a whole head."""
-    hold(4000, stop, lambda _: _open_half(caller))
+    """Open 4,000 connections that never send a whole head."""
+    hold_sockets(4000, stop, lambda _: _open_half(caller))
 
 
 def _open_half(caller: Caller) -> socket.socket:
@@ -235,15 +221,15 @@ TENANTS: dict[str, Tenant] = {
 
 
 def run_tenant(name: str, caller: Caller, stop: Event, started: Semaphore) -> None:
-    """Run a tenant at the least priority, so that it takes no processor from the service, as on another machine."""
+    """Run a tenant at the least priority, so that it does not slow the service down, as on another machine."""
     started.release()
     os.nice(19)
     TENANTS[name](caller, stop)
 
 
 @dataclass(slots=True)
-class Seen:
-    """What small requests met."""
+class RequestLog:
+    """Times and failures of small requests."""
 
     times: dict[str, list[float]] = field(default_factory=dict)
     """Seconds by kind of request."""
@@ -251,18 +237,18 @@ class Seen:
 
     @property
     def seconds(self) -> list[float]:
-        """Seconds of all requests that were answered."""
+        """Seconds of all answered requests."""
         return [value for values in self.times.values() for value in values]
 
     @property
     def tail(self) -> float:
-        """99th percentile; a failed request counts with all the time that one may take."""
+        """99th percentile of the seconds; a failed request counts with the longest time that one may take."""
         return float(np.percentile([*self.seconds, *[_FAILED] * sum(self.failed.values())], 99))
 
 
-def send_small_requests(caller: Caller, seconds: float, seen: Any) -> None:
-    """Send the requests of a small training one after the other, and put their times and failures into a queue."""
-    rng, result, end, epoch = np.random.default_rng(0), Seen(), time.monotonic() + seconds, 1
+def send_small_requests(caller: Caller, seconds: float, queue: Any) -> None:
+    """Send the requests of a small training one after the other, and put their log into a queue."""
+    rng, log, end, epoch = np.random.default_rng(0), RequestLog(), time.monotonic() + seconds, 1
     name = f"small-{secrets.token_hex(4)}"
     json_type = {"Content_Type": "application/json"}
 
@@ -275,26 +261,26 @@ def send_small_requests(caller: Caller, seconds: float, seen: Any) -> None:
         except (OSError, http.client.HTTPException) as error:
             status = type(error).__name__
         if isinstance(status, int) and status < 400:
-            result.times.setdefault(what, []).append(time.perf_counter() - began)
+            log.times.setdefault(what, []).append(time.perf_counter() - began)
         else:
-            result.failed[f"{what}: {status}"] = result.failed.get(f"{what}: {status}", 0) + 1
+            log.failed[f"{what}: {status}"] = log.failed.get(f"{what}: {status}", 0) + 1
 
     opening = json.dumps({"num_samples": N_SMALL}).encode()
     ask("open", "PUT", f"/runs/{name}", opening, **json_type)
     ask("open", "PUT", f"/runs/{name}-log", opening, **json_type)
-    log = b"".join(b'{"epoch": 0, "sample": %d, "correct": true}\n' % i for i in range(100))
+    records = b"".join(b'{"epoch": 0, "sample": %d, "correct": true}\n' % i for i in range(100))
     while time.monotonic() < end:
         ask("epoch", "PUT", f"/runs/{name}/rounds/0/epochs/{epoch}", rng.bytes(N_SMALL // 8), Content_Type=OCTETS)
         ask("run", "GET", f"/runs/{name}")
         ask("selection", "GET", f"/selection/{name}", Accept=OCTETS)
-        ask("log", "POST", f"/runs/{name}-log/predictions", log, Content_Type="application/x-ndjson")
+        ask("log", "POST", f"/runs/{name}-log/predictions", records, Content_Type="application/x-ndjson")
         ask("sample", "GET", f"/runs/{name}/samples/0")
-        _open_stream(caller, name, result)
+        _open_stream(caller, name, log)
         epoch += 1
-    seen.put(result)
+    queue.put(log)
 
 
-def _open_stream(caller: Caller, name: str, result: Seen) -> None:
+def _open_stream(caller: Caller, name: str, log: RequestLog) -> None:
     """Open an event stream, and read its first bytes."""
     began = time.perf_counter()
     try:
@@ -303,12 +289,12 @@ def _open_stream(caller: Caller, name: str, result: Seen) -> None:
     except (OSError, IndexError) as error:
         status = type(error).__name__
     if status == "200":
-        result.times.setdefault("stream", []).append(time.perf_counter() - began)
+        log.times.setdefault("stream", []).append(time.perf_counter() - began)
     else:
-        result.failed[f"stream: {status}"] = result.failed.get(f"stream: {status}", 0) + 1
+        log.failed[f"stream: {status}"] = log.failed.get(f"stream: {status}", 0) + 1
 
 
-class Watch:
+class MemoryWatch:
     """Reads the memory of a service and its workers; kills the service beyond the budget."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
@@ -340,69 +326,69 @@ def prepare(caller: Caller) -> None:
     rng = np.random.default_rng(0)
     for name, n_samples in (("small", 10), ("large", N_LARGE), ("wide", N_WIDE)):
         opening = json.dumps({"num_samples": n_samples, "expected_epochs": 8}).encode()
-        _check(caller.ask("PUT", f"/runs/hostile-{name}", opening, Content_Type="application/json"))
+        _check_answer(caller.ask("PUT", f"/runs/hostile-{name}", opening, Content_Type="application/json"))
     for round_ in range(2):
         for epoch in range(8):
             path = f"/runs/hostile-large/rounds/{round_}/epochs/{epoch}"
-            _check(caller.ask("PUT", path, rng.bytes(N_LARGE // 8), Content_Type=OCTETS))
+            _check_answer(caller.ask("PUT", path, rng.bytes(N_LARGE // 8), Content_Type=OCTETS))
         if not round_:
-            _check(caller.ask("POST", "/runs/hostile-large/rounds/0/finish"))
+            _check_answer(caller.ask("POST", "/runs/hostile-large/rounds/0/finish"))
 
 
 def warm_up(caller: Caller) -> None:
-    """Ask for a selection that nobody has computed, so that the workers have started."""
+    """Request a selection that is not cached, so that the workers have started."""
     name = f"warm-{secrets.token_hex(4)}"
     opening = json.dumps({"num_samples": N_SMALL}).encode()
-    _check(caller.ask("PUT", f"/runs/{name}", opening, Content_Type="application/json"))
-    _check(caller.ask("PUT", f"/runs/{name}/rounds/0/epochs/0", bytes(N_SMALL // 8), Content_Type=OCTETS))
-    _check(caller.ask("GET", f"/selection/{name}", Accept=OCTETS))
+    _check_answer(caller.ask("PUT", f"/runs/{name}", opening, Content_Type="application/json"))
+    _check_answer(caller.ask("PUT", f"/runs/{name}/rounds/0/epochs/0", bytes(N_SMALL // 8), Content_Type=OCTETS))
+    _check_answer(caller.ask("GET", f"/selection/{name}", Accept=OCTETS))
 
 
-def _check(answer: tuple[int, bytes]) -> None:
+def _check_answer(answer: tuple[int, bytes]) -> None:
     if answer[0] >= 300:
         raise RuntimeError(f"{answer[0]}: {answer[1][:300]!r}")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What small requests met beside tenants, the most memory, and whether the service ended."""
+    """Log of the small requests with tenants, the greatest memory, and whether the service was killed."""
 
-    seen: Seen
+    log: RequestLog
     peak: int
     killed: bool
 
 
-def meet(service: RunningService, keys: dict[str, str], tenants: list[str], seconds: float) -> Outcome:
-    """Send small requests beside tenants."""
+def measure_requests(service: RunningService, keys: dict[str, str], tenants: list[str], seconds: float) -> Outcome:
+    """Measure small requests while tenants run."""
     context = get_context("spawn")
     stop, started, results = context.Event(), context.Semaphore(0), context.Queue()
-    hostile = [
+    processes = [
         context.Process(target=run_tenant, args=(name, Caller(service.url, keys[name]), stop, started), daemon=True)
         for name in tenants
     ]
     warm_up(Caller(service.url, keys["small"]))
-    watch = Watch(service.process)
-    for process in hostile:
+    watch = MemoryWatch(service.process)
+    for process in processes:
         process.start()
-    for _ in hostile:
+    for _ in processes:
         started.acquire()
-    if hostile:
+    if processes:
         time.sleep(2.0)
-    small = context.Process(target=send_small_requests, args=(Caller(service.url, keys["small"]), seconds, results))
-    small.start()
-    seen = results.get(timeout=seconds + 12 * 120)
-    small.join()
+    client = context.Process(target=send_small_requests, args=(Caller(service.url, keys["small"]), seconds, results))
+    client.start()
+    log = results.get(timeout=seconds + 12 * 120)
+    client.join()
     stop.set()
-    for process in hostile:
+    for process in processes:
         process.kill()
         process.join()
     watch.stop()
-    return Outcome(seen, watch.peak, watch.killed)
+    return Outcome(log, watch.peak, watch.killed)
 
 
 @contextmanager
 def serve(store_url: str, keys: dict[str, str]) -> Iterator[RunningService]:
-    """The service, with a budget."""
+    """Context manager of a service with a memory budget."""
     words = [f"{secrets.token_hex(3)}:admin::{key}" for key in keys.values()]
     variables = {
         **ALLOCATOR,
@@ -412,11 +398,11 @@ def serve(store_url: str, keys: dict[str, str]) -> Iterator[RunningService]:
     }
     with start_service(store_url, variables) as service:
         yield service
-        service.process.kill()  # its queue is not waited for
+        service.process.kill()  # do not wait for its queue
 
 
-def meet_all(names: Sequence[str], seconds: float) -> dict[str, Outcome]:
-    """Meet no tenant, each by itself, and all at once, with a service that is started again for each."""
+def measure_all(names: Sequence[str], seconds: float) -> dict[str, Outcome]:
+    """Measure without tenants, with each one and with all at once, each time with a new service."""
     keys = {name: secrets.token_hex(32) for name in ("small", *TENANTS)}
     outcomes: dict[str, Outcome] = {}
     with start_store() as server:
@@ -425,26 +411,26 @@ def meet_all(names: Sequence[str], seconds: float) -> dict[str, Outcome]:
             with serve(server.url, keys) as service:
                 if name == "none":
                     prepare(Caller(service.url, keys["small"]))
-                outcomes[name] = meet(service, keys, tenants, seconds)
+                outcomes[name] = measure_requests(service, keys, tenants, seconds)
             print(f"{name}: {describe(outcomes[name], outcomes['none'])}", flush=True)
     return outcomes
 
 
 def describe(outcome: Outcome, alone: Outcome) -> tuple[str, ...]:
-    """Cells of a row of the table."""
-    seen = outcome.seen
-    tail = f"{1000 * seen.tail:.0f} ms ({seen.tail / alone.seen.tail:.1f}x)"
-    failures = ", ".join(f"{what} {n}" for what, n in sorted(seen.failed.items()))
-    return tail, str(len(seen.seconds)), failures or "0", f"{outcome.peak / 2**30:.2f} GiB"
+    """Return the cells of a row of the table."""
+    log = outcome.log
+    tail = f"{1000 * log.tail:.0f} ms ({log.tail / alone.log.tail:.1f}x)"
+    failures = ", ".join(f"{what} {n}" for what, n in sorted(log.failed.items()))
+    return tail, str(len(log.seconds)), failures or "0", f"{outcome.peak / 2**30:.2f} GiB"
 
 
 def measure(options: Namespace) -> Report:
     names = [name for name in TENANTS if not options.tenants[0] or any(each in name for each in options.tenants)]
-    outcomes = meet_all(names, options.seconds)
+    outcomes = measure_all(names, options.seconds)
     alone = outcomes["none"]
-    ratio = max(outcome.seen.tail for outcome in outcomes.values()) / alone.seen.tail
+    ratio = max(outcome.log.tail for outcome in outcomes.values()) / alone.log.tail
     peak = max(outcome.peak for outcome in outcomes.values()) / 2**30
-    killed = [name for name, outcome in outcomes.items() if outcome.killed]
+    fatal_tenants = [name for name, outcome in outcomes.items() if outcome.killed]
     claims = [
         Claim(
             "99th percentile of small requests beside hostile tenants, over that alone",
@@ -454,7 +440,7 @@ def measure(options: Namespace) -> Report:
             "{:.1f} x",
         ),
         Claim("most memory of the service and its workers", peak, "at most", BUDGET / 2**30, "{:.2f} GiB"),
-        claim_none("tenants that end the service", killed),
+        claim_none("tenants that end the service", fatal_tenants),
     ]
     about = (
         "The service, its store, the small requests and, at the least priority, the tenants share the cores; one "
@@ -465,7 +451,7 @@ def measure(options: Namespace) -> Report:
     )
     rows = [(name, *describe(outcome, alone)) for name, outcome in outcomes.items()]
     heads = ("tenant", "99th percentile (ratio to that alone)", "answered", "failed", "most memory")
-    return Report("Neighbours", claims, about, format_table(heads, rows), killed)
+    return Report("Neighbours", claims, about, format_table(heads, rows), fatal_tenants)
 
 
 BENCHMARK = Benchmark(

@@ -1,11 +1,11 @@
-"""Bits flipped, cut and zeroed in values, in the store's files and in archives: never a wrong set, each damage named.
+"""Bits flipped, cut and zeroed in values, in the store's files and in archives: no wrong set, every damage reported.
 
-A run of two rounds with labels lies in an embedded store. Each damage changes one thing, drawn at random: a value in
-the running store (two fifths: a bit, bytes zeroed or cut out, the value removed, or swapped with another one), a file
-of the stopped store (two fifths: a bit, bytes zeroed or cut out, in the append-only file or its base, half of them
-where there is text, as in records), or an archive (one fifth: a bit, bytes zeroed or cut out, or the end cut off). Then
-the sets of both rounds, the status of each epoch and what `doctor --bits` says are compared with the run as it was, and
-all that can be sent again is.
+A run of two rounds with labels is in an embedded store. Each damage changes one random thing: a value in the running
+store (two fifths: a bit, bytes zeroed or cut out, the value removed, or swapped with another one), a file of the
+stopped store (two fifths: a bit, bytes zeroed or cut out, in the append-only file or its base, half of them in text, as
+in records), or an archive (one fifth: a bit, bytes zeroed or cut out, or the end cut off). Then the sets of both
+rounds, the status of each epoch and the findings of `doctor --bits` are compared with the undamaged run, and all that
+can be sent again is.
 """
 
 import json
@@ -43,12 +43,12 @@ N_SAMPLES = 20_000
 N_EPOCHS = (10, 6)
 _OCTETS = {"content-type": "application/octet-stream"}
 _MAX_DAMAGE = 64
-"""Most bytes that one damage changes."""
+"""Greatest number of bytes that one damage changes."""
 
 
 @dataclass
 class Outcome:
-    """What the damages have shown, by kind of damage."""
+    """Results by kind of damage, and a line for each error."""
 
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Service:
 
 @asynccontextmanager
 async def serve(url: str) -> AsyncIterator[Service]:
-    """Serve the store at `url` in this process."""
+    """Context manager that serves the store at `url` in this process."""
     settings = Settings(store_url=url, executor="threads", sweep_seconds=0, rate_per_key=0, store_memory=2**30)
     app, store = create_app(settings), Store(settings, url)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -88,8 +88,8 @@ def make_bodies(seed: int) -> list[list[bytes]]:
     ]
 
 
-async def send(http: httpx.AsyncClient, bodies: Sequence[Sequence[bytes]], finish: bool) -> None:
-    """Send all of the run, for the first time or again."""
+async def send_run(http: httpx.AsyncClient, bodies: Sequence[Sequence[bytes]], finish: bool) -> None:
+    """Send the whole run, for the first time or again."""
     if finish:
         (await http.put("/runs/a", json={"num_samples": N_SAMPLES})).raise_for_status()
     await http.put("/runs/a/labels", json={"labels": (np.arange(N_SAMPLES) % 10).tolist()})
@@ -100,49 +100,50 @@ async def send(http: httpx.AsyncClient, bodies: Sequence[Sequence[bytes]], finis
             (await http.post("/runs/a/rounds/0/finish")).raise_for_status()
 
 
-async def look(http: httpx.AsyncClient) -> dict[str, Any]:
-    """Return what is served of the run: a value for each path, or the code of the problem."""
+async def read_served(http: httpx.AsyncClient) -> dict[str, Any]:
+    """Read what is served of the run: a value for each path, or the code of the problem."""
     paths = ["/selection/a", "/selection/a?round=0", "/runs/a/rounds/1/members", "/runs/a/rounds/0", "/runs/a/rounds/1"]
     paths += [f"/runs/a/rounds/{round_}/epochs/{epoch}" for round_, n in enumerate(N_EPOCHS) for epoch in range(n)]
-    shown: dict[str, Any] = {}
+    served: dict[str, Any] = {}
     for path in paths:
         answer = await http.get(path)
-        shown[path] = answer.json() if answer.is_success else answer.json()["type"]
+        served[path] = answer.json() if answer.is_success else answer.json()["type"]
         if answer.is_success and path.startswith("/selection"):
-            shown[path] = (shown[path]["indices"], shown[path]["round"])
-    return shown
+            served[path] = (served[path]["indices"], served[path]["round"])
+    return served
 
 
 async def judge(kind: str, what: str, service: Service, before: dict[str, Any], outcome: Outcome) -> bool:
-    """Compare what is served with the run as it was; return whether it is all there and the doctor says so."""
-    shown = await look(service.http)
-    changed = [path for path, value in shown.items() if value != before[path]]
-    refused = [path for path in changed if isinstance(shown[path], str)]
+    """Compare what is served with the undamaged run; return whether all is the same and the doctor finds no damage."""
+    served = await read_served(service.http)
+    changed = [path for path, value in served.items() if value != before[path]]
+    refused_paths = [path for path in changed if isinstance(served[path], str)]
     findings = (await doctor.examine(service.store, service.settings, bits=True)).findings
-    named = [f"{f.where}: {f.what}" for f in findings if f.level == "error" or (f.where == "keys" and f.level != "ok")]
+    damages = [each for each in findings if each.level == "error" or (each.where == "keys" and each.level != "ok")]
+    reports = [f"{damage.where}: {damage.what}" for damage in damages]
     where = f"{kind}, {what}"
     for path in changed:
-        if path not in refused and path.startswith(("/selection", "/runs/a/rounds/1/members")):
-            outcome.wrong.append(f"{where}: another set at {path}; the doctor: {named}")
-        elif shown[path] == "/problems/internal":
+        if path not in refused_paths and path.startswith(("/selection", "/runs/a/rounds/1/members")):
+            outcome.wrong.append(f"{where}: another set at {path}; the doctor: {reports}")
+        elif served[path] == "/problems/internal":
             outcome.wrong.append(f"{where}: an unexpected error at {path}")
-        elif path in refused and "/epochs/" in path and shown[path] == "/problems/store-damaged":
+        elif path in refused_paths and "/epochs/" in path and served[path] == "/problems/store-damaged":
             _, round_, _, epoch = path.rsplit("/", 3)
-            if not any(f"epoch {epoch} of round {round_} " in name or "record" in name for name in named):
-                outcome.wrong.append(f"{where}: {path} is refused, and not named: {named}")
-    if changed and not named:
+            if not any(f"epoch {epoch} of round {round_} " in name or "record" in name for name in reports):
+                outcome.wrong.append(f"{where}: {path} is refused, and not named: {reports}")
+    if changed and not reports:
         outcome.wrong.append(f"{where}: not named by the doctor: {changed[:5]}")
-    outcome.count(kind, "named" if named else "without effect", *(["sets refused"] if refused else []))
-    return not changed and not named
+    outcome.count(kind, "named" if reports else "without effect", *(["sets refused"] if refused_paths else []))
+    return not changed and not reports
 
 
-def change_bytes(content: bytes, rng: random.Random, hows: Sequence[str], in_text: bool = False) -> tuple[bytes, str]:
-    """Return a content with one damage, and the damage in words. With `in_text`, it begins within text: in a record."""
+def change_bytes(content: bytes, rng: random.Random, kinds: Sequence[str], in_text: bool = False) -> tuple[bytes, str]:
+    """Damage a content; return it with a description. With `in_text`, the damage begins within text, as in a record."""
     changed = bytearray(content)
     start, n = rng.randrange(len(content)), rng.randrange(1, _MAX_DAMAGE)
     while in_text and not content[start : start + 8].isascii():
         start = rng.randrange(len(content))
-    how = rng.choice(hows)
+    how = rng.choice(kinds)
     if how == "bit":
         changed[start] ^= 1 << rng.randrange(8)
     elif how == "zeroed":
@@ -164,12 +165,12 @@ async def damage_values(
                 for key in redis.scan_iter("*:cache:*"):
                     redis.delete(key)
                 keys = sorted(key for key in redis.scan_iter("mild:*") if has_checksums(key.decode()))
-                places = [(key, name) for key in keys for name in sorted(redis.hkeys(key))]
-                key, name = rng.choice(places)
+                fields = [(key, name) for key in keys for name in sorted(redis.hkeys(key))]
+                key, name = rng.choice(fields)
                 value = redis.hget(key, name) or b""
                 how = rng.choice(("changed", "changed", "changed", "swapped", "removed"))
                 if how == "swapped":
-                    other_key, other_name = rng.choice([place for place in places if place != (key, name)])
+                    other_key, other_name = rng.choice([each for each in fields if each != (key, name)])
                     redis.hset(key, name, redis.hget(other_key, other_name) or b"")
                     redis.hset(other_key, other_name, value)
                 elif how == "removed":
@@ -179,12 +180,12 @@ async def damage_values(
                     redis.hset(key, name, changed)
                 kind = "values in the running store"
                 await judge(kind, f"{how}, {name.decode()}", service, before, outcome)
-                await send(service.http, bodies, finish=False)
+                await send_run(service.http, bodies, finish=False)
                 members = before["/runs/a/rounds/1/members"]
                 await service.http.put("/runs/a/rounds/1/members", json={"indices": members["indices"]})
-                shown = await look(service.http)
+                served = await read_served(service.http)
                 findings = [damage async for damage in service.store.verifier.verify()]
-                if shown != before or findings:
+                if served != before or findings:
                     outcome.wrong.append(f"{how}, {name.decode()}: not restored: {findings}")
                 outcome.counts[kind, "restored by PUT"] += 1
 
@@ -204,10 +205,10 @@ async def damage_files(
             with EmbeddedServer(copy) as server:
                 async with serve(server.url) as service:
                     if not await judge(kind, how, service, before, outcome):
-                        await send(service.http, bodies, finish=False)
+                        await send_run(service.http, bodies, finish=False)
                         members = before["/runs/a/rounds/1/members"]
                         await service.http.put("/runs/a/rounds/1/members", json={"indices": members["indices"]})
-                        if await look(service.http) == before:
+                        if await read_served(service.http) == before:
                             outcome.counts[kind, "restored by PUT"] += 1
         except ConfigurationError:
             outcome.count(kind, "named", "refused at the start")
@@ -241,26 +242,26 @@ async def damage_archives(n: int, folder: Path, rng: random.Random, outcome: Out
         await store.aclose()
 
 
-async def record(folder: Path, bodies: list[list[bytes]]) -> dict[str, Any]:
-    """Fill the store in a folder, half of it in the base of its append-only file; return what is served of the run."""
+async def record_run(folder: Path, bodies: list[list[bytes]]) -> dict[str, Any]:
+    """Record the run in a store, half of it in the base of its append-only file; return what is served of it."""
     with EmbeddedServer(folder) as server, Redis.from_url(server.url) as redis:
         async with serve(server.url) as service:
-            await send(service.http, bodies[:1], finish=True)
+            await send_run(service.http, bodies[:1], finish=True)
             redis.bgrewriteaof()
             wait_until(lambda: not redis.info("persistence")["aof_rewrite_in_progress"], "the end of the rewrite")
-            await send(service.http, bodies, finish=False)
-            shown = await look(service.http)
+            await send_run(service.http, bodies, finish=False)
+            served = await read_served(service.http)
             for key in redis.scan_iter("*:cache*"):
                 redis.delete(key)
-    return shown
+    return served
 
 
-async def run(n_damages: int, seed: int) -> Outcome:
+async def damage_run(n_damages: int, seed: int) -> Outcome:
     """Damage the run in all ways."""
     outcome, rng, bodies = Outcome(), random.Random(seed), make_bodies(seed)
     with TemporaryDirectory(prefix="mild-rot-") as name:
         folder = Path(name) / "data"
-        before = await record(folder, bodies)
+        before = await record_run(folder, bodies)
         assert not any(isinstance(value, str) for value in before.values()), json.dumps(before)[:500]
         ways: list[tuple[int, Callable[..., Any]]] = [(2 * n_damages // 5, damage_files)]
         ways.append((2 * n_damages // 5, damage_values))
@@ -272,7 +273,7 @@ async def run(n_damages: int, seed: int) -> Outcome:
 
 def measure(options: Namespace) -> Report:
     logging.getLogger("mild_service").setLevel(logging.CRITICAL)  # each damage is an error in its log
-    outcome = anyio.run(partial(run, options.damages, options.seed))
+    outcome = anyio.run(partial(damage_run, options.damages, options.seed))
     columns = ["damages", "named", "without effect", "sets refused", "refused at the start", "refused at the import"]
     columns.append("restored by PUT")
     kinds = sorted({kind for kind, _ in outcome.counts})

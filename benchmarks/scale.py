@@ -1,8 +1,8 @@
 """How time and memory grow with the samples of a run, over a real service and a real store on loopback.
 
-``--part growth`` puts runs with complete and with observed bits, reads a set that nobody has computed, and finishes the
-round; the set is compared with that of all bits in one piece, of runs of more than 10^7 samples with that of the first
-2^23, which they repeat. ``--part engines`` computes one run with threads, with processes, and with Dask of one and two
+``--part growth`` puts runs with complete and with observed bits, reads a set that is not cached, and finishes the
+round; the set is compared with that of all bits in one piece, for more than 10^7 samples with that of the first 2^23,
+which they repeat. ``--part engines`` computes one run with threads, with processes, and with Dask of one and two
 workers. Each part adds its measurements to ``scale.json``, from which the page is made; ``--part table`` measures
 nothing.
 """
@@ -30,10 +30,10 @@ from mild_core.selection import select
 from mild_core.types import RoundBits
 
 BLOCK = 2**20
-"""Samples that are drawn; larger runs repeat them in 8 variants."""
+"""Number of samples that are drawn; larger runs repeat 8 times as many."""
 TILE = 8 * BLOCK
-FEW = 2**26
-"""Samples of the smaller of two runs of the engines; with 8 epochs, four parts."""
+SMALL = 2**26
+"""Number of samples of the smaller run of the engines; with 8 epochs, four parts."""
 BITMAP = {"Accept": "application/octet-stream"}
 OCTETS = {"Content-Type": "application/octet-stream"}
 LIMITS = {"MILD_MAX_SAMPLES": str(2**31), "MILD_MAX_BODY_BYTES": str(2**30), "MILD_REQUEST_SECONDS": "3600"}
@@ -63,7 +63,7 @@ def repeat_bytes(plane: NDArray[np.uint8], n_samples: int) -> NDArray[np.uint8]:
     return repeated
 
 
-def record(client: httpx.Client, run: str, n_samples: int, n_epochs: int, has_gaps: bool) -> list[float]:
+def put_run(client: httpx.Client, run: str, n_samples: int, n_epochs: int, has_gaps: bool) -> list[float]:
     """Put a run; return the seconds of each epoch's PUT."""
     client.put(f"/runs/{run}", json={"num_samples": n_samples}).raise_for_status()
     times = []
@@ -89,7 +89,7 @@ def select_whole(n_samples: int, n_epochs: int, has_gaps: bool) -> NDArray[np.ui
 def serve(
     executor: str, store_url: str, variables: Mapping[str, str] | None = None
 ) -> Iterator[tuple[RunningService, Any]]:
-    """A service with limits that admit all runs, and a client."""
+    """Context manager of a service whose limits admit all runs, and of a client."""
     environment = {**ALLOCATOR, **LIMITS, "MILD_EXECUTOR": executor, **(variables or {})}
     with start_service(store_url, environment) as service, httpx.Client(base_url=service.url, timeout=3600) as client:
         yield service, client
@@ -98,29 +98,29 @@ def serve(
 def measure_growth(n_samples: int, n_epochs: int, has_gaps: bool, executor: str) -> dict[str, Any]:
     """Put, read and finish one run; return the measurements."""
     with start_store() as server, serve(executor, server.url) as (service, client):
-        record(client, "warm", 100_000, 8, has_gaps)
+        put_run(client, "warm", 100_000, 8, has_gaps)
         client.get("/selection/warm", headers=BITMAP).raise_for_status()
-        puts = record(client, "a", n_samples, n_epochs, has_gaps)
+        puts = put_run(client, "a", n_samples, n_epochs, has_gaps)
         after_put = read_peak_kib(service.process.pid) / 1024
         started, cpu = time.perf_counter(), read_cpu_seconds(service.process.pid)
-        found = client.get("/selection/a", headers=BITMAP).raise_for_status()
+        answer = client.get("/selection/a", headers=BITMAP).raise_for_status()
         read, cpu = time.perf_counter() - started, read_cpu_seconds(service.process.pid) - cpu
         started = time.perf_counter()
         client.post("/runs/a/rounds/0/finish", headers=BITMAP).raise_for_status()
         finish = time.perf_counter() - started
         peak = read_peak_kib(service.process.pid) / 1024
     expected = select_whole(n_samples, n_epochs, has_gaps)
-    same = bool(np.array_equal(np.frombuffer(found.content, dtype=np.uint8), expected))
+    is_same = bool(np.array_equal(np.frombuffer(answer.content, dtype=np.uint8), expected))
     return {
         "samples": n_samples, "epochs": n_epochs, "observed": has_gaps, "executor": executor,
         "put_ms": statistics.median(puts) * 1e3, "get_s": read, "get_cpu_s": cpu, "finish_s": finish,
-        "put_peak_mib": after_put, "peak_mib": peak, "same": same,
+        "put_peak_mib": after_put, "peak_mib": peak, "same": is_same,
     }  # fmt: skip
 
 
 @contextmanager
 def dask_cluster(n_workers: int) -> Iterator[str]:
-    """A Dask cluster of processes on loopback; its address for the service."""
+    """Context manager of a Dask cluster of processes on loopback; yields its address for the service."""
     from distributed import LocalCluster
 
     options = {"n_workers": n_workers, "threads_per_worker": 1, "dashboard_address": None, "processes": True}
@@ -133,8 +133,8 @@ def measure_engines(n_samples: int, n_epochs: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     with start_store() as server:
         with serve("threads", server.url) as (_, client):
-            record(client, "a", n_samples, n_epochs, False)
-            record(client, "small", FEW, n_epochs, False)
+            put_run(client, "a", n_samples, n_epochs, False)
+            put_run(client, "small", SMALL, n_epochs, False)
         engines = [("threads", 1), ("threads", 2), ("processes", 1), ("processes", 2), ("dask", 1), ("dask", 2)]
         sets = set()
         for kind, n_workers in engines:
@@ -152,15 +152,15 @@ def measure_engines(n_samples: int, n_epochs: int) -> list[dict[str, Any]]:
                         measured.append(time.perf_counter() - started)
                         sets.add((run, hash(answer.content)))
             rows.append(
-                {"engine": kind, "workers": n_workers, "samples": n_samples, "small_samples": FEW, "epochs": n_epochs}
+                {"engine": kind, "workers": n_workers, "samples": n_samples, "small_samples": SMALL, "epochs": n_epochs}
                 | {"seconds": statistics.median(times["a"]), "small_seconds": statistics.median(times["small"])}
             )
     assert len(sets) == 2, "every engine gives the same set"
     return rows
 
 
-def claim(rows: Sequence[Mapping[str, Any]]) -> list[Claim]:
-    """What is claimed of the measurements of growth."""
+def list_claims(rows: Sequence[Mapping[str, Any]]) -> list[Claim]:
+    """List the claims, from the measurements of growth."""
     peak = max((row["peak_mib"] / allow_mib(row) for row in rows), default=np.nan)
     grown = {name: [0.0] for name in ("put_ms", "get_s", "finish_s")}
     for key in {(row["epochs"], row["observed"], row["executor"]) for row in rows}:
@@ -186,7 +186,7 @@ def claim(rows: Sequence[Mapping[str, Any]]) -> list[Claim]:
 
 
 def allow_mib(row: Mapping[str, Any]) -> float:
-    """Peak memory that a run may take."""
+    """Return the peak memory in MiB that a run may take."""
     return float(BASE_MIB + BYTES_A_SAMPLE * row["samples"] / 2**20)
 
 
@@ -197,15 +197,15 @@ def describe_run(row: Mapping[str, Any]) -> str:
 
 def fit_model(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
     """Fit ``seconds = fixed + per_sample * samples`` of every engine through its two runs."""
-    found = {}
+    model = {}
     for row in rows:
         slope = (row["seconds"] - row["small_seconds"]) / (row["samples"] - row["small_samples"])
-        found[f"{row['engine']} x {row['workers']}"] = (row["small_seconds"] - slope * row["small_samples"], slope)
-    return found
+        model[f"{row['engine']} x {row['workers']}"] = (row["small_seconds"] - slope * row["small_samples"], slope)
+    return model
 
 
 def format_growth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Table of growth."""
+    """Format the table of growth."""
     lines = []
     for row in rows:
         n = row["samples"]
@@ -219,7 +219,7 @@ def format_growth(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def format_engines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Table of the engines, and from where on Dask pays."""
+    """Format the table of the engines, with the number of samples from which Dask is faster."""
     model = fit_model(rows)
     lines = []
     for row in rows:
@@ -232,7 +232,7 @@ def format_engines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def describe_model(model: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Say from how many samples on Dask pays."""
+    """Describe from how many samples on Dask is faster."""
     fixed = [each for each, _ in model.values()]
     if min(fixed) < 0:
         return [
@@ -287,7 +287,7 @@ def measure(options: Namespace) -> Report:
         "processes of their own, on loopback. Memory is the sum of the peaks (VmHWM) of the service and its workers."
     )
     engines = ["## Engines", "", *format_engines(measured["engines"])] if measured["engines"] else []
-    return Report("Growth", claim(growth), about, [*format_growth(growth), "", *engines])
+    return Report("Growth", list_claims(growth), about, [*format_growth(growth), "", *engines])
 
 
 BENCHMARK = Benchmark(

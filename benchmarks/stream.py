@@ -1,9 +1,9 @@
-"""What a long prediction log costs the service in memory: an NDJSON body that is never held.
+"""Memory of the service while it receives a long prediction log, an NDJSON body that is never held as a whole.
 
-A service and an embedded store in processes of their own take one NDJSON body over loopback that is made while it is
-sent: whole epochs of shuffled records with `predicted` and `label` until it has that many bytes. Measured is the peak
-of the service's resident memory; every epoch must be committed with as many right predictions as were sent. ``--ids``
-names the samples by external ids instead of by integers.
+A service and an embedded store in separate processes receive one NDJSON body over loopback that is made while it is
+sent: whole epochs of shuffled records with `predicted` and `label` until it has that many bytes. The peak of the
+service's resident memory is measured; every epoch must be committed with as many right predictions as were sent.
+``--ids`` names the samples by external ids instead of by integers.
 """
 
 import sys
@@ -30,14 +30,14 @@ class Body:
     Attributes
     ----------
     n_bytes, n_records
-        So far.
+        Size so far.
     n_correct
-        Right predictions of each epoch so far.
+        Number of right predictions of each epoch so far.
     """
 
     def __init__(self, n_bytes: int, n_samples: int, ids: bool) -> None:
-        self._wanted = n_bytes
-        self._samples = [f'"{name}"' for name in id_lines(n_samples)] if ids else [str(n) for n in range(n_samples)]
+        self._min_bytes = n_bytes
+        self._samples = [f'"{name}"' for name in list_ids(n_samples)] if ids else [str(n) for n in range(n_samples)]
         self.n_bytes = self.n_records = 0
         self.n_correct: list[int] = []
 
@@ -45,7 +45,7 @@ class Body:
         rng = np.random.default_rng(0)
         n_samples = len(self._samples)
         labels = rng.integers(0, N_CLASSES, n_samples)
-        while self.n_bytes < self._wanted:
+        while self.n_bytes < self._min_bytes:
             epoch = len(self.n_correct)
             predicted = np.where(rng.random(n_samples) < 0.7, labels, rng.integers(0, N_CLASSES, n_samples))
             self.n_correct.append(int((predicted == labels).sum()))
@@ -61,8 +61,8 @@ class Body:
                 yield block
 
 
-def id_lines(n_samples: int) -> list[str]:
-    """External ids as a data set of images has them."""
+def list_ids(n_samples: int) -> list[str]:
+    """List external ids like those of a data set of images."""
     return [f"train/class-{number % 1000:04}/image-{number:09}.jpeg" for number in range(n_samples)]
 
 
@@ -75,7 +75,7 @@ def measure(options: Namespace) -> Report:
     ):
         client.put("/runs/a", json={"num_samples": options.samples}).raise_for_status()
         if options.ids:
-            lines = "\n".join(id_lines(options.samples))
+            lines = "\n".join(list_ids(options.samples))
             client.put("/runs/a/sample-ids", content=lines, headers={"Content-Type": "text/plain"}).raise_for_status()
         before = read_peak_kib(service.process.pid, alone=True) / 1024
         started = time.perf_counter()

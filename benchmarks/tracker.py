@@ -1,10 +1,10 @@
-"""What the tracker costs a training: a step, an epoch in each mode of observation, and beside AUM's calculator.
+"""The cost of the tracker: relative to a training step, in an epoch by mode of observation, and relative to AUM's.
 
 A step is forward, backward and the optimiser's on random images of CIFAR-10's shape: ResNet-8 at batch 128 on a
-processor, ResNet-34 at batch 512 in bf16 on CUDA. `update` is timed in turn with the step, whose logits it takes. AUM's
-(``pip install aum``) `update` is timed in turn with ours on the same batch of 512, and left out, aloud, where it is not
-installed. On CUDA a wait of the host for the device within `update` is an error. An epoch of the trainer on 2,560
-such images is timed with everyone, with non-members, and with nobody observed by a pass of its own.
+processor, ResNet-34 at batch 512 in bf16 on CUDA. `update` is timed in turn with the step, whose logits it takes. The
+`update` of AUM's calculator (``pip install aum``) is timed in turn with ours on the same batch of 512; the page says
+where it is not installed. On CUDA a wait of the host for the device within `update` is an error. An epoch of the
+trainer on 2,560 such images is timed with all samples, the non-members, and no samples observed in a separate pass.
 """
 
 import contextlib
@@ -34,11 +34,11 @@ BARS = {"cpu": 0.02, "cuda": 0.01}
 AUM_BAR = 50
 PEER_BATCH = 512
 IN_A_ROW = 10
-"""Updates that are timed together: each is far shorter than what a change between the two costs."""
+"""Number of updates that are timed together: one is far shorter than the cost of a change between the two."""
 
 
 class Step:
-    """One step of training, and what is recorded of it."""
+    """One step of training, and the tracker's update for it."""
 
     def __init__(self, device: str) -> None:
         torch.manual_seed(0)
@@ -54,7 +54,7 @@ class Step:
         self.tracker = CorrectnessTracker(N_SAMPLES, device)
 
     def train(self) -> None:
-        """Forward, backward, and the optimiser's step."""
+        """Run forward, backward, and the optimiser's step."""
         with torch.autocast("cuda", torch.bfloat16, enabled=self.cuda):
             logits = self.model(self.images)
             loss = functional.cross_entropy(logits, self.labels)
@@ -70,13 +70,13 @@ class Step:
         self.wait()
 
     def wait(self) -> None:
-        """Let the device come to its end."""
+        """Wait for the device."""
         if self.cuda:
             torch.cuda.synchronize()
 
 
-def beside_aum(device: str, repeats: int) -> tuple[float, float] | None:
-    """Seconds of our `update` and of AUM's on the same batch; None where it is not installed."""
+def compare_with_aum(device: str, repeats: int) -> tuple[float, float] | None:
+    """Measure the seconds of our `update` and of AUM's on the same batch; None where aum is not installed."""
     if importlib.util.find_spec("aum") is None:
         return None
     from aum import AUMCalculator
@@ -84,10 +84,10 @@ def beside_aum(device: str, repeats: int) -> tuple[float, float] | None:
     logits = torch.randn(PEER_BATCH, 10, device=device)
     labels = torch.randint(10, (PEER_BATCH,), device=device)
     indices = torch.randperm(N_SAMPLES)[:PEER_BATCH]
-    samples, placed = indices.tolist(), indices.to(device)
+    samples, on_device = indices.tolist(), indices.to(device)
     tracker = CorrectnessTracker(N_SAMPLES, device)
 
-    def waited(work: Callable[[], object]) -> Callable[[], None]:
+    def repeat(work: Callable[[], object]) -> Callable[[], None]:
         def run() -> None:
             for _ in range(IN_A_ROW):
                 work()
@@ -98,14 +98,17 @@ def beside_aum(device: str, repeats: int) -> tuple[float, float] | None:
 
     with tempfile.TemporaryDirectory() as folder:
         calculator = AUMCalculator(folder, compressed=True)
-        works = [lambda: tracker.update(placed, logits, labels), lambda: calculator.update(logits, labels, samples)]
-        ours, theirs = time_interleaved([waited(work) for work in works], repeats, warm=10)
+        works = [
+            lambda: tracker.update(on_device, logits, labels),
+            lambda: calculator.update(logits, labels, samples),
+        ]
+        ours, theirs = time_interleaved([repeat(work) for work in works], repeats, warm=10)
     return ours / IN_A_ROW, theirs / IN_A_ROW
 
 
 @contextlib.contextmanager
-def no_waiting(cuda: bool) -> Iterator[None]:
-    """On CUDA, fail where the host waits for the device."""
+def forbid_waiting(cuda: bool) -> Iterator[None]:
+    """Context manager that fails on CUDA where the host waits for the device."""
     if cuda:
         torch.cuda.set_sync_debug_mode("error")
     try:
@@ -115,8 +118,8 @@ def no_waiting(cuda: bool) -> Iterator[None]:
             torch.cuda.set_sync_debug_mode("default")
 
 
-def epochs(device: str, n_samples: int) -> dict[str, Callable[[], object]]:
-    """An epoch of the trainer in each mode of observation, two fifths of the samples dropped."""
+def list_epochs(device: str, n_samples: int) -> dict[str, Callable[[], object]]:
+    """List an epoch of the trainer for each mode of observation, two fifths of the samples dropped."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (n_samples, 32, 32, 3), dtype=np.uint8)
     labels = rng.integers(0, 10, n_samples)
@@ -137,11 +140,11 @@ def measure(options: Namespace) -> Report:
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     step = Step(device)
     times = time_interleaved([step.train, step.update], options.repeats)
-    peer = beside_aum(device, options.repeats)
+    peer = compare_with_aum(device, options.repeats)
     step.train()
-    with no_waiting(step.cuda):
+    with forbid_waiting(step.cuda):
         step.tracker.update(step.indices, step.logits, step.labels)
-    modes = epochs(device, options.samples)
+    modes = list_epochs(device, options.samples)
     epoch_times = time_interleaved(list(modes.values()), max(options.repeats // 10, 1), warm=1)
     of_epoch = dict(zip(modes, epoch_times, strict=True))
     claims = [

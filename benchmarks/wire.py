@@ -1,4 +1,4 @@
-"""HTTP/1.1 over a socket with nothing in between: it sends what it is told, right or wrong, and costs little."""
+"""HTTP/1.1 over a plain socket: sends any request, valid or not, at little cost."""
 
 import socket
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ _SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response. Status 0 stands for a connection that was closed without one."""
+    """A response; status 0 if the connection was closed without one."""
 
     status: int
     headers: dict[str, str]
@@ -20,7 +20,7 @@ class Answer:
 
 
 class Connection:
-    """A connection that is kept open, and opened again once it was closed."""
+    """A connection that is kept open, and reopened after it was closed."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -40,9 +40,9 @@ class Connection:
         Parameters
         ----------
         target
-            Path and query, as they are sent.
+            Path and query, sent as they are.
         cut_off
-            Close the connection behind so many bytes of the body, and wait for no answer.
+            Close the connection after so many bytes of the body, and do not wait for an answer.
         """
         lines = [f"{method} {target} HTTP/1.1", "Host: benchmark", f"Content-Length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in headers]
@@ -54,12 +54,12 @@ class Connection:
             self._socket.sendall(head + body[:cut_off])
             self.close()
             return Answer(0, {}, b"")
-        with suppress(BrokenPipeError, ConnectionResetError):  # refused early: the answer may be there all the same
+        with suppress(BrokenPipeError, ConnectionResetError):  # rejected early: there may be an answer nevertheless
             self._socket.sendall(head + body)
-        return self._answer()
+        return self._read_answer()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -70,10 +70,10 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _answer(self) -> Answer:
+    def _read_answer(self) -> Answer:
         assert self._socket is not None, "the connection is open"
         head, body = b"HTTP/1.1 100", b""
-        while head.startswith(b"HTTP/1.1 1"):  # "go on" is not the answer yet
+        while head.startswith(b"HTTP/1.1 1"):  # 100 (continue) is not the answer yet
             while b"\r\n\r\n" not in body:
                 piece = self._receive()
                 if not piece:
@@ -89,7 +89,7 @@ class Connection:
             if not piece:
                 break
             body += piece
-        if headers.get("connection") == "close" or len(body) > length:  # more is the answer to a rest of the request
+        if headers.get("connection") == "close" or len(body) > length:  # further bytes answer a rest of the request
             self.close()
         return Answer(int(first.split(" ")[1]), headers, body[:length])
 
