@@ -27,7 +27,9 @@ from pyarrow import parquet
 from benchmarks import puts
 from benchmarks.claims import Benchmark, Claim, Report, format_table
 from benchmarks.timing import time_interleaved
-from mild_service.ingest import LogAccumulator, LogLimits, read_batches
+from mild_service.ingest import read_batches
+from mild_service.ingest.accumulator import LogAccumulator
+from mild_service.ingest.columns import LogLimits
 from mild_service.ingest.sandbox import Sandbox
 
 N_EPOCHS = 20

@@ -18,21 +18,11 @@ from mild_core import bitmap
 from mild_core.errors import MildError
 from mild_core.types import RoundBits
 from mild_core.wrong_predictions import find_majority_classes
-from mild_service.ingest import (
-    FORMATS,
-    SANDBOXED,
-    BadRecord,
-    Batch,
-    LogAccumulator,
-    LogLimits,
-    NewSampleResolver,
-    check_classes,
-    check_indices,
-    collect_rounds,
-    read_batches,
-)
-from mild_service.ingest.log_options import ClassNames, LogOptions
-from mild_service.ingest.sample_resolvers import SampleNameError
+from mild_service.errors import BadRecord
+from mild_service.ingest import FORMATS, SANDBOXED, read_batches
+from mild_service.ingest.accumulator import LogAccumulator, check_classes, check_indices, collect_rounds
+from mild_service.ingest.columns import Batch, LogLimits, LogOptions
+from mild_service.ingest.name_resolvers import ClassNames, NameResolutionError, NewSampleResolver
 from mild_service.ingest.sandbox import Sandbox, write_block
 from mild_trainer.data.class_labels import split_names
 from mild_trainer.data.label_files import LabelFile, read_label_file
@@ -227,6 +217,6 @@ def _index_labels(
                 f"{file.path} names samples by index and {source.path} by id, such as {resolver.ids[0]!r}; give the "
                 "labels by id, or --samples-by ids if the numbers are ids"
             )
-    except SampleNameError as error:
+    except NameResolutionError as error:
         raise DataError(f"{file.path}: entry {error.position + 1}: {error}") from error
     return file.order_by_index(classes, indices)

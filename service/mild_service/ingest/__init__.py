@@ -6,46 +6,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import IO, TYPE_CHECKING
 
-from mild_service.errors import BadRecord, UnsupportedMediaType
-from mild_service.ingest.accumulator import (
-    LoadEpoch,
-    LogAccumulator,
-    StoredEpoch,
-    check_classes,
-    check_indices,
-    collect_rounds,
-)
-from mild_service.ingest.columns import Batch, EpochKey, LogLimits
-from mild_service.ingest.sample_resolvers import (
-    NewSampleResolver,
-    RunSampleResolver,
-    SampleResolver,
-    SamplesBy,
-)
+from mild_service.errors import UnsupportedMediaType
+from mild_service.ingest.columns import Batch, LogLimits
 
 if TYPE_CHECKING:  # the reading process does not import it
     from mild_service.ingest.sandbox import Sandbox
-
-__all__ = [
-    "FORMATS",
-    "NDJSON",
-    "SANDBOXED",
-    "BadRecord",
-    "Batch",
-    "EpochKey",
-    "LoadEpoch",
-    "LogAccumulator",
-    "LogLimits",
-    "NewSampleResolver",
-    "RunSampleResolver",
-    "SampleResolver",
-    "SamplesBy",
-    "StoredEpoch",
-    "check_classes",
-    "check_indices",
-    "collect_rounds",
-    "read_batches",
-]
 
 SANDBOXED = ("arrow", "parquet")
 """Formats of a C++ library that trusts offsets and lengths in the body; a separate process reads each such body."""

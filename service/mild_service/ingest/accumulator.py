@@ -13,7 +13,7 @@ from mild_core.types import EpochBits, RoundBits
 from mild_core.wrong_predictions import ClassComparison, ClassNumbers, WrongPredictions
 from mild_service.errors import InvalidRequest, LimitExceeded
 from mild_service.ingest.columns import Batch, EpochKey, LogLimits, Numbers, conflict_error, record_error
-from mild_service.ingest.sample_resolvers import ReserveMemory
+from mild_service.ingest.name_resolvers import ReserveMemory
 
 _WIDTHS = (np.uint8, np.uint16, np.uint32)
 

@@ -1,6 +1,6 @@
 """Reads Arrow IPC streams and files, and Parquet files, with pyarrow, in the sandbox only."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -9,12 +9,11 @@ import pyarrow.compute
 from numpy.typing import NDArray
 from pyarrow import parquet
 
-from mild_core.log_columns import FIELDS
+from mild_core.errors import MildError
 from mild_core.sample_ids import MAX_ID_BYTES
 from mild_service.errors import MalformedBody
-from mild_service.ingest.column_ipc import BATCH_ROWS, Block, TextColumn
-from mild_service.ingest.columns import MAX_WHOLE, NAME_HINTS, Column, Flags, RowNumbers
-from mild_service.ingest.log_options import CLASS_FIELDS
+from mild_service.ingest.column_ipc import BATCH_ROWS, TextColumn
+from mild_service.ingest.columns import CLASS_FIELDS, MAX_WHOLE, NAME_HINTS, Column, Flags, RowNumbers
 
 TEXT_FIELDS = ("sample", *CLASS_FIELDS)
 """Fields that may hold texts."""
@@ -24,7 +23,7 @@ _ARROW_FILE = b"ARROW1"
 """First bytes of an Arrow IPC file, as Feather is, too; a stream has none of its own."""
 
 
-def read_arrow(source: Any, fields: Mapping[str, str]) -> Iterator[Any]:
+def _read_arrow(source: Any, fields: Mapping[str, str]) -> Iterator[Any]:
     """Yield the record batches of an Arrow IPC stream or file.
 
     Parameters
@@ -47,8 +46,8 @@ def read_arrow(source: Any, fields: Mapping[str, str]) -> Iterator[Any]:
     yield from map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader
 
 
-def read_parquet(source: Any, fields: Mapping[str, str]) -> Iterator[Any]:
-    """Yield the record batches of a Parquet file; see `read_arrow` for the parameters."""
+def _read_parquet(source: Any, fields: Mapping[str, str]) -> Iterator[Any]:
+    """Yield the record batches of a Parquet file; see `_read_arrow` for the parameters."""
     metadata = parquet.read_metadata(source)
     columns = _select_columns(metadata.schema.to_arrow_schema().names, fields, "file")
     source.seek(0)
@@ -67,29 +66,43 @@ def _select_columns(names: list[str], fields: Mapping[str, str], container: str)
     return columns
 
 
-def make_block(rows: RowNumbers, table: Any, fields: Mapping[str, str], text_fields: Collection[str]) -> Block:
-    """Convert a record batch to a block.
+def read_blocks(
+    source: Any, format_name: str, fields: Mapping[str, str], text_fields: Collection[str]
+) -> Iterator[tuple[int, dict[str, Column | TextColumn]]]:
+    """Yield the rows of a body in blocks: the number of rows, and columns by the name of their field.
 
     Parameters
     ----------
-    rows
-        Numbers of the rows in the log, for error messages.
-    table
-        The record batch of pyarrow.
+    source
+        A pyarrow file.
+    format_name
+        One of `FORMATS`.
     fields
         The field of each column to read.
     text_fields
         The fields that may hold texts: external ids, and names of classes.
     """
-    columns = {fields[column]: column for column in table.schema.names if column in fields}
-    return Block(
-        table.num_rows,
-        {
-            name: _convert_column(rows, name, table.column(columns[name]), name in text_fields)
-            for name in FIELDS
-            if name in columns
-        },
-    )
+    name, read_tables = FORMATS[format_name]
+    n_read = 0
+    try:
+        for table in read_tables(source, fields):
+            table.validate()
+            columns = {fields[column]: table.column(column) for column in table.schema.names if column in fields}
+            for start in range(0, table.num_rows, BATCH_ROWS):
+                n_rows = min(BATCH_ROWS, table.num_rows - start)
+                rows = RowNumbers.count_from("row", n_read + 1, n_rows)
+                yield (
+                    n_rows,
+                    {
+                        name: _convert_column(rows, name, values.slice(start, n_rows), name in text_fields)
+                        for name, values in columns.items()
+                    },
+                )
+                n_read += n_rows
+    except (MildError, MemoryError):
+        raise
+    except Exception as error:  # any exception of a library is the body's fault
+        raise MalformedBody(f"the body is not a valid {name} ({error}), after row {n_read}; write it again") from error
 
 
 def _convert_column(rows: RowNumbers, name: str, values: Any, allow_texts: bool) -> Column | TextColumn:
@@ -176,3 +189,10 @@ def _view_integers(values: Any) -> NDArray[Any]:
     kind = values.type.to_pandas_dtype()
     buffer = values.buffers()[1]
     return np.zeros(0, kind) if buffer is None else np.frombuffer(buffer, kind)[values.offset :][: len(values)]
+
+
+FORMATS: Mapping[str, tuple[str, Callable[[Any, Mapping[str, str]], Iterator[Any]]]] = {
+    "arrow": ("Arrow IPC stream or file", _read_arrow),
+    "parquet": ("Parquet file", _read_parquet),
+}
+"""The name of each format, and the function that yields its record batches."""

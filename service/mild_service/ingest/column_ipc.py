@@ -18,7 +18,7 @@ from mild_core.errors import MildError
 from mild_core.log_columns import FIELDS
 from mild_core.sample_ids import MAX_ID_BYTES
 from mild_service.errors import BadRecord, LimitExceeded, MalformedBody
-from mild_service.ingest.columns import Column, Numbers
+from mild_service.ingest.columns import Column, Numbers, Values
 
 BATCH_ROWS = 64 * 1024
 """Most rows of a block."""
@@ -37,7 +37,7 @@ class ChannelError(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextColumn:
-    """A column of strings, some of which may be absent.
+    """A column of strings as it is sent, some of which may be absent.
 
     Attributes
     ----------
@@ -53,10 +53,10 @@ class TextColumn:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Consecutive rows of a table: columns by name, of texts or of integers whose values are not checked."""
+    """Consecutive rows of a table, as they are received: fields by name, of texts or of integers, not checked yet."""
 
     n_rows: int
-    columns: Mapping[str, Column | TextColumn]
+    fields: Mapping[str, Values]
 
 
 def send_header(channel: socket.socket, header: Header) -> None:
@@ -70,19 +70,19 @@ def send_error(channel: socket.socket, error: MildError) -> None:
     send_header(channel, {"refused": error.code, "detail": str(error)[:4000], "line": error.line})
 
 
-def send_block(channel: socket.socket, block: Block) -> None:
+def send_block(channel: socket.socket, n_rows: int, columns: Mapping[str, Column | TextColumn]) -> None:
     """Send a block: a header with its size and columns, then the arrays."""
-    columns: list[tuple[str, str | int, bool]] = []
+    heads: list[tuple[str, str | int, bool]] = []
     parts: list[bytes | NDArray[Any] | None] = []
-    for name, column in block.columns.items():
+    for name, column in columns.items():
         if isinstance(column, TextColumn):
             texts = orjson.dumps(column.texts)
-            columns.append((name, len(texts), column.positions is not None))
+            heads.append((name, len(texts), column.positions is not None))
             parts += [texts, column.positions]
         else:
-            columns.append((name, column.values.dtype.name, column.absent is not None))
+            heads.append((name, column.values.dtype.name, column.absent is not None))
             parts += [column.values, column.absent]
-    send_header(channel, {"rows": block.n_rows, "columns": columns})
+    send_header(channel, {"rows": n_rows, "columns": heads})
     for part in parts:
         if part is not None:
             channel.sendall(np.ascontiguousarray(part).view(np.uint8).data if isinstance(part, np.ndarray) else part)
@@ -109,7 +109,7 @@ def receive_block(channel: socket.socket) -> Block | None:
         return None
     if type(n_rows) is not int or not 0 <= n_rows <= BATCH_ROWS or type(columns) is not list:
         raise ChannelError("a block of impossible length")
-    received: dict[str, Column | TextColumn] = {}
+    received: dict[str, Values] = {}
     for entry in columns:
         if type(entry) is not list or len(entry) != 3 or entry[0] not in FIELDS or entry[0] in received:
             raise ChannelError("an unknown column")
@@ -139,7 +139,7 @@ def _receive_column(channel: socket.socket, n_rows: int, kind: object, absent: o
     return Column(values, _receive_array(channel, n_rows, _KINDS["uint8"]) != 0 if absent else None)
 
 
-def _receive_texts(channel: socket.socket, n_rows: int, n_bytes: int, has_positions: object) -> TextColumn:
+def _receive_texts(channel: socket.socket, n_rows: int, n_bytes: int, has_positions: object) -> list[str | None]:
     """Receive a column of texts that take `n_bytes` bytes as JSON; raise `ChannelError` if it is invalid."""
     if not 0 <= n_bytes <= n_rows * _TEXT_BYTES + 2:
         raise ChannelError("texts of impossible length")
@@ -149,14 +149,14 @@ def _receive_texts(channel: socket.socket, n_rows: int, n_bytes: int, has_positi
         raise ChannelError("invalid texts") from error
     if type(texts) is not list or not set(map(type, texts)) <= {str, type(None)}:
         raise ChannelError("invalid texts")
-    if not has_positions:
-        positions, is_valid = None, len(texts) == n_rows
-    else:
-        positions = _receive_array(channel, n_rows, _KINDS["int64"])
-        is_valid = bool(((positions >= -1) & (positions < len(texts))).all())
-    if not is_valid:
-        raise ChannelError("texts at impossible positions")
-    return TextColumn(texts, positions)
+    if has_positions:
+        positions, texts = _receive_array(channel, n_rows, _KINDS["int64"]), [*texts, None]
+        if not ((positions >= -1) & (positions < len(texts) - 1)).all():
+            raise ChannelError("texts at impossible positions")
+        texts = [texts[position] for position in positions.tolist()]
+    if len(texts) != n_rows:
+        raise ChannelError("texts of another number")
+    return texts
 
 
 def _receive_array(channel: socket.socket, n_rows: int, kind: np.dtype[Any]) -> NDArray[Any]:

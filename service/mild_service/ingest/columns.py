@@ -1,10 +1,10 @@
 """Batches of records as columns, which the readers of all formats yield, and the checks of their values."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypeAlias, TypeVar
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +12,14 @@ from numpy.typing import NDArray
 from mild_core.log_columns import FIELDS
 from mild_core.wrong_predictions import MAX_CLASS, describe_unknown_classes
 from mild_service.errors import BadRecord, EpochConflict, MissingField
-from mild_service.ingest.log_options import CLASS_FIELDS, ClassNames, LogOptions
-from mild_service.ingest.sample_resolvers import SampleNameError, SampleResolver
+from mild_service.ingest.name_resolvers import MIXED_NAMES, ClassNames, NameResolutionError, SampleResolver
 
 Unit: TypeAlias = Literal["line", "row"]
 Numbers: TypeAlias = NDArray[np.int64]
 Flags: TypeAlias = NDArray[np.bool_]
 EpochKey: TypeAlias = tuple[int, int]
 """Round number and epoch number."""
-T = TypeVar("T")
-
+CLASS_FIELDS = ("predicted", "label")
 NAME_HINTS = {
     "sample": ", or an external id once the run has sample ids",
     **dict.fromkeys(CLASS_FIELDS, ", or with class_names the name of a class"),
@@ -30,6 +28,40 @@ NAME_HINTS = {
 EXAMPLE = '{"epoch": 0, "sample": 17, "correct": true}'
 MAX_WHOLE = 2**53
 """Largest float that is taken as an integer: above it, floats skip integers."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LogOptions:
+    """How a log is read where it differs from the service's own format.
+
+    Attributes
+    ----------
+    columns
+        Column of each field that has another name in the log.
+    class_names
+        Maps names of classes to numbers; None if the log must have numbers.
+    labels
+        Shape (n_labels,), given labels by sample index, for a log that lacks them; -1 where unknown. None if the log
+        must have them.
+    skip_unobserved
+        Whether a record without an outcome stands for a sample that was not observed. Otherwise it is an error.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    class_names: ClassNames | None = None
+    labels: NDArray[np.int64] | None = None
+    skip_unobserved: bool = False
+
+    @property
+    def required_fields(self) -> set[str]:
+        """The fields whose column a log must have."""
+        return {"epoch", "sample", *self.columns} - ({"label"} if self.labels is not None else set())
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The field of each column that holds one."""
+        own = {name: name for name in FIELDS if name not in self.columns}
+        return own | {column: name for name, column in self.columns.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +125,14 @@ class RowNumbers:
         """Return the error for the record at `position` of the batch; the others are those of `record_error`."""
         return record_error(self.unit, int(self.numbers[position]), column, reason, missing)
 
+    @contextmanager
+    def locate_errors(self, column: str, positions: Numbers) -> Iterator[None]:
+        """Context manager that raises a `BadRecord` for the name that records at `positions` have in vain."""
+        try:
+            yield
+        except NameResolutionError as error:
+            raise self.make_error(int(positions[error.position]), column, str(error)) from None
+
     def reject_faulty(
         self,
         is_faulty: Flags,
@@ -124,7 +164,7 @@ class RowNumbers:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Column:
-    """One field of the records of a batch.
+    """Integers of one field of the records of a batch.
 
     Attributes
     ----------
@@ -136,6 +176,13 @@ class Column:
 
     values: Numbers
     absent: Flags | None = None
+
+
+Values: TypeAlias = Column | Sequence[Any]
+"""One field of the records of a batch: as integers, or as decoded values, which may be None or NaN where it is absent.
+
+A float without a fraction counts as an integer.
+"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,146 +242,21 @@ def conflict_error(unit: Unit, number: int, reason: str) -> EpochConflict:
     return error
 
 
-def make_column(rows: RowNumbers, name: str, values: Sequence[Any]) -> Column:
-    """Convert decoded JSON values to a column.
+def make_batch(rows: RowNumbers, fields: Mapping[str, Values], limits: LogLimits) -> Batch:
+    """Check the values of records, and return them as a batch.
 
     Parameters
     ----------
     rows
         Where the records are in the log.
-    name
-        Name of the field. The values of ``correct`` may also be booleans.
-    values
-        Value of each record; None or NaN if absent. A float without a fraction counts as an integer.
-    """
-    types = set(map(type, values))
-    allowed = {int, bool} if name == "correct" else {int}
-    absent = None
-    if not types <= allowed:
-        values = to_integers(values)
-        types = set(map(type, values))
-        if not types <= allowed | {type(None)}:
-            first = next(i for i, value in enumerate(values) if value is not None and type(value) not in allowed)
-            expected = "true, false, 1 or 0" if name == "correct" else "an integer"
-            hint = NAME_HINTS.get(name, "")
-            raise rows.make_error(first, name, f"got {abbreviate(values[first])}, {expected} is needed{hint}")
-        if type(None) in types:
-            absent = np.array([value is None for value in values])
-            values = [0 if value is None else value for value in values]
-    try:
-        return Column(np.array(values, dtype=np.int64), absent)
-    except OverflowError:
-        first = next(i for i, value in enumerate(values) if not -(2**63) <= value < 2**63)
-        raise rows.make_error(first, name, f"got {values[first]}, an integer of 64 bits is needed") from None
-
-
-def to_integers(values: Sequence[Any]) -> Sequence[Any]:
-    """Return `values` with integers in place of floats without a fraction, such as 3.0, and None in place of NaN."""
-    return [_to_integer(value) if type(value) is float else value for value in values]
-
-
-def _to_integer(value: float) -> float | None:
-    if math.isnan(value):
-        return None
-    return int(value) if value.is_integer() and abs(value) <= MAX_WHOLE else value
-
-
-def make_sample_column(rows: RowNumbers, values: Sequence[Any], resolver: SampleResolver | None) -> Column:
-    """Convert decoded JSON values to the column ``sample``.
-
-    `resolver` says whether the log names samples by index or by id; a number is then the id that its digits spell.
-    """
-    if resolver is None:
-        return make_column(rows, "sample", values)
-    types = set(map(type, values))
-    if not types <= {str, int, type(None)}:
-        values = to_integers(values)
-        types = set(map(type, values))
-        if not types <= {str, int, type(None)}:
-            first = next(i for i, value in enumerate(values) if type(value) not in (str, int, type(None)))
-            reason = f"got {abbreviate(values[first])}, an index or an external id is needed"
-            raise rows.make_error(first, "sample", reason)
-    first_name = values[0] if None not in values[:1] else next((value for value in values if value is not None), None)
-    if first_name is None or (type(first_name) is int and resolver.are_indices(first_name)):
-        return make_index_column(rows, values, resolver)
-    column = Column(np.zeros(len(values), dtype=np.int64), np.array([value is None for value in values]))
-    positions = (~_find_absent(rows, column)).nonzero()[0]
-    names = [str(value) for value in values if value is not None]
-    column.values[positions] = _locate_errors(rows, positions, lambda: resolver.resolve(names), "sample")
-    return column
-
-
-def make_class_column(rows: RowNumbers, name: str, values: Sequence[Any], class_names: ClassNames | None) -> Column:
-    """Convert decoded JSON values to a column of classes, in which strings are names of classes."""
-    if class_names is None or str not in set(map(type, values)):
-        return check_class_numbers(rows, make_column(rows, name, values), name, class_names)
-    values = to_integers(values)
-    texts = np.array([type(value) is str for value in values])
-    absent = np.array([value is None for value in values])
-    if not (texts | absent).all():
-        is_number = ~(texts | absent)
-        others, needed = (texts, "a class number") if 2 * texts.sum() <= (~absent).sum() else (is_number, "a name")
-        first = int(np.argmax(others))
-        reason = f"got {abbreviate(values[first])}, {needed} is needed as in other records, or nothing if it is unknown"
-        raise rows.make_error(first, name, reason)
-    positions = texts.nonzero()[0]
-    column = Column(np.zeros(len(values), dtype=np.int64), absent)
-    column.values[positions] = _locate_errors(
-        rows, positions, lambda: class_names.resolve([values[position] for position in positions.tolist()]), name
-    )
-    return column
-
-
-def check_class_numbers(rows: RowNumbers, column: Column, name: str, class_names: ClassNames | None) -> Column:
-    """Return `column` after checking that the log may give classes as numbers."""
-    present = ~_find_absent(rows, column)
-    if class_names is not None and present.any():
-        _locate_errors(rows, present.nonzero()[0], class_names.accept_numbers, name)
-    return column
-
-
-def make_index_column(rows: RowNumbers, values: Sequence[Any], resolver: SampleResolver | None) -> Column:
-    """Convert values to the column ``sample`` of a log that names samples by index; a string is an error."""
-    if resolver is not None and str in set(map(type, values)):
-        first = next(i for i, value in enumerate(values) if type(value) is str)
-        reason = f"got {abbreviate(values[first])}, while other samples are named by numbers; "
-        raise rows.make_error(
-            first, "sample", reason + "name all by index, or send samples_by=ids if all names are ids"
-        )
-    return make_column(rows, "sample", values)
-
-
-def resolve_sample_numbers(rows: RowNumbers, column: Column, resolver: SampleResolver | None) -> Column:
-    """Return a column of numbers as sample indices: the numbers themselves, or the samples whose ids they spell."""
-    present = (~_find_absent(rows, column)).nonzero()[0]
-    if resolver is None or not present.size or resolver.are_indices(int(column.values[present[0]])):
-        return column
-    numbers: list[int | None] = column.values.tolist()
-    if column.absent is not None:
-        numbers = [None if absent else number for number, absent in zip(numbers, column.absent.tolist(), strict=True)]
-    return make_sample_column(rows, numbers, resolver)
-
-
-def _locate_errors(rows: RowNumbers, positions: Numbers, resolve: Callable[[], T], name: str) -> T:
-    """Return the result of `resolve`, which takes the records at `positions`; turn its error into a `BadRecord`."""
-    try:
-        return resolve()
-    except SampleNameError as error:
-        raise rows.make_error(int(positions[error.position]), name, str(error)) from None
-
-
-def make_batch(rows: RowNumbers, columns: Mapping[str, Column], limits: LogLimits) -> Batch:
-    """Check the values of columns, and return them as a batch.
-
-    Parameters
-    ----------
-    rows
-        Where the records are in the log.
-    columns
-        Columns by the name of their field.
+    fields
+        Values by the name of their field.
     limits
         Limits of the log.
     """
+    columns: Mapping[str, Column] = {
+        name: _make_column(rows, name, fields[name], limits) for name in FIELDS if name in fields
+    }
     for name in limits.options.required_fields & limits.options.columns.keys():
         if _find_absent(rows, columns.get(name)).all():
             reason = f"no record has it, which stands for {name}"
@@ -369,27 +291,118 @@ def make_batch_from_records(rows: RowNumbers, records: Sequence[Any], limits: Lo
         hint = "; send a JSON array as application/json" if type(records[first]) is list else ""
         reason = f"got {abbreviate(records[first])}, an object such as {EXAMPLE} is needed{hint}"
         raise rows.make_error(first, None, reason)
-    fields = _collect_fields(records, limits.options.columns)
-    columns = {
-        name: make_class_column(rows, name, values, limits.options.class_names)
-        if name in CLASS_FIELDS
-        else make_column(rows, name, values)
-        for name, values in fields.items()
-        if name != "sample"
-    }
-    if "sample" in fields:
-        columns["sample"] = make_sample_column(rows, fields["sample"], limits.resolver)
-    lacks_epoch = _find_absent(rows, columns.get("epoch"))
-    if lacks_epoch.any() and "guid" in records[first := int(np.argmax(lacks_epoch))]:
-        reason = "it has guid and no epoch; send Dataset Cartography's lines as application/x-cartography+ndjson "
-        raise rows.make_error(first, None, reason + "(mild push --cartography)")
-    return make_batch(rows, columns, limits)
+    try:
+        return make_batch(rows, _collect_fields(records, limits.options.columns), limits)
+    except BadRecord as error:
+        first = int(np.searchsorted(rows.numbers, error.line or 0))
+        if error.missing == "field" and "guid" in records[first] and records[first].get("epoch") is None:
+            reason = "it has guid and no epoch; send Dataset Cartography's lines as application/x-cartography+ndjson "
+            raise rows.make_error(first, None, reason + "(mild push --cartography)") from None
+        raise
 
 
 def abbreviate(value: object) -> str:
     """Return the `repr` of a value, shortened to at most 61 characters, to quote it in an error message."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _make_column(rows: RowNumbers, name: str, values: Values, limits: LogLimits) -> Column:
+    """Return the values of a field as integers: numbers, or what the names of samples or classes stand for."""
+    if name == "sample" and limits.resolver is not None:
+        return _make_sample_column(rows, values, limits.resolver)
+    if name in CLASS_FIELDS and limits.options.class_names is not None:
+        return _make_class_column(rows, name, values, limits.options.class_names)
+    return values if isinstance(values, Column) else _make_integer_column(rows, name, values)
+
+
+def _make_integer_column(rows: RowNumbers, name: str, values: Sequence[Any]) -> Column:
+    """Convert decoded values to integers; the values of ``correct`` may also be booleans."""
+    types = set(map(type, values))
+    allowed = {int, bool} if name == "correct" else {int}
+    absent = None
+    if not types <= allowed:
+        values = to_integers(values)
+        types = set(map(type, values))
+        if not types <= allowed | {type(None)}:
+            first = next(i for i, value in enumerate(values) if value is not None and type(value) not in allowed)
+            expected = "true, false, 1 or 0" if name == "correct" else "an integer"
+            hint = NAME_HINTS.get(name, "")
+            raise rows.make_error(first, name, f"got {abbreviate(values[first])}, {expected} is needed{hint}")
+        if type(None) in types:
+            absent = np.array([value is None for value in values])
+            values = [0 if value is None else value for value in values]
+    try:
+        return Column(np.array(values, dtype=np.int64), absent)
+    except OverflowError:
+        first = next(i for i, value in enumerate(values) if not -(2**63) <= value < 2**63)
+        raise rows.make_error(first, name, f"got {values[first]}, an integer of 64 bits is needed") from None
+
+
+def to_integers(values: Sequence[Any]) -> Sequence[Any]:
+    """Return `values` with integers in place of floats without a fraction, such as 3.0, and None in place of NaN."""
+    return [_to_integer(value) if type(value) is float else value for value in values]
+
+
+def _to_integer(value: float) -> float | None:
+    if math.isnan(value):
+        return None
+    return int(value) if value.is_integer() and abs(value) <= MAX_WHOLE else value
+
+
+def _make_sample_column(rows: RowNumbers, values: Values, resolver: SampleResolver) -> Column:
+    """Convert the values of ``sample``; `resolver` says whether they are indices or ids, which digits may spell."""
+    if isinstance(values, Column):
+        present = np.flatnonzero(~_find_absent(rows, values))
+        if not present.size or resolver.are_indices(int(values.values[present[0]])):
+            return values
+        absent = _find_absent(rows, values).tolist()
+        values = [None if lacks else value for value, lacks in zip(values.values.tolist(), absent, strict=True)]
+    values = to_integers(values)
+    types = set(map(type, values))
+    if not types <= {str, int, type(None)}:
+        first = next(i for i, value in enumerate(values) if type(value) not in (str, int, type(None)))
+        reason = f"got {abbreviate(values[first])}, an index or an external id is needed"
+        raise rows.make_error(first, "sample", reason)
+    first_name = next((value for value in values if value is not None), None)
+    if first_name is not None and (type(first_name) is str or not resolver.are_indices(first_name)):
+        return _resolve_names(rows, "sample", [None if value is None else str(value) for value in values], resolver)
+    if str in types:
+        first = next(i for i, value in enumerate(values) if type(value) is str)
+        raise rows.make_error(first, "sample", f"got {abbreviate(values[first])}, {MIXED_NAMES}")
+    return _make_integer_column(rows, "sample", values)
+
+
+def _make_class_column(rows: RowNumbers, name: str, values: Values, class_names: ClassNames) -> Column:
+    """Convert the values of a field of classes, in which texts are names of classes."""
+    if isinstance(values, Column) or str not in set(map(type, values)):
+        column = values if isinstance(values, Column) else _make_integer_column(rows, name, values)
+        if (positions := np.flatnonzero(~_find_absent(rows, column))).size:
+            with rows.locate_errors(name, positions):
+                class_names.accept_numbers()
+        return column
+    values = to_integers(values)
+    texts = np.array([type(value) is str for value in values])
+    absent = np.array([value is None for value in values])
+    if not (texts | absent).all():
+        is_number = ~(texts | absent)
+        others, needed = (texts, "a class number") if 2 * texts.sum() <= (~absent).sum() else (is_number, "a name")
+        first = int(np.argmax(others))
+        reason = f"got {abbreviate(values[first])}, {needed} is needed as in other records, or nothing if it is unknown"
+        raise rows.make_error(first, name, reason)
+    return _resolve_names(rows, name, values, class_names)
+
+
+def _resolve_names(
+    rows: RowNumbers, name: str, names: Sequence[str | None], resolver: SampleResolver | ClassNames
+) -> Column:
+    """Return the numbers of the samples or classes that have these names."""
+    absent = np.array([text is None for text in names])
+    positions = np.flatnonzero(~absent)
+    column = Column(np.zeros(len(names), dtype=np.int64), absent)
+    with rows.locate_errors(name, positions):
+        column.values[positions] = resolver.resolve([text for text in names if text is not None])
+    return column
 
 
 def _collect_fields(records: Sequence[dict[str, Any]], columns: Mapping[str, str]) -> dict[str, list[Any]]:

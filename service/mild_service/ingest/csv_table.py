@@ -8,7 +8,6 @@ import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,23 +16,17 @@ from mild_core.cells import ABSENT, parse_cell
 from mild_core.log_columns import FIELDS
 from mild_service.ingest import aum_records
 from mild_service.ingest.columns import (
-    MAX_WHOLE,
     Batch,
     Column,
     LogLimits,
+    LogOptions,
     RowNumbers,
+    Values,
     abbreviate,
-    check_class_numbers,
     make_batch,
-    make_class_column,
-    make_column,
-    make_index_column,
-    make_sample_column,
     record_error,
 )
 from mild_service.ingest.line_splitter import split_lines
-from mild_service.ingest.log_options import CLASS_FIELDS, LogOptions
-from mild_service.ingest.sample_resolvers import SampleResolver
 
 _SEPARATORS = (",", ";", "\t")
 _SEPARATOR_LINE = re.compile(rb"sep=.\r?")
@@ -47,9 +40,9 @@ def read_csv(pieces: Iterable[bytes], limits: LogLimits) -> Iterator[Batch]:
     """Yield the records of a CSV log. Blank lines are skipped, and empty cells, NA and NaN count as absent."""
     table = _Table(limits)
     for first, block in split_lines(pieces, limits.record_bytes):
-        rows, columns = table.read_block(first, block)
+        rows, fields = table.read_block(first, block)
         if rows.numbers.size:
-            yield make_batch(rows, columns, limits)
+            yield make_batch(rows, fields, limits)
     table.check_end()
 
 
@@ -68,7 +61,7 @@ class _Table:
         self._header: list[str] = []
         self._separator = ","
         self._rest, self._rest_line = b"", 0  # the first lines of a record whose quoted value is not complete
-        self._column_types = list(product(("int64", "string"), ("int64", "double"), ("bool", "double")))
+        self._sample_type = "int64"  # until a block has texts
 
     def check_end(self) -> None:
         """Check that there was a header, and that no quoted value is cut off."""
@@ -81,8 +74,8 @@ class _Table:
                 "line", self._rest_line, None, "it is not CSV: a quoted value begins here and does not end"
             )
 
-    def read_block(self, first: int, block: bytes) -> tuple[RowNumbers, dict[str, Column]]:
-        """Read the columns of a block of lines; return them with the numbers of the lines on which the records begin.
+    def read_block(self, first: int, block: bytes) -> tuple[RowNumbers, Mapping[str, Values]]:
+        """Read a block of lines; return the numbers of the lines on which the records begin, and the fields.
 
         Parameters
         ----------
@@ -97,8 +90,8 @@ class _Table:
             return RowNumbers.count_from("line", first, 0), {}
         rows = RowNumbers.count_from("line", first, block.count(b"\n") + 1)
         is_slow = self._rest or aum_records.is_header(self._names) or _needs_slow_path(block)
-        columns = None if is_slow else self._read_with_pyarrow(self._names, block, rows)
-        return self._read_records(self._names, first, block) if columns is None else (rows, columns)
+        fields = None if is_slow else self._read_with_pyarrow(self._names, block, rows.numbers.size)
+        return self._read_records(self._names, first, block) if fields is None else (rows, fields)
 
     def _read_header(self, first: int, block: bytes) -> tuple[int, bytes]:
         """Read the header from a block; return the number of the line after it, and the rest of the block."""
@@ -109,46 +102,30 @@ class _Table:
             first += 1
         return first, block
 
-    def _read_with_pyarrow(self, names: Sequence[str], block: bytes, rows: RowNumbers) -> dict[str, Column] | None:
-        """Read all columns with pyarrow; return None if pyarrow cannot read the block, or not as it is meant."""
+    def _read_with_pyarrow(self, names: Sequence[str], block: bytes, n_lines: int) -> dict[str, Values] | None:
+        """Read all fields with pyarrow; return None if pyarrow cannot read the block, or not as it is meant."""
         if find_spec("pyarrow") is None:
             return None
-        for column_types in self._column_types:
-            columns = self._read_typed_columns(names, block, rows, column_types)
-            if columns is not None:
-                self._column_types.remove(column_types)
-                self._column_types.insert(0, column_types)  # the next block most likely has the same types
-                return columns
-        return None
-
-    def _read_typed_columns(
-        self, names: Sequence[str], block: bytes, rows: RowNumbers, column_types: tuple[str, str, str]
-    ) -> dict[str, Column] | None:
-        """Read columns of these types (of samples, numbers and bits); return None if a cell has another type."""
-        sample_type, number_type, correct_type = column_types
-        if sample_type == "int64" and _has_padded_number(block):
+        table = None
+        if self._sample_type == "int64" and not _has_padded_number(block):
+            table = _read_table(names, self._separator, block, "int64")
+        if table is None:
+            self._sample_type = "string"  # of all blocks that follow, too
+            table = _read_table(names, self._separator, block, "string")
+        if table is None or table.num_rows != n_lines or table["epoch"].null_count or table["sample"].null_count:
             return None
-        types = {**dict.fromkeys(FIELDS, number_type), "sample": sample_type, "correct": correct_type}
-        table = _read_table(names, self._separator, block, {name: types[name] for name in FIELDS if name in names})
-        if table is None or table.num_rows != rows.numbers.size:
-            return None
-        columns: dict[str, Column] = {}
+        fields: dict[str, Values] = {}
         for name in table.column_names:
-            if table[name].type == "string":
-                column = _make_sample_column(rows, table[name].to_pylist(), self._limits.resolver)
-            elif (converted := _convert_column(table[name])) is not None:
-                column = converted
+            if name == "sample" and self._sample_type == "string":
+                fields[name] = self._parse_samples(table[name].to_pylist())
+            elif (column := _convert_column(name, table[name])) is not None:
+                fields[name] = column
             else:
                 return None
-            if name in CLASS_FIELDS:
-                check_class_numbers(rows, column, name, self._limits.options.class_names)
-            columns[name] = column
-        has_blanks = columns["epoch"].absent is not None or table["sample"].null_count
-        is_named = sample_type == "int64" and not _are_indices(columns["sample"], self._limits.resolver)
-        return None if has_blanks or is_named else columns
+        return fields
 
-    def _read_records(self, names: Sequence[str], first: int, block: bytes) -> tuple[RowNumbers, dict[str, Column]]:
-        """Read all columns record by record; return them with the numbers of the lines on which the records begin."""
+    def _read_records(self, names: Sequence[str], first: int, block: bytes) -> tuple[RowNumbers, dict[str, Values]]:
+        """Read all fields record by record; return them with the numbers of the lines on which the records begin."""
         if self._rest:
             first, block, self._rest = self._rest_line, self._rest + b"\n" + block, b""
         numbers, records = [], []
@@ -167,17 +144,21 @@ class _Table:
         if aum_records.is_header(names):
             cells_by_name = aum_records.convert_cells(rows, cells_by_name)
         return rows, {
-            name: self._convert_cells(rows, name, cells_by_name[name]) for name in FIELDS if name in cells_by_name
+            name: self._parse_samples(cells)
+            if name == "sample"
+            else [_parse_cell(name, text, self._separator) for text in cells]
+            for name, cells in cells_by_name.items()
+            if name in FIELDS
         }
 
-    def _convert_cells(self, rows: RowNumbers, name: str, texts: Sequence[str]) -> Column:
-        """Convert the cells of one field to a column."""
-        if name == "sample":
-            return _make_sample_column(rows, texts, self._limits.resolver)
-        values = [_parse_cell(name, text, self._separator) for text in texts]
-        if name in CLASS_FIELDS:
-            return make_class_column(rows, name, values, self._limits.options.class_names)
-        return make_column(rows, name, values)
+    def _parse_samples(self, texts: Sequence[str]) -> Values:
+        """Return the numbers in the cells of ``sample`` if they are indices, else the texts; None for empty cells."""
+        texts = [text.strip() for text in texts]
+        indices, resolver = [_parse_index(text) for text in texts], self._limits.resolver
+        first = next((index for index in indices if index is not None), None)
+        if resolver is None or (type(first) is int and resolver.are_indices(first)):
+            return indices
+        return [text or None for text in texts]
 
     def _split_records(self, first: int, block: bytes) -> Iterator[tuple[int, list[str]]]:
         """Yield the first line and the cells of each record; keep the lines of one that ends after the block."""
@@ -204,32 +185,26 @@ def _parse_header(line: int, text: bytes, options: LogOptions) -> tuple[list[str
 
     Columns that hold no field are called ``""``; those of AUM's records keep their names.
     """
-    required = {column for column, name in options.map_columns(FIELDS).items() if name in ("epoch", "sample")}
-    headers: list[list[str]] = []
-    error: csv.Error | None = None
+    required = {column for column, name in options.fields.items() if name in ("epoch", "sample")}
+    headers: dict[str, list[str]] = {}
+    errors: list[csv.Error] = []
     for separator in _SEPARATORS:
         try:
-            cells = next(_read_cells(line, [text], separator))
-        except csv.Error as raised:
-            error = raised
-            continue
-        names = [name.strip() for name in cells]
-        headers.append(names)
-        aum_records.check_header(line, names)
-        if aum_records.is_header(names):
-            return names, names, separator
-        if required <= set(names):
-            return names, _check_header(line, names, options), separator
+            headers[separator] = [name.strip() for name in next(_read_cells(line, [text], separator))]
+        except csv.Error as error:
+            errors.append(error)
     if not headers:
-        assert error is not None, "each separator gives a header or an error"
-        raise _csv_error(line, text, error)
-    names = max(headers, key=len)
-    return names, _check_header(line, names, options), ","
+        raise _csv_error(line, text, errors[-1])
+    fitting = [mark for mark, names in headers.items() if aum_records.is_header(names) or required <= set(names)]
+    separator = fitting[0] if fitting else max(headers, key=lambda mark: len(headers[mark]))
+    names = headers[separator]
+    aum_records.check_header(line, names)
+    return names, names if aum_records.is_header(names) else _check_header(line, names, options), separator
 
 
 def _check_header(line: int, names: list[str], options: LogOptions) -> list[str]:
     """Return the field of each column, ``""`` for others, after checking that they are complete and unique."""
-    fields = options.map_columns(FIELDS)
+    fields = options.fields
     for name in fields:
         if names.count(name) > 1:
             raise record_error("line", line, name, f"the header names it {names.count(name)} times; name it once")
@@ -270,20 +245,21 @@ def _quote_error(number: int) -> Exception:
 def _needs_slow_path(block: bytes) -> bool:
     """Return whether a block has quotes, hexadecimal numbers or lone carriage returns; pyarrow accepts the last two."""
     n_line_ends = block.count(b"\r\n") + block.endswith(b"\r")  # the block lacks its last line feed
-    return any(mark in block for mark in (b'"', b"0x", b"0X")) or block.count(b"\r") != n_line_ends
+    has_hexadecimals = any(mark in block and b"0" + mark in block for mark in (b"x", b"X"))  # most have no such letter
+    return b'"' in block or has_hexadecimals or block.count(b"\r") != n_line_ends
 
 
 def _has_padded_number(block: bytes) -> bool:
     """Return whether a block may have a number such as 007, which pyarrow reads as 7."""
-    is_digit = (text := np.frombuffer(block, dtype=np.uint8)) - np.uint8(48) < 10
-    is_zero = text == 48
-    is_padded = is_zero[:-1] & is_digit[1:]
-    is_padded[1:] &= ~is_digit[:-2]
+    text = np.frombuffer(block, dtype=np.uint8)
+    is_digit = text - np.uint8(ord("0")) < 10
+    is_padded = (text[:-1] == ord("0")) & is_digit[1:]
+    is_padded[1:] &= ~(is_digit | (text == ord(".")))[:-2]
     return bool(is_padded.any())
 
 
-def _read_table(names: Sequence[str], separator: str, block: bytes, types: Mapping[str, str]) -> Any:
-    """Read a block as a pyarrow table with columns of these types; return None if a cell has another type."""
+def _read_table(names: Sequence[str], separator: str, block: bytes, sample_type: str) -> Any:
+    """Read the fields of a block as a pyarrow table; return None if it is not regular, or a sample has another type."""
     import pyarrow
     from pyarrow import csv as arrow_csv
 
@@ -293,12 +269,12 @@ def _read_table(names: Sequence[str], separator: str, block: bytes, types: Mappi
             arrow_csv.ReadOptions(
                 use_threads=False,
                 block_size=len(block) + 1,
-                column_names=[name if name in types else f"other {i}" for i, name in enumerate(names)],
+                column_names=[name or f"other {i}" for i, name in enumerate(names)],
             ),
             arrow_csv.ParseOptions(delimiter=separator, quote_char=False, ignore_empty_lines=False),
             arrow_csv.ConvertOptions(
-                column_types={name: pyarrow.type_for_alias(kind) for name, kind in types.items()},
-                include_columns=list(types),
+                column_types={"sample": pyarrow.type_for_alias(sample_type)},
+                include_columns=[name for name in FIELDS if name in names],
                 null_values=list(ABSENT),
                 true_values=[text for text, bit in _BOOLEANS.items() if bit],
                 false_values=[text for text, bit in _BOOLEANS.items() if not bit],
@@ -308,35 +284,17 @@ def _read_table(names: Sequence[str], separator: str, block: bytes, types: Mappi
         return None
 
 
-def _convert_column(values: Any) -> Column | None:
-    """Return a pyarrow column of numbers or booleans as integers; None if a number has a fraction."""
+def _convert_column(name: str, values: Any) -> Column | None:
+    """Return a pyarrow column of numbers, or of booleans if it is ``correct``, as integers; None for other values."""
     import pyarrow
 
-    absent = None
-    if values.null_count:
-        absent = values.is_null().to_numpy()
-        values = values.fill_null(False if pyarrow.types.is_boolean(values.type) else 0)
-    numbers = values.to_numpy()
-    if numbers.dtype.kind == "f" and not ((np.trunc(numbers) == numbers) & (np.abs(numbers) <= MAX_WHOLE)).all():
+    if values.type not in ("int64", "double", "null") and (name, values.type) != ("correct", "bool"):
         return None
-    return Column(numbers.astype(np.int64, copy=False), absent)
-
-
-def _are_indices(numbers: Column, resolver: SampleResolver | None) -> bool:
-    """Return whether the numbers of a column are indices rather than ids."""
-    if resolver is None:
-        return True
-    present = numbers.values if numbers.absent is None else numbers.values[~numbers.absent]
-    return bool(present.size) and resolver.are_indices(int(present[0]))
-
-
-def _make_sample_column(rows: RowNumbers, texts: Sequence[str], resolver: SampleResolver | None) -> Column:
-    """Convert cells to the column ``sample``: to indices, or to the samples that the texts name."""
-    texts = [text.strip() for text in texts]
-    first = _parse_index(next(filter(None, texts), ""))
-    if resolver is None or (type(first) is int and resolver.are_indices(first)):
-        return make_index_column(rows, [_parse_index(text) for text in texts], resolver)
-    return make_sample_column(rows, [text or None for text in texts], resolver)
+    try:
+        numbers = values.cast("int64")
+    except pyarrow.ArrowInvalid:  # a number has a fraction
+        return None
+    return Column(numbers.fill_null(0).to_numpy(), numbers.is_null().to_numpy() if numbers.null_count else None)
 
 
 def _parse_index(text: str) -> int | str | None:

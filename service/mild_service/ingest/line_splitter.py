@@ -46,9 +46,13 @@ class LineSplitter:
             block = block.removeprefix(codecs.BOM_UTF8)
             if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                 raise record_error("line", 1, None, "it is UTF-16, UTF-8 is needed; save the file as UTF-8")
-        if len(block) > self._record_bytes:
-            for number, line in enumerate(block.split(b"\n"), first):
-                self._check_length(number, len(line))
+        start = 0
+        while len(block) - start > self._record_bytes:
+            end = block.rfind(b"\n", start, start + self._record_bytes + 1)
+            if end < 0:
+                line, _, _ = block[start:].partition(b"\n")
+                self._check_length(first + block.count(b"\n", 0, start), len(line))
+            start = end + 1
         return first, block
 
     def _check_length(self, number: int, n_bytes: int) -> None:

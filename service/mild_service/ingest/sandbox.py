@@ -15,22 +15,10 @@ from contextlib import closing, contextmanager
 from typing import IO
 
 from mild_core.errors import MildError
-from mild_core.log_columns import FIELDS
 from mild_service.config import build_child_environment
 from mild_service.errors import DeadlineExceeded, MalformedBody, Overloaded
-from mild_service.ingest.column_ipc import Block, ChannelError, TextColumn, receive_block, send_header
-from mild_service.ingest.columns import (
-    Batch,
-    Column,
-    LogLimits,
-    RowNumbers,
-    check_class_numbers,
-    make_batch,
-    make_class_column,
-    make_sample_column,
-    resolve_sample_numbers,
-)
-from mild_service.ingest.log_options import CLASS_FIELDS
+from mild_service.ingest.column_ipc import Block, ChannelError, receive_block, send_header
+from mild_service.ingest.columns import CLASS_FIELDS, Batch, LogLimits, RowNumbers, make_batch
 
 logger = logging.getLogger(__name__)
 
@@ -205,11 +193,11 @@ def read_table(format_name: str, content: IO[bytes], limits: LogLimits, sandbox:
         *(CLASS_FIELDS if options.class_names is not None else ()),
     )
     n_read = 0
-    with closing(sandbox.read_blocks(format_name, content, options.map_columns(FIELDS), text_fields)) as blocks:
+    with closing(sandbox.read_blocks(format_name, content, options.fields, text_fields)) as blocks:
         for block in blocks:
             rows = RowNumbers.count_from("row", n_read + 1, block.n_rows)
             if block.n_rows:
-                yield make_batch(rows, _resolve_columns(rows, block, limits), limits)
+                yield make_batch(rows, block.fields, limits)
             n_read += block.n_rows
 
 
@@ -230,29 +218,3 @@ def _catch_disk_errors() -> Iterator[None]:
             f"the body could not be written to the service's temporary folder ({error.strerror or error}); try again "
             "later, send it as application/x-ndjson or text/csv, or have TMPDIR name a folder with more space"
         ) from error
-
-
-def _resolve_columns(rows: RowNumbers, block: Block, limits: LogLimits) -> dict[str, Column]:
-    """Return the columns of a block with numbers in place of external ids and of names of classes."""
-    resolver, class_names = limits.resolver, limits.options.class_names
-    columns = {}
-    for name, column in block.columns.items():
-        if name in CLASS_FIELDS:
-            columns[name] = (
-                check_class_numbers(rows, column, name, class_names)
-                if isinstance(column, Column)
-                else make_class_column(rows, name, _expand_texts(column), class_names)
-            )
-        elif isinstance(column, Column):
-            columns[name] = resolve_sample_numbers(rows, column, resolver) if name == "sample" else column
-        else:
-            columns[name] = make_sample_column(rows, _expand_texts(column), resolver)
-    return columns
-
-
-def _expand_texts(column: TextColumn) -> list[str | None]:
-    """Return the text of each row; None if absent."""
-    if column.positions is None:
-        return column.texts
-    texts = [*column.texts, None]
-    return [texts[position] for position in column.positions.tolist()]

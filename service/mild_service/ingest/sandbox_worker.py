@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -21,19 +20,9 @@ import pyarrow.parquet
 
 from mild_core.errors import MildError
 from mild_service.config import NICENESS
-from mild_service.errors import LimitExceeded, MalformedBody
-from mild_service.ingest import arrow_tables
-from mild_service.ingest.arrow_tables import make_block
-from mild_service.ingest.column_ipc import BATCH_ROWS, Block, receive_header, send_block, send_error, send_header
-from mild_service.ingest.columns import RowNumbers
-
-TableReader = Callable[[Any, Mapping[str, str]], Iterator[Any]]
-
-FORMATS: dict[str, tuple[str, TableReader]] = {
-    "arrow": ("Arrow IPC stream or file", arrow_tables.read_arrow),
-    "parquet": ("Parquet file", arrow_tables.read_parquet),
-}
-"""The name of each format, and the function that reads it."""
+from mild_service.errors import LimitExceeded
+from mild_service.ingest.arrow_tables import read_blocks
+from mild_service.ingest.column_ipc import receive_header, send_block, send_error, send_header
 
 
 def main() -> None:
@@ -79,12 +68,12 @@ def send_blocks(body: int, channel: socket.socket, job: dict[str, Any]) -> None:
     channel
         Receives the blocks.
     job
-        Header that `Sandbox.start_read` has sent: the format, the fields of the columns, those that may hold texts,
+        Header that `Sandbox.read_blocks` has sent: the format, the fields of the columns, those that may hold texts,
         and the limits.
     """
     try:
-        for block in read_blocks(body, job["form"], job["fields"], job["texts"]):
-            send_block(channel, block)
+        for n_rows, columns in read_blocks(_map_body(body), job["form"], job["fields"], job["texts"]):
+            send_block(channel, n_rows, columns)
     except MildError as error:
         send_error(channel, error)
     except MemoryError:
@@ -99,38 +88,6 @@ def send_blocks(body: int, channel: socket.socket, job: dict[str, Any]) -> None:
         send_header(channel, {})
 
 
-def read_blocks(
-    body: int, format_name: str, fields: Mapping[str, str], text_fields: Collection[str]
-) -> Iterator[Block]:
-    """Yield the rows of a body in blocks.
-
-    Parameters
-    ----------
-    body
-        Descriptor of the file with the body.
-    format_name
-        One of `FORMATS`.
-    fields
-        The field of each column to read.
-    text_fields
-        The fields that may hold texts.
-    """
-    name, tables = FORMATS[format_name]
-    n_read = 0
-    try:
-        for table in tables(_map_body(body), fields):
-            table.validate()
-            for start in range(0, table.num_rows, BATCH_ROWS):
-                part = table.slice(start, BATCH_ROWS)
-                rows = RowNumbers.count_from("row", n_read + 1, part.num_rows)
-                yield make_block(rows, part, fields, text_fields)
-                n_read += part.num_rows
-    except (MildError, MemoryError):
-        raise
-    except Exception as error:  # any exception of a library is the body's fault
-        raise MalformedBody(f"the body is not a valid {name} ({error}), after row {n_read}; write it again") from error
-
-
 def _warm_up() -> None:
     """Initialise pyarrow before forking: otherwise each process spends 0.1 s on it.
 
@@ -142,7 +99,7 @@ def _warm_up() -> None:
     with tempfile.TemporaryFile() as file:
         pyarrow.parquet.write_table(table, file)
         file.flush()
-        list(read_blocks(file.fileno(), "parquet", {"epoch": "epoch", "sample": "sample"}, ("sample",)))
+        list(read_blocks(_map_body(file.fileno()), "parquet", {"epoch": "epoch", "sample": "sample"}, ("sample",)))
 
 
 def _map_body(body: int) -> Any:

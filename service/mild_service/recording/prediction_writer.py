@@ -29,21 +29,16 @@ from mild_service.errors import (
     StaleAttempt,
     StoreUnavailable,
 )
-from mild_service.ingest import (
-    EpochKey,
-    LogAccumulator,
-    LogLimits,
+from mild_service.ingest import read_batches
+from mild_service.ingest.accumulator import LogAccumulator, StoredEpoch, check_classes, check_indices, collect_rounds
+from mild_service.ingest.columns import EpochKey, LogLimits, LogOptions
+from mild_service.ingest.name_resolvers import (
+    ClassNames,
     NewSampleResolver,
     RunSampleResolver,
     SampleResolver,
     SamplesBy,
-    StoredEpoch,
-    check_classes,
-    check_indices,
-    collect_rounds,
-    read_batches,
 )
-from mild_service.ingest.log_options import ClassNames, LogOptions
 from mild_service.ingest.sandbox import Sandbox, write_block
 from mild_service.models import AnnotationRef, Epoch, Round, Run, SampleIdsRef
 from mild_service.observability import Telemetry, phase

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 
 from mild_core.log_columns import parse_class_names, parse_columns
-from mild_service.ingest import FORMATS, NDJSON, SamplesBy
-from mild_service.ingest.log_options import ClassNames, LogOptions
+from mild_service.ingest import FORMATS, NDJSON
+from mild_service.ingest.columns import LogOptions
+from mild_service.ingest.name_resolvers import ClassNames, SamplesBy
 from mild_service.routes.epochs import PostedView
 from mild_service.web import bodies
 from mild_service.web.dependencies import Attempt, PredictionsDep, RunId, RunsDep, SettingsDep

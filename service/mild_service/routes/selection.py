@@ -17,7 +17,8 @@ from mild_core.types import Metric, RoundBits, SelectionOptions, Verdict
 from mild_service.annotations.external_ids import ExternalIds, no_sample_ids_error
 from mild_service.concurrency import offload
 from mild_service.errors import InvalidRequest
-from mild_service.ingest import FORMATS, SamplesBy
+from mild_service.ingest import FORMATS
+from mild_service.ingest.name_resolvers import SamplesBy
 from mild_service.models import Basis
 from mild_service.routes.predictions import LOG_CONTENT, ColumnsQuery
 from mild_service.routes.stateless_selection import StatelessRequest, inline_body_schema, parse_rounds

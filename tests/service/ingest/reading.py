@@ -8,7 +8,8 @@ from contextlib import closing
 from typing import IO, cast
 
 from mild_service import ingest
-from mild_service.ingest import FORMATS, SANDBOXED, Batch, LogLimits
+from mild_service.ingest import FORMATS, SANDBOXED
+from mild_service.ingest.columns import Batch, LogLimits
 from mild_service.ingest.sandbox import Sandbox
 from tests.service.ingest.logs import Record
 

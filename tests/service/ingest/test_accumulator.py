@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from mild_core import bitmap
 from mild_core.types import EpochBits
 from mild_service.errors import EpochConflict, EpochKindConflict, LimitExceeded
-from mild_service.ingest import Batch, LogAccumulator, LogLimits, StoredEpoch
-from mild_service.ingest.columns import RowNumbers
+from mild_service.ingest.accumulator import LogAccumulator, StoredEpoch
+from mild_service.ingest.columns import Batch, LogLimits, RowNumbers
 
 N = 20
 LIMITS = LogLimits(

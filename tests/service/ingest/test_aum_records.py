@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from mild_service.errors import BadRecord
-from mild_service.ingest import NewSampleResolver
+from mild_service.ingest.name_resolvers import NewSampleResolver
 from tests.service.ingest.reading import LIMITS, read
 
 HEADER = "sample_id,num_measurements,target_logit,target_val,other_logit,other_val,margin,aum\n"

@@ -10,7 +10,6 @@ from mild_core.sample_ids import MAX_ID_BYTES
 from mild_service.errors import BadRecord
 from mild_service.ingest.column_ipc import (
     BATCH_ROWS,
-    Block,
     ChannelError,
     TextColumn,
     receive_block,
@@ -38,26 +37,22 @@ def test_what_is_sent_comes(ends: Ends, kind: str) -> None:
         "correct": Column(values, absent),
         "sample": TextColumn(["a", '"é\0', None]),
     }
-    send_block(ends[1], Block(3, columns))
-    send_block(ends[1], Block(3, {"sample": TextColumn(["b"], np.array([0, -1, 0]))}))
-    send_block(ends[1], Block(0, {"epoch": Column(values[:0])}))
+    send_block(ends[1], 3, columns)
+    send_block(ends[1], 3, {"sample": TextColumn(["b"], np.array([0, -1, 0]))})
+    send_block(ends[1], 0, {"epoch": Column(values[:0])})
     send_header(ends[1], {})
     first, second, third, last = (receive_block(ends[0]) for _ in range(4))
     assert first is not None
-    epoch, correct, sample = (first.columns[name] for name in columns)
+    epoch, correct, sample = (first.fields[name] for name in columns)
     assert isinstance(epoch, Column)
     assert isinstance(correct, Column)
-    assert isinstance(sample, TextColumn)
     assert epoch.values.dtype == np.int64
     assert (epoch.values.tolist(), epoch.absent) == ([1, 0, 1], None)
     assert correct.absent is not None
     assert correct.absent.tolist() == absent.tolist()
-    assert sample.texts == ["a", '"é\0', None]
+    assert sample == ["a", '"é\0', None]
     assert second is not None
-    shared = second.columns["sample"]
-    assert isinstance(shared, TextColumn)
-    assert shared.positions is not None
-    assert (shared.texts, shared.positions.tolist()) == (["b"], [0, -1, 0])
+    assert second.fields["sample"] == ["b", None, "b"]
     assert third is not None
     assert (third.n_rows, last) == (0, None)
 

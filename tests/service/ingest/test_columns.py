@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from mild_service.errors import BadRecord, LimitExceeded, MalformedBody
-from mild_service.ingest import NewSampleResolver
+from mild_service.ingest.name_resolvers import NewSampleResolver
 from tests.service.ingest.logs import ARROW, ARROW_FILE, PARQUET, WRITERS, written
 from tests.service.ingest.reading import LIMITS, RECORDS, read
 

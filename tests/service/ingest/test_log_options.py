@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from mild_service.errors import BadRecord
-from mild_service.ingest import Batch, NewSampleResolver
-from mild_service.ingest.log_options import ClassNames, LogOptions
+from mild_service.ingest.columns import Batch, LogOptions
+from mild_service.ingest.name_resolvers import ClassNames, NewSampleResolver
 from tests.service.ingest import reading
 from tests.service.ingest.logs import CARTOGRAPHY, WRITERS
 from tests.service.ingest.reading import LIMITS

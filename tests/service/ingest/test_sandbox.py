@@ -17,7 +17,8 @@ from pyarrow import parquet
 from mild_core.errors import MildError
 from mild_core.log_columns import FIELDS
 from mild_service.errors import DeadlineExceeded, MalformedBody, Overloaded
-from mild_service.ingest import LogLimits, read_batches
+from mild_service.ingest import read_batches
+from mild_service.ingest.columns import LogLimits
 from mild_service.ingest.sandbox import Sandbox
 from tests.service.ingest.logs import ARROW, PARQUET, aborting
 from tests.waiting import wait_until

@@ -2,14 +2,16 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from mild_service.errors import BadRecord
 from mild_service.ingest import csv_table
+from mild_service.ingest.name_resolvers import NewSampleResolver
 from tests.service.ingest.logs import CARTOGRAPHY, CSV, JSON, NDJSON, WRITERS
-from tests.service.ingest.reading import RECORDS, read
+from tests.service.ingest.reading import LIMITS, RECORDS, read
 
 
 def test_a_cartography_line_may_hold_several_epochs() -> None:
@@ -175,7 +177,7 @@ def test_csv_with_either_line_end_is_read_as_a_table(end: bytes, monkeypatch: py
         raise AssertionError("record by record, it takes many times as long")
 
     monkeypatch.setattr(csv_table._Table, "_read_records", read_slowly)
-    body = end.join([b"epoch,sample,correct", b"0,1,1", b"5,2,0"])
+    body = end.join([b"epoch,sample,correct,loss", b"0,1,1,0.05", b"5,2,0,1e-3"])
     for cuts in ((), range(1, len(body))):
         assert read(CSV, body, cuts) == read(CSV, body + end, cuts) == ROW
 
@@ -183,6 +185,12 @@ def test_csv_with_either_line_end_is_read_as_a_table(end: bytes, monkeypatch: py
 def test_a_file_in_another_encoding_is_refused_with_the_remedy() -> None:
     with pytest.raises(BadRecord, match=r"line 2: it is not CSV in UTF-8 .* save the file as UTF-8"):
         read(CSV, "epoch,sample,correct\n0,bär,1\n".encode("latin-1"))
+
+
+@pytest.mark.parametrize("line", [b"", b" ", b",,", b"epoch,sample,correct"])
+def test_csv_without_records_is_a_log_of_named_samples_too(line: bytes) -> None:
+    limits = replace(LIMITS, resolver=NewSampleResolver(100, 100, 10_000))
+    assert read(CSV, b"epoch,sample,correct\n%b\n" % line, limits=limits) == []
 
 
 def test_a_spreadsheet_may_name_the_separator_first() -> None:

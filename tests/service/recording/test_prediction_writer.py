@@ -23,7 +23,7 @@ from mild_service.errors import (
     StoreDamaged,
     StoreUnavailable,
 )
-from mild_service.ingest import LogAccumulator
+from mild_service.ingest.accumulator import LogAccumulator
 from mild_service.ingest.sandbox import Sandbox
 from mild_service.models import Round, Run
 from mild_service.observability import Telemetry

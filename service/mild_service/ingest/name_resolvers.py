@@ -1,4 +1,4 @@
-"""Map external ids in logs to sample indices."""
+"""Map names in logs to numbers: external ids to sample indices, and names of classes to class numbers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mild_core.errors import ParameterError
 from mild_core.sample_ids import IdIndex, find_id_error
 from mild_service.errors import LimitExceeded
 
@@ -19,8 +20,8 @@ _ENTRY_BYTES = 150
 """Bytes of memory that an id takes in addition to its text."""
 
 
-class SampleNameError(Exception):
-    """The id at `position` of the ids to resolve names no sample; the message is the reason."""
+class NameResolutionError(Exception):
+    """The name at `position` of those to resolve names no sample or class; the message is the reason."""
 
     def __init__(self, position: int, reason: str) -> None:
         super().__init__(reason)
@@ -48,7 +49,7 @@ class SampleResolver(ABC):
     def resolve(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Return the index of the sample that each id names, shape (n_ids,)."""
         if self.samples_by == "indices":
-            raise SampleNameError(0, f"got {ids[0][:60]!r}, {MIXED_NAMES}")
+            raise NameResolutionError(0, f"got {ids[0][:60]!r}, {MIXED_NAMES}")
         self.samples_by = "ids"
         return self._find_samples(ids)
 
@@ -58,7 +59,7 @@ class SampleResolver(ABC):
 
     @abstractmethod
     def _find_samples(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Return the index of the sample that each id names, or raise `SampleNameError`."""
+        """Return the index of the sample that each id names, or raise `NameResolutionError`."""
 
 
 class RunSampleResolver(SampleResolver):
@@ -91,7 +92,7 @@ class RunSampleResolver(SampleResolver):
         if (samples < 0).any():
             first = int(np.argmax(samples < 0))
             remedy = "; send samples_by=indices if the log names samples by index" if ids[first].isdecimal() else ""
-            raise SampleNameError(
+            raise NameResolutionError(
                 first, f"got {ids[first][:60]!r}, which is none of the run's {index.n_samples} ids{remedy}"
             )
         return samples
@@ -158,14 +159,14 @@ class NewSampleResolver(SampleResolver):
         """Check the form, the number and the memory of the ids that are new since there were `n_before`."""
         if len(self._indices) > self._n_samples:
             first = int(np.argmax(samples >= self._n_samples))
-            raise SampleNameError(
+            raise NameResolutionError(
                 first, f"got {ids[first][:60]!r}, and {self._n_samples} other samples before, which is the limit"
             )
         n_bytes_before = self.n_bytes
         for position in np.flatnonzero(samples >= n_before).tolist():
             name = ids[position]
             if reason := find_id_error(name):
-                raise SampleNameError(position, reason)
+                raise NameResolutionError(position, reason)
             self.n_bytes += len(name.encode()) + _ENTRY_BYTES
         self._reserve_memory(self.n_bytes - n_bytes_before)
         if self.n_bytes > self._max_bytes:
@@ -173,3 +174,55 @@ class NewSampleResolver(SampleResolver):
                 f"the log's ids take {self.n_bytes} bytes of memory or more, at most {self._max_bytes} are kept; "
                 "number the samples, open a run and put its sample ids, or have MILD_MAX_LOG_CELLS raised"
             )
+
+
+class ClassNames:
+    """Maps class names in a log to class numbers, in the order in which names first appear until `sort` is called."""
+
+    def __init__(self, names: Sequence[str] | None = None) -> None:
+        """Map these names, in the order of the class numbers; by default those in the log."""
+        self._numbers: dict[str, int] = {name: number for number, name in enumerate(names or ())}
+        self._is_complete = names is not None
+        self._has_numbers = False
+        error = next(filter(None, map(find_id_error, names or ())), None)
+        if error is not None:
+            raise ParameterError(f"class_names: {error}; give the name of each class")
+        if names is not None and len(self._numbers) < len(names):
+            twice = next(name for number, name in enumerate(names) if self._numbers[name] != number)
+            raise ParameterError(f"class_names has {twice[:60]!r} twice; give each of the {len(names)} classes a name")
+
+    @property
+    def names(self) -> list[str] | None:
+        """The name of each class; None if the log has class numbers."""
+        return list(self._numbers) or None
+
+    def sort(self) -> None:
+        """Number the names in alphabetical order from now on, as the classes of data sets are numbered."""
+        self._numbers = {name: number for number, name in enumerate(sorted(self._numbers))}
+
+    def resolve(self, names: Sequence[str]) -> NDArray[np.int64]:
+        """Return the class of each name, shape (n_names,)."""
+        numbers = self._numbers
+        for position, name in enumerate(names):
+            if name not in numbers:
+                if self._has_numbers:
+                    raise NameResolutionError(position, _describe_mixture(repr(name[:60])))
+                if self._is_complete:
+                    raise NameResolutionError(
+                        position,
+                        f"got {name[:60]!r}, which is none of the {len(numbers)} class_names; name every class",
+                    )
+                if reason := find_id_error(name):
+                    raise NameResolutionError(position, reason)
+                numbers[name] = len(numbers)
+        return np.fromiter((numbers[name] for name in names), np.int64, len(names))
+
+    def accept_numbers(self) -> None:
+        """Raise `NameResolutionError` if the log has class names."""
+        self._has_numbers = True
+        if self._numbers:
+            raise NameResolutionError(0, _describe_mixture("a number"))
+
+
+def _describe_mixture(got: str) -> str:
+    return f"got {got}, and both numbers and names stand for classes; give all classes as numbers, or all as names"
