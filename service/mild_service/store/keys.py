@@ -229,42 +229,32 @@ def name_in_run(key: str) -> str:
     return key.partition("}:")[2].partition(":")[2]
 
 
-def describe_value(key: str, field: str) -> str:
-    """Return what a field of a run's hash holds in words, for error messages."""
+_EPOCH_REMEDY = (
+    "PUT the same epoch again, which restores it (one that was sent in logs, or in shards that are merged: drop it "
+    "with resume_from, then send it again)"
+)
+
+
+def describe_value(key: str, field: str) -> tuple[str, str]:
+    """Return what a field of a run's hash holds in words, and what restores it, for error messages."""
     run_id = key.partition("{")[2].partition("}")[0].partition("#")[0]
     kind, *numbers = name_in_run(key).split(":")
     first, *others = field.split(":")
-    chunk = f"chunk {numbers[-1]}" if numbers else ""
+    remedy = "restore a backup of the store"
     match kind:
         case "chunk" if first == "set":
-            return f"{chunk} of the set {others[0][:12]}… of round {numbers[0]} of run {run_id!r}"
-        case "chunk" if len(others[-1]) < _DIGEST_LENGTH:
-            return f"{chunk} of shard {others[0]} of epoch {first} of round {numbers[0]} of run {run_id!r}"
-        case "chunk":
-            return f"{chunk} of epoch {first} of round {numbers[0]} of run {run_id!r}"
-        case "votes":
-            return f"{chunk} of the wrong predictions of epoch {first} of round {numbers[0]} of run {run_id!r}"
+            what = f"chunk {numbers[1]} of the set {others[0][:12]}… of round {numbers[0]}"
+            remedy = f"PUT the same members or planted samples again, or {remedy}"
+        case "chunk" | "votes":
+            is_shard = kind == "chunk" and len(others[-1]) < _DIGEST_LENGTH
+            part = f"shard {others[0]} of " if is_shard else "the wrong predictions of " if kind == "votes" else ""
+            what = f"chunk {numbers[1]} of {part}epoch {first} of round {numbers[0]}"
+            remedy = f"{_EPOCH_REMEDY}, or {remedy}"
         case "truth":
-            return f"{chunk} of the {first.replace('_', ' ')} of run {run_id!r}"
+            what = f"chunk {numbers[0]} of the {first.replace('_', ' ')}"
+            remedy = f"PUT the same labels again, or {remedy}" if first == "labels" else remedy
         case "ids":
-            return f"piece {others[-1]} of the sample ids of run {run_id!r}"
-    return f"{field} in {name_in_run(key)} of run {run_id!r}"
-
-
-def find_remedy(key: str, field: str) -> str:
-    """Return what restores a value that is damaged or missing, for error messages."""
-    match name_in_run(key).partition(":")[0], field.partition(":")[0]:
-        case "chunk", "set":
-            action = "PUT the same members or planted samples again"
-        case "chunk" | "votes", _:
-            action = (
-                "PUT the same epoch again, which restores it (one that was sent in logs, or in shards that are merged: "
-                "drop it with resume_from, then send it again)"
-            )
-        case "truth", "labels":
-            action = "PUT the same labels again"
-        case "ids", _:
-            action = "PUT the same sample ids again"
+            what, remedy = f"piece {others[-1]} of the sample ids", f"PUT the same sample ids again, or {remedy}"
         case _:
-            return "restore a backup of the store"
-    return f"{action}, or restore a backup of the store"
+            what = f"{field} in {name_in_run(key)}"
+    return f"{what} of run {run_id!r}", remedy

@@ -15,7 +15,7 @@ from mild_service.errors import RoundFinished, RunNotFound, StoreDamaged
 from mild_service.models import Run, run_not_found_error
 from mild_service.store import codec
 from mild_service.store.context import Argument, StoreContext, to_texts
-from mild_service.store.keys import describe_value, find_remedy, name_in_run
+from mild_service.store.keys import describe_value, name_in_run
 from mild_service.store.records import list_named_fields, read_rounds
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,8 @@ def is_intact(key: str, field: str, value: bytes) -> bool:
 def unseal(key: str, field: str, value: bytes) -> memoryview:
     """Return the content of a stored value."""
     if not is_intact(key, field, value):
-        raise StoreDamaged(f"{describe_value(key, field)} is damaged in the store ({key}); {find_remedy(key, field)}")
+        what, remedy = describe_value(key, field)
+        raise StoreDamaged(f"{what} is damaged in the store ({key}); {remedy}")
     return memoryview(value)[:-CHECKSUM_BYTES]
 
 
@@ -51,10 +52,10 @@ def unseal_all(key: str, fields: Sequence[str], values: Sequence[bytes | None]) 
     """Return the contents of fields that were committed."""
     missing = [field for field, value in zip(fields, values, strict=True) if value is None]
     if missing:
+        what, remedy = describe_value(key, missing[0])
         raise StoreDamaged(
             f"{len(missing)} of {len(fields)} fields are missing in {key}, which were committed; the first is "
-            f"{describe_value(key, missing[0])}; {find_remedy(key, missing[0])}, and set the store's maxmemory-policy "
-            "to noeviction and appendonly to yes"
+            f"{what}; {remedy}, and set the store's maxmemory-policy to noeviction and appendonly to yes"
         )
     return [unseal(key, field, value) for field, value in zip(fields, values, strict=True) if value is not None]
 
@@ -174,7 +175,7 @@ async def restore_values(context: StoreContext, field: str, contents: Iterable[t
         stored = await context.call("HGET", key, field)
         if stored is None or not is_intact(key, field, stored):
             await context.run_script("replace_field", [key], [field, stored or b"", seal(key, field, content)])
-            logger.warning("%s was damaged or missing, and has been restored", describe_value(key, field))
+            logger.warning("%s was damaged or missing, and has been restored", describe_value(key, field)[0])
             n_restored += 1
     return n_restored
 

@@ -11,7 +11,7 @@ from mild_service.errors import RunNotFound, StoreDamaged
 from mild_service.models import Run
 from mild_service.store import codec
 from mild_service.store.context import StoreContext, StorePart
-from mild_service.store.keys import describe_value, find_remedy, name_in_run
+from mild_service.store.keys import describe_value, name_in_run
 from mild_service.store.records import list_named_fields, read_rounds
 from mild_service.store.run_store import RunStore
 from mild_service.store.values import has_checksums, is_intact
@@ -89,4 +89,5 @@ class ValueVerifier(StorePart):
 
 
 def _make_damage(run: Run, key: str, field: str, state: str) -> Damage:
-    return Damage(run.run_id, f"{describe_value(key, field)} is {state}", find_remedy(key, field))
+    what, remedy = describe_value(key, field)
+    return Damage(run.run_id, f"{what} is {state}", remedy)
