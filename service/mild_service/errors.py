@@ -50,6 +50,7 @@
     ├── ShuttingDown                   this process is shutting down; others may be available
     ├── StoreError
     │   ├── StoreUnavailable           unreachable or busy; try again
+    │   │   ├── CommandForbidden       an ACL user that may not run a command; its problem is store-unavailable
     │   │   └── StoreUnreplicated      too few replicas confirmed a write; try again
     │   ├── StoreFull                  out of memory
     │   ├── StoreNewer                 written by a newer version of the service
@@ -236,6 +237,12 @@ class StoreUnavailable(StoreError):
 
     title = "Store is unavailable"
     retryable = True
+
+
+class CommandForbidden(StoreUnavailable):
+    """The store's ACL does not allow the user of the service to run a command."""
+
+    code = StoreUnavailable.code
 
 
 class StoreUnreplicated(StoreUnavailable):

@@ -23,6 +23,7 @@ from redis.exceptions import (
 
 from mild_service.config import Settings
 from mild_service.errors import (
+    CommandForbidden,
     RoundFinished,
     RoundNotOpen,
     StaleAttempt,
@@ -57,12 +58,6 @@ _CLOCK_SECONDS = 1.0
 
 _ALLOWED_WHEN_FULL = ("mark_deleted", "delete_record", "resume_run", "prune_fields")
 """Scripts that must work in a full store, since they free memory."""
-
-
-class CommandForbidden(StoreUnavailable):
-    """The ACL user of the service may not run a command."""
-
-    code = StoreUnavailable.code
 
 
 class translate_errors(phase):  # noqa: N801  # as its parent

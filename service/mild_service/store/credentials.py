@@ -7,9 +7,9 @@ from typing import Literal
 import orjson
 
 from mild_service.api_keys import ApiKey
-from mild_service.errors import StoreDamaged
+from mild_service.errors import CommandForbidden, StoreDamaged
 from mild_service.store import codec
-from mild_service.store.context import CommandForbidden, StoreContext, StorePart, to_texts
+from mild_service.store.context import StoreContext, StorePart, to_texts
 from mild_service.store.run_store import is_active
 
 _NEW_RUN_MS = 60_000

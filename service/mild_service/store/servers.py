@@ -9,9 +9,9 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode
 from redis.exceptions import NoPermissionError, ResponseError
 
-from mild_service.errors import StoreError, StoreNewer
+from mild_service.errors import CommandForbidden, StoreError, StoreNewer
 from mild_service.store.cluster import Cluster
-from mild_service.store.context import CommandForbidden, StoreContext, StorePart, translate_errors
+from mild_service.store.context import StoreContext, StorePart, translate_errors
 
 SCHEMA_VERSION = 2
 """Version of the names and formats of all keys and fields, as in `keys`."""

@@ -25,6 +25,26 @@ from mild_service.web import media_types
 logger = logging.getLogger(__name__)
 
 
+class RouteNotFound(MildError):
+    """No route has this path."""
+
+    code = "not-found"
+    title = "No such route"
+
+
+class MethodNotAllowed(MildError):
+    """The route does not take this method."""
+
+    title = "Method not allowed"
+
+
+class InternalError(MildError):
+    """The service failed unexpectedly; its log has the cause under the request id."""
+
+    code = "internal-error"
+    title = "Internal error"
+
+
 STATUSES: Mapping[type[MildError], int] = {
     core.InvalidInput: 422,
     errors.MalformedBody: 400,
@@ -33,6 +53,8 @@ STATUSES: Mapping[type[MildError], int] = {
     errors.SlowBody: 408,
     errors.UnsupportedMediaType: 415,
     errors.NotAcceptable: 406,
+    RouteNotFound: 404,
+    MethodNotAllowed: 405,
     errors.RunNotFound: 404,
     errors.SampleNotFound: 404,
     errors.AccessError: 403,
@@ -54,26 +76,6 @@ STATUSES: Mapping[type[MildError], int] = {
 
 _RETRY_AFTER = {503: "1"}
 """Seconds that the header Retry-After names, by status."""
-
-
-class RouteNotFound(MildError):
-    """No route has this path."""
-
-    code = "not-found"
-    title = "No such route"
-
-
-class MethodNotAllowed(MildError):
-    """The route does not take this method."""
-
-    title = "Method not allowed"
-
-
-class InternalError(MildError):
-    """The service failed unexpectedly; its log has the cause under the request id."""
-
-    code = "internal-error"
-    title = "Internal error"
 
 
 _ERRORS_BY_STATUS: Mapping[int, type[MildError]] = {
@@ -100,8 +102,6 @@ class Problem(BaseModel):
 
 def get_http_status(error: type[MildError]) -> int:
     """Return the HTTP status of an error type."""
-    if error in (RouteNotFound, MethodNotAllowed):
-        return 404 if error is RouteNotFound else 405
     return next(STATUSES[ancestor] for ancestor in error.__mro__ if ancestor in STATUSES)
 
 
@@ -279,7 +279,7 @@ def _list_error_types() -> set[type[MildError]]:
         core.InvalidInput,
         errors.StoreUnavailable,
     }
-    return set(error_types) - inner
+    return set(error_types) - inner - {errors.CommandForbidden}
 
 
 def _is_request_error(value: object) -> TypeGuard[type[MildError]]:
