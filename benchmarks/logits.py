@@ -1,4 +1,4 @@
-"""The trainer's own trainings with every logit kept: what the peers judge samples by.
+"""Trainings by the trainer with all logits recorded, by which the peers judge samples.
 
 Cost is counted in forward passes of one sample; a backward pass counts as two.
 """
@@ -23,11 +23,11 @@ from mild_trainer.training.engine import evaluate
 from mild_trainer.training.trainer import Trainer
 
 Logits = NDArray[np.float32]
-TRAINING_COST, LOOKING_COST = 3, 1
+TRAINING_COST, EVALUATION_COST = 3, 1
 
 
 class LogitTracker(CorrectnessTracker):
-    """A tracker that also keeps the logits that its bits were made of."""
+    """A tracker that also keeps the logits of its bits."""
 
     def __init__(
         self,
@@ -46,15 +46,15 @@ class LogitTracker(CorrectnessTracker):
         self._logits[indices] = logits.float()
 
     def take_logits(self) -> Logits:
-        """Shape (n_samples, n_classes), as last seen; NaN where a sample was not."""
-        seen: Logits = self._logits.cpu().numpy().copy()
+        """Return the last logits of each sample, shape (n_samples, n_classes); NaN where there were none."""
+        logits: Logits = self._logits.cpu().numpy().copy()
         self._logits.fill_(torch.nan)
-        return seen
+        return logits
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One round's bits, and what they were made of.
+    """One round's bits, and the logits and labels that they were made of.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class Recording:
     logits
         Shape (n_epochs, n_samples, n_classes).
     labels
-        Shape (n_samples,), the given labels, planted ones included.
+        Shape (n_samples,), the given labels, with planted ones.
     """
 
     bits: RoundBits
@@ -71,7 +71,7 @@ class Recording:
     labels: NDArray[np.int64]
 
     def with_class_prior(self, prior: NDArray[np.float64]) -> "Recording":
-        """Return the same passes as they are recorded with a class prior, the bias added to the logits."""
+        """Return the same passes recorded with a class prior, the bias added to the logits."""
         n_samples = self.bits.n_samples
         tracker, indices = CorrectnessTracker(n_samples, class_prior=prior), torch.arange(n_samples)
         correct, logits = [], []
@@ -84,7 +84,7 @@ class Recording:
 
 
 class RecordingTrainer(Trainer):
-    """The trainer with a `LogitTracker` in the place of its tracker."""
+    """The trainer with a `LogitTracker` instead of its tracker."""
 
     def __init__(self, settings: TrainSettings, data: Dataset) -> None:
         super().__init__(settings, data)
@@ -92,7 +92,7 @@ class RecordingTrainer(Trainer):
         self._tracker: LogitTracker = LogitTracker(data.n_samples, data.n_classes, self._context.device, prior)
 
     def record(self, round: int = 0, *, plant: bool = False) -> Recording:
-        """Train a round on everyone, as a run's first round does, with its planted labels if they are wanted."""
+        """Train a round on all samples, as the first round of a run, with planted labels if `plant` is true."""
         everyone = bitmap.full(self._data.n_samples)
         planted = self.draw_planted_labels() if plant else None
         if planted is not None:
@@ -106,27 +106,27 @@ class RecordingTrainer(Trainer):
         labels = self._data.y_train if planted is None else planted.labels
         return Recording(bits, np.stack(logits), labels)
 
-    def predicted(self, members: Bitmap) -> Logits:
-        """Train on the members alone, and return everyone's logits, shape (n_samples, n_classes)."""
+    def predict_by_members(self, members: Bitmap) -> Logits:
+        """Train on the members alone, and return the logits of all samples, shape (n_samples, n_classes)."""
         self.train_comparison_network(members)
         evaluate(self.train_state, self._samples, self._settings, tracker=self._tracker)
         return self._tracker.take_logits()
 
 
-def cost(settings: TrainSettings) -> int:
-    """Of a round that looks at everyone once more in each epoch, per sample."""
-    return settings.epochs * (TRAINING_COST + LOOKING_COST)
+def count_cost(settings: TrainSettings) -> int:
+    """Count the cost per sample of a round with an evaluation pass of all samples in each epoch."""
+    return settings.epochs * (TRAINING_COST + EVALUATION_COST)
 
 
-def held_out(settings: TrainSettings, data: Dataset, n_folds: int) -> Logits:
-    """Every sample's logits by the network of the fold that it was held out from, at the cost of one recorded round.
+def predict_held_out(settings: TrainSettings, data: Dataset, n_folds: int) -> Logits:
+    """Predict the logits of each sample by a network that it was held out from, at the cost of one recorded round.
 
     Epochs are rounded up, in favour of the folds.
     """
-    epochs = ceil((cost(settings) - LOOKING_COST) / (TRAINING_COST * (n_folds - 1)))
+    epochs = ceil((count_cost(settings) - EVALUATION_COST) / (TRAINING_COST * (n_folds - 1)))
     trainer = RecordingTrainer(replace(settings, epochs=epochs), data)
     folds = StratifiedKFold(n_folds, shuffle=True, random_state=settings.seed)
     logits = np.empty((data.n_samples, data.n_classes), dtype=np.float32)
-    for inside, outside in folds.split(data.y_train, data.y_train):
-        logits[outside] = trainer.predicted(bitmap.from_indices(inside, data.n_samples))[outside]
+    for training, held_out in folds.split(data.y_train, data.y_train):
+        logits[held_out] = trainer.predict_by_members(bitmap.from_indices(training, data.n_samples))[held_out]
     return logits

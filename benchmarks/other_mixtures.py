@@ -14,37 +14,37 @@ from scipy import optimize, stats
 
 Floats: TypeAlias = NDArray[np.float64]
 Family: TypeAlias = Callable[[Floats, Floats, int], Floats]
-"""Of the counts ``z``, their weights and ``E``: the log density of every ``z`` under the best fit, shape of `z`."""
+"""Function of counts ``z``, weights and ``E``: the log density of each ``z`` under the best fit, shape of `z`."""
 
 _SPLITS = (0.3, 0.5, 0.7)
-"""Shares of ``E`` at which the first responsibilities change over."""
+"""Shares of ``E`` at which the first responsibilities are one half."""
 _STEPS = 100
 
 
-def _moments(x: Floats, weight: Floats, least: float) -> tuple[float, float]:
+def _compute_moments(x: Floats, weight: Floats, least: float) -> tuple[float, float]:
     mean = float(np.average(x, weights=weight))
     return mean, max(float(np.average((x - mean) ** 2, weights=weight)), least)
 
 
 def _gaussian(z: Floats, weight: Floats, n_epochs: int) -> Floats:
-    mean, variance = _moments(z, weight, 1 / 12)
+    mean, variance = _compute_moments(z, weight, 1 / 12)
     return np.asarray(stats.norm.logpdf(z, mean, np.sqrt(variance)))
 
 
 def _log_normal(z: Floats, weight: Floats, n_epochs: int) -> Floats:
     log_z = np.log(z + 0.5)
-    mean, variance = _moments(log_z, weight, 1e-3)
+    mean, variance = _compute_moments(log_z, weight, 1e-3)
     return np.asarray(stats.norm.logpdf(log_z, mean, np.sqrt(variance)) - log_z)
 
 
 def _gamma(z: Floats, weight: Floats, n_epochs: int) -> Floats:
-    mean, variance = _moments(z + 0.5, weight, 1 / 12)
+    mean, variance = _compute_moments(z + 0.5, weight, 1 / 12)
     return np.asarray(stats.gamma.logpdf(z + 0.5, mean**2 / variance, scale=variance / mean))
 
 
 def _beta(z: Floats, weight: Floats, n_epochs: int) -> Floats:
     x = (z + 0.5) / (n_epochs + 1)
-    mean, variance = _moments(x, weight, 1e-5)
+    mean, variance = _compute_moments(x, weight, 1e-5)
     strength = max(mean * (1 - mean) / variance - 1, 1e-2)
     return np.asarray(stats.beta.logpdf(x, mean * strength, (1 - mean) * strength))
 
@@ -58,8 +58,8 @@ def _beta_binomial(z: Floats, weight: Floats, n_epochs: int) -> Floats:
 
     mean = float(np.clip(np.average(z, weights=weight) / n_epochs, 0.01, 0.99))
     start = np.log(np.array([2 * mean, 2 * (1 - mean)]))
-    found = optimize.minimize(objective, start, method="L-BFGS-B", bounds=[(-5.0, 8.0), (-5.0, 8.0)])
-    return log_density(np.asarray(found.x))
+    fit = optimize.minimize(objective, start, method="L-BFGS-B", bounds=[(-5.0, 8.0), (-5.0, 8.0)])
+    return log_density(np.asarray(fit.x))
 
 
 FAMILIES: dict[str, Family] = {
@@ -71,8 +71,8 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def best_cut(family: str, counts: Floats) -> int:
-    """Cut that misfiles the fewest under the family's fit; bins ``0..cut`` are kept.
+def find_best_cut(family: str, counts: Floats) -> int:
+    """Find the cut with the fewest errors under the family's fit; bins ``0..cut`` are kept.
 
     Parameters
     ----------
@@ -91,11 +91,11 @@ def best_cut(family: str, counts: Floats) -> int:
 
 
 def _maximise(family: Family, z: Floats, counts: Floats, n_epochs: int, split: float) -> tuple[float, Floats]:
-    """Log likelihood and weighted densities, shape (2, n_bins)."""
+    """Return the log likelihood, and the weighted densities, shape (2, n_bins)."""
     upper = 1 / (1 + np.exp(-(z - split * n_epochs) / (0.1 * n_epochs)))
     responsibility = np.stack((1 - upper, upper))
     steps = _STEPS if family is not _beta_binomial else _STEPS // 10
-    likelihood, density = -np.inf, responsibility
+    last_log_likelihood, density = -np.inf, responsibility
     for _ in range(steps):
         weight = responsibility * counts + 1e-9
         share = weight.sum(axis=1) / weight.sum()
@@ -103,9 +103,9 @@ def _maximise(family: Family, z: Floats, counts: Floats, n_epochs: int, split: f
         log_density = np.clip(log_density, -700, 700)
         density = np.exp(log_density)
         mixed = density.sum(axis=0)
-        found = float(counts @ np.log(mixed))
+        log_likelihood = float(counts @ np.log(mixed))
         responsibility = density / mixed
-        if found - likelihood < 1e-7 * abs(found):
-            return found, density
-        likelihood = found
-    return likelihood, density
+        if log_likelihood - last_log_likelihood < 1e-7 * abs(log_likelihood):
+            return log_likelihood, density
+        last_log_likelihood = log_likelihood
+    return last_log_likelihood, density

@@ -1,9 +1,9 @@
-"""The selection beside the peers, on the same trainings and at the same cost: ranking, and the clean set itself.
+"""The selection compared with the peers, on the same trainings and at the same cost: the ranking, and the clean set.
 
-One training with the trainer's defaults is recorded: its bits are ours, its logits of the same pass are the peers'
-(`benchmarks/judges.py`). Peers that need trainings of their own get the same settings and the same number of passes,
-a backward pass counted as two; their choices (folds, schedule of AUM) were made on seeds 100 and 101, in their favour.
-Detection is of mislabelled samples, F1 of the set that is kept. Writes ``peers.json``, too; of another data set than
+One training with the trainer's defaults is recorded: we use its bits, the peers its logits of the same pass
+(`benchmarks/judges.py`). Peers that need further trainings get the same settings and the same number of passes, a
+backward pass counted as two; their parameters (folds, schedule of AUM) were chosen on seeds 100 and 101, in their
+favour. Detection is of mislabelled samples, F1 of the kept set. Writes ``peers.json``, too; for another data set than
 digits ``peers-DATASET.md`` and ``.json``. Needs ``pip install -e ".[bench]"``.
 """
 
@@ -23,16 +23,16 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from benchmarks import judges
 from benchmarks.claims import Benchmark, Claim, Report, format_table
 from benchmarks.judges import Judgement
-from benchmarks.logits import RecordingTrainer, held_out
+from benchmarks.logits import RecordingTrainer, predict_held_out
 from benchmarks.truth import Mask, best_f1, f1
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training import preparation
 
 OURS = "ours, one round"
 EVERYTHING = "keep everything"
-KNOWING = "mean loss, noise rate known"
+ORACLE = "mean loss, noise rate known"
 MARGIN = 0.01
-"""By how much our F1 may be behind."""
+"""Greatest difference by which our F1 may be lower."""
 N_FOLDS = 3
 
 
@@ -49,7 +49,7 @@ class Figures:
     best_f1: float | None
 
 
-def figures(noise: str, seed: int, method: str, judgement: Judgement, clean: Mask) -> Figures:
+def measure_figures(noise: str, seed: int, method: str, judgement: Judgement, clean: Mask) -> Figures:
     suspicion, kept = judgement.suspicion, judgement.kept
     return Figures(
         noise=noise,
@@ -62,36 +62,36 @@ def figures(noise: str, seed: int, method: str, judgement: Judgement, clean: Mas
     )
 
 
-def judged(settings: TrainSettings) -> list[Figures]:
-    """Every method on one data set, one noise and one seed."""
+def judge_all(settings: TrainSettings) -> list[Figures]:
+    """Judge by all methods on one data set, noise and seed."""
     torch.set_num_threads(1)
     data = preparation.prepare_dataset(settings, preparation.read_dataset(settings))
     clean, labels, seed = data.clean, data.y_train, settings.seed
     assert clean is not None
     recording = RecordingTrainer(settings, data).record()
-    by_loss = judges.mean_loss(recording.logits, labels, seed)
+    by_loss = judges.judge_by_mean_loss(recording.logits, labels, seed)
     methods: dict[str, Callable[[], Judgement]] = {
-        OURS: lambda: judges.ours(recording, settings.selection),
-        "ours, bits of the training pass": lambda: judges.ours_in_training(settings, data),
-        "cleanlab, held out": lambda: judges.cleanlab(held_out(settings, data, N_FOLDS), labels),
-        "cleanlab, in sample": lambda: judges.cleanlab(recording.logits[-1], labels),
-        "AUM, threshold samples": lambda: judges.area_under_margin_thresholded(settings, data),
-        "AUM, same training, ranks only": lambda: judges.area_under_margin(recording.logits, labels),
+        OURS: lambda: judges.judge_by_selection(recording, settings.selection),
+        "ours, bits of the training pass": lambda: judges.judge_by_training_pass(settings, data),
+        "cleanlab, held out": lambda: judges.judge_by_cleanlab(predict_held_out(settings, data, N_FOLDS), labels),
+        "cleanlab, in sample": lambda: judges.judge_by_cleanlab(recording.logits[-1], labels),
+        "AUM, threshold samples": lambda: judges.judge_by_margin_threshold(settings, data),
+        "AUM, same training, ranks only": lambda: judges.judge_by_margin(recording.logits, labels),
         "mean loss, Gaussian mixture": lambda: by_loss,
-        KNOWING: lambda: judges.lowest(by_loss, int(clean.sum())),
+        ORACLE: lambda: judges.keep_lowest(by_loss, int(clean.sum())),
     }
-    found = [Figures(settings.noise, seed, EVERYTHING, None, None, f1(np.ones_like(clean), clean), None)]
-    return found + [figures(settings.noise, seed, method, judge(), clean) for method, judge in methods.items()]
+    figures = [measure_figures(settings.noise, seed, name, judge(), clean) for name, judge in methods.items()]
+    return [Figures(settings.noise, seed, EVERYTHING, None, None, f1(np.ones_like(clean), clean), None), *figures]
 
 
-def spread(values: Sequence[float | None]) -> str:
+def format_spread(values: Sequence[float | None]) -> str:
     numbers = [v for v in values if v is not None]
     if not numbers:
         return ""
     return f"{statistics.median(numbers):.3f} ({min(numbers):.3f} to {max(numbers):.3f})"
 
 
-def table(found: Sequence[Figures]) -> list[str]:
+def format_figures(figures: Sequence[Figures]) -> list[str]:
     heads = (
         "noise",
         "method",
@@ -102,28 +102,28 @@ def table(found: Sequence[Figures]) -> list[str]:
         "seeds with a lower F1 than ours",
     )
     rows = []
-    for noise in dict.fromkeys(f.noise for f in found):
-        reference = {f.seed: f.f1 for f in found if (f.noise, f.method) == (noise, OURS)}
-        for method in dict.fromkeys(f.method for f in found):
-            chosen = [f for f in found if (f.noise, f.method) == (noise, method)]
-            columns = [spread([getattr(f, name) for f in chosen]) for name in ("auroc", "auprc", "f1", "best_f1")]
-            pairs = [(f.f1, reference[f.seed]) for f in chosen if f.f1 is not None and method != OURS]
-            behind = sum(1 for theirs, own in pairs if own is not None and theirs < own)
+    for noise in dict.fromkeys(f.noise for f in figures):
+        reference = {f.seed: f.f1 for f in figures if (f.noise, f.method) == (noise, OURS)}
+        for method in dict.fromkeys(f.method for f in figures):
+            own = [f for f in figures if (f.noise, f.method) == (noise, method)]
+            columns = [format_spread([getattr(f, name) for f in own]) for name in ("auroc", "auprc", "f1", "best_f1")]
+            pairs = [(f.f1, reference[f.seed]) for f in own if f.f1 is not None and method != OURS]
+            behind = sum(1 for theirs, ours in pairs if ours is not None and theirs < ours)
             rows.append((noise, method, *columns, f"{behind} of {len(pairs)}" if pairs else ""))
     return format_table(heads, rows)
 
 
-def claim(found: Sequence[Figures]) -> list[Claim]:
-    """Our set beside that of the best method that knows no more, on each noise."""
+def list_claims(figures: Sequence[Figures]) -> list[Claim]:
+    """List a claim for each noise: our set against that of the best method that knows no more."""
     claims = []
-    for noise in dict.fromkeys(f.noise for f in found):
+    for noise in dict.fromkeys(f.noise for f in figures):
         medians = {
             method: statistics.median(
-                f.f1 for f in found if (f.noise, f.method) == (noise, method) and f.f1 is not None
+                f.f1 for f in figures if (f.noise, f.method) == (noise, method) and f.f1 is not None
             )
-            for method in dict.fromkeys(f.method for f in found if f.noise == noise and f.f1 is not None)
+            for method in dict.fromkeys(f.method for f in figures if f.noise == noise and f.f1 is not None)
         }
-        rivals = {method: f1 for method, f1 in medians.items() if not method.startswith("ours") and method != KNOWING}
+        rivals = {method: f1 for method, f1 in medians.items() if not method.startswith("ours") and method != ORACLE}
         best = max(rivals, key=lambda method: rivals[method])
         text = f"{noise}: F1 of the set in one round less that of the best peer ({best})"
         claims.append(Claim(text, medians[OURS] - rivals[best], "at least", -MARGIN, "{:.3f}"))
@@ -131,24 +131,24 @@ def claim(found: Sequence[Figures]) -> list[Claim]:
 
 
 def measure(options: Namespace) -> Report:
-    given = {name: getattr(options, name) or None for name in ("limit", "model", "epochs")}
-    given["data_dir"] = Path(options.data_dir) if options.data_dir else None
+    changes = {name: getattr(options, name) or None for name in ("limit", "model", "epochs")}
+    changes["data_dir"] = Path(options.data_dir) if options.data_dir else None
     jobs = [
-        TrainSettings.for_dataset(options.dataset, noise=noise, seed=seed, device="cpu", threads=1, **given)
+        TrainSettings.for_dataset(options.dataset, noise=noise, seed=seed, device="cpu", threads=1, **changes)
         for seed in options.seeds
         for noise in options.noise
     ]
-    found: list[Figures] = []
+    figures: list[Figures] = []
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-        for part in pool.imap(judged, jobs):
-            found += part
+        for part in pool.imap(judge_all, jobs):
+            figures += part
             own = next(f for f in part if f.method == OURS)
             print(f"{own.noise} seed {own.seed}: F1 {own.f1:.3f}", flush=True)
     page = "peers" if options.dataset == "digits" else f"peers-{options.dataset}"
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / f"{page}.json").write_text(json.dumps([asdict(f) for f in found], indent=1) + "\n")
+    (options.out / f"{page}.json").write_text(json.dumps([asdict(f) for f in figures], indent=1) + "\n")
     about = f"Median (least to greatest) over {len(options.seeds)} seeds."
-    return Report(f"Peers on {options.dataset}", claim(found), about, table(found), page=page)
+    return Report(f"Peers on {options.dataset}", list_claims(figures), about, format_figures(figures), page=page)
 
 
 BENCHMARK = Benchmark(

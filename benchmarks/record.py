@@ -1,13 +1,13 @@
-"""Record correctness bits of real trainings: what fits, cuts and verdicts are chosen and judged on.
+"""Record correctness bits of real trainings, on which fits, cuts and verdicts are chosen and judged.
 
 usage: python -m benchmarks.record [--data-dir DIR] [--only TEXT] [--list]
        python -m benchmarks.record --full --device cuda --data-dir DIR
 
-Trains the project's own networks on digits and on CIFAR-10 with labels broken in many ways, with and without planted
-noise, and writes one ``sequences/<name>.npz`` per training (see `benchmarks.recordings`): bits and cleanness only, no
-image and no label. What is there already is not trained again. Seed 0 is for choosing, seed 1 for judging; so are the
-seeds from 100 and from 200 on, trainings of several rounds for `studies.pooling`, which lie in ``sequences/rounds``.
-``--full`` records ResNet-18 on all of CIFAR-10 instead, which takes a GPU.
+Trains the project's networks on digits and on CIFAR-10 with labels broken in many ways, with and without planted noise,
+and writes one ``sequences/<name>.npz`` per training (see `benchmarks.recordings`): bits and cleanness only, no image
+and no label. Existing recordings are not repeated. Seed 0 is for choosing, seed 1 for judging; so are the seeds from
+100 and from 200 on, trainings of several rounds for `studies.pooling`, which are in ``sequences/rounds``. ``--full``
+records ResNet-18 on all of CIFAR-10 instead, which takes a GPU.
 """
 
 import argparse
@@ -46,12 +46,12 @@ class Case:
     Attributes
     ----------
     data
-        ``digits``; ``cifar16``, 3,000 CIFAR-10 images averaged down to 16 x 16; ``cifar32``, 2,000 as they are;
-        ``cifar10``, all of them, which ResNet-18 learns as the preset ``fast-cifar10`` has it.
+        ``digits``; ``cifar16``, 3,000 CIFAR-10 images averaged down to 16 x 16; ``cifar32``, 2,000 at full size;
+        ``cifar10``, all of them, for ResNet-18 with the preset ``fast-cifar10``.
     noise
         As the trainer takes it, or ``human:aggre`` and ``human:worse`` for CIFAR-10N's labels.
     epochs, rounds, seed
-        Of the training.
+        Settings of the training.
     planted
         How noise was planted in round 0.
     tail
@@ -59,8 +59,8 @@ class Case:
     smoothing
         Label smoothing.
     augmented
-        Whether CIFAR-10 is cropped and mirrored as usual, which this small a network cannot learn by heart, or only
-        shifted by a pixel, which it can.
+        Whether CIFAR-10 is cropped and mirrored as usual, which so small a network cannot memorise, or only shifted by
+        a pixel, which it can.
     """
 
     data: Literal["digits", "cifar16", "cifar32", "cifar10"]
@@ -75,7 +75,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """File name without its ending."""
+        """File name without its suffix."""
         parts = [self.data, self.noise.replace(":", "-"), f"e{self.epochs}"]
         parts += [f"r{self.rounds}"] * (self.rounds > 1) + [f"tail{self.tail}"] * (self.tail > 1)
         parts += ["hard"] * (not self.smoothing) + ["plain"] * (not self.augmented)
@@ -84,7 +84,7 @@ class Case:
 
     @property
     def folder(self) -> Path:
-        """Where it lies below the folder of all recordings."""
+        """Folder below that of all recordings."""
         return Path("rounds" if self.seed >= 100 else "")
 
 
@@ -106,82 +106,82 @@ _MORE = (100, 200)
 """First seeds of the trainings of several rounds: for choosing, for judging."""
 
 
-def cases() -> list[Case]:
-    """Every training of the record."""
-    found: list[Case] = []
+def list_cases() -> list[Case]:
+    """List the trainings to record."""
+    cases: list[Case] = []
     few = ("none", "symmetric:0.05", "symmetric:0.4", "symmetric:0.8", "pairflip:0.4")
     most = [noise for noise in (*NOISES, "human:aggre", "human:worse") if noise != "symmetric:0.2"]
     for planted in ("none", "confused", "uniform"):
-        found += [Case("digits", noise, 20, s, planted) for noise in NOISES for s in (0, 1)]
+        cases += [Case("digits", noise, 20, s, planted) for noise in NOISES for s in (0, 1)]
     plain: dict[str, Any] = {"smoothing": 0.0, "augmented": False}
-    found += [Case("cifar16", noise, 30, s, "confused", **plain) for noise in most for s in (0, 1)]
-    found += [Case("digits", noise, e, s) for e in (3, 8, 60) for noise in few for s in (0, 1)]
-    found += [Case("digits", noise, 20, s, smoothing=0.0) for noise in few for s in (0, 1)]
-    found += [Case("digits", noise, 20, s, tail=10) for noise in few for s in (0, 1)]
-    found += [Case("digits", noise, 20, s, "confused", rounds=3) for noise in few for s in (0, 1)]
-    found += [Case("cifar16", noise, 30, s, tail=10, **plain) for noise in few[2:4] for s in (0, 1)]
-    found += [Case("cifar32", noise, 30, s, "confused", **plain) for noise in few for s in (0, 1)]
-    found += [Case("digits", noise, 150, s) for noise in few[2:] for s in (0, 1)]
+    cases += [Case("cifar16", noise, 30, s, "confused", **plain) for noise in most for s in (0, 1)]
+    cases += [Case("digits", noise, e, s) for e in (3, 8, 60) for noise in few for s in (0, 1)]
+    cases += [Case("digits", noise, 20, s, smoothing=0.0) for noise in few for s in (0, 1)]
+    cases += [Case("digits", noise, 20, s, tail=10) for noise in few for s in (0, 1)]
+    cases += [Case("digits", noise, 20, s, "confused", rounds=3) for noise in few for s in (0, 1)]
+    cases += [Case("cifar16", noise, 30, s, tail=10, **plain) for noise in few[2:4] for s in (0, 1)]
+    cases += [Case("cifar32", noise, 30, s, "confused", **plain) for noise in few for s in (0, 1)]
+    cases += [Case("digits", noise, 150, s) for noise in few[2:] for s in (0, 1)]
     structured = ("symmetric:0.2", "symmetric:0.4", "symmetric:0.8", "pairflip:0.4", "asymmetric:0.4", "instance:0.4")
-    found += [
+    cases += [
         Case("digits", noise, 20, s + i, "confused", rounds=4) for s in _MORE for noise in structured for i in range(3)
     ]
     weak: dict[str, Any] = {"planted": "confused", "rounds": 3, "smoothing": 0.0}
     for s in _MORE:
-        found += [Case("cifar16", noise, 15, s, **weak) for noise in ("human:worse", "symmetric:0.4")]
-        found += [Case("cifar16", "human:worse", 20, s + 1, **weak, augmented=False)]
-        found += [Case("cifar16", "pairflip:0.4", 20, s, **weak, augmented=False)]
-        found += [Case("cifar16", "pairflip:0.4", 15, s + 1, **weak)]
-    return found
+        cases += [Case("cifar16", noise, 15, s, **weak) for noise in ("human:worse", "symmetric:0.4")]
+        cases += [Case("cifar16", "human:worse", 20, s + 1, **weak, augmented=False)]
+        cases += [Case("cifar16", "pairflip:0.4", 20, s, **weak, augmented=False)]
+        cases += [Case("cifar16", "pairflip:0.4", 15, s + 1, **weak)]
+    return cases
 
 
-def full_cases(epochs: int) -> list[Case]:
-    """Trainings on all of CIFAR-10, for judging."""
+def list_full_cases(epochs: int) -> list[Case]:
+    """List the trainings on all of CIFAR-10, for judging."""
     return [Case("cifar10", noise, epochs, 1, "confused", smoothing=0.1) for noise in ("human:worse", "symmetric:0.4")]
 
 
-def dataset(case: Case, data_dir: Path | None, limit: int = 0) -> Dataset:
-    """The case's data with its broken labels; a `limit` above 0 is for all of CIFAR-10."""
+def load_case(case: Case, data_dir: Path | None, limit: int = 0) -> Dataset:
+    """Load the data of a case with its broken labels; a `limit` above 0 is for all of CIFAR-10."""
     if case.data == "digits":
         data = datasets.load("digits", None)
     else:
         data = datasets.load("cifar10", data_dir)
         if case.noise.startswith("human:"):
-            # Under CC BY-NC 4.0, not to be redistributed: its labels are read, and only their cleanness is kept.
+            # Under CC BY-NC 4.0, not to be redistributed: the labels are read, and only their cleanness is recorded.
             if data_dir is None:
                 raise SystemExit("human labels are read from --data-dir; give it")
             with np.load(data_dir / "cifar-n-labels.npz") as labels:
-                given = labels[f"c10_{case.noise.removeprefix('human:')}_label"].astype(np.int64)
-            data = replace(data, y_train=given, y_train_clean=data.y_train)
+                human_labels = labels[f"c10_{case.noise.removeprefix('human:')}_label"].astype(np.int64)
+            data = replace(data, y_train=human_labels, y_train_clean=data.y_train)
         if case.data == "cifar16":
-            data = replace(data, x_train=_halved(data.x_train), x_test=_halved(data.x_test))
-        # Before the noise, which is drawn by the same seed: the subset would be of what it has broken.
+            data = replace(data, x_train=_halve(data.x_train), x_test=_halve(data.x_test))
+        # Before the noise, which is drawn by the same seed: else the subset would be of the labels that it has broken.
         data = data.take_balanced({"cifar16": 3000, "cifar32": 2000}.get(case.data, limit or data.n_samples), case.seed)
     if case.tail > 1:
-        data = _long_tailed(data, case.tail, case.seed)
+        data = _make_long_tailed(data, case.tail, case.seed)
     return data if case.noise.startswith("human:") else data.with_noise(case.noise, case.seed)
 
 
-def _halved(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _halve(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     n, height, width, channels = images.shape
     blocks = images.reshape(n, height // 2, 2, width // 2, 2, channels)
-    halved: NDArray[np.uint8] = np.rint(blocks.mean(axis=(2, 4), dtype=np.float32)).astype(np.uint8)
-    return halved
+    small: NDArray[np.uint8] = np.rint(blocks.mean(axis=(2, 4), dtype=np.float32)).astype(np.uint8)
+    return small
 
 
-def _long_tailed(data: Dataset, tail: int, seed: int) -> Dataset:
-    """Classes whose sizes fall geometrically, the last `tail` times smaller than the first (Cui et al. 2019)."""
+def _make_long_tailed(data: Dataset, tail: int, seed: int) -> Dataset:
+    """Reduce classes to geometrically falling sizes, the last `tail` times smaller than the first (Cui et al. 2019)."""
     rng = np.random.default_rng(seed)
     order = rng.permutation(data.n_samples)
-    chosen = []
+    parts = []
     for label in range(data.n_classes):
         own = order[data.y_train[order] == label]
-        chosen.append(own[: round(len(own) * tail ** (-label / (data.n_classes - 1)))])
-    kept = np.sort(np.concatenate(chosen))
-    return replace(data, x_train=data.x_train[kept], y_train=data.y_train[kept])
+        parts.append(own[: round(len(own) * tail ** (-label / (data.n_classes - 1)))])
+    indices = np.sort(np.concatenate(parts))
+    return replace(data, x_train=data.x_train[indices], y_train=data.y_train[indices])
 
 
-def settings_of(case: Case, device: DeviceName = "cpu") -> TrainSettings:
+def make_settings(case: Case, device: DeviceName = "cpu") -> TrainSettings:
     if case.data == "cifar10":
         own: dict[str, Any] = {"epochs": case.epochs, "seed": case.seed, "label_smoothing": case.smoothing}
         return presets.make_settings("fast-cifar10", **own, device=device)
@@ -202,10 +202,10 @@ def settings_of(case: Case, device: DeviceName = "cpu") -> TrainSettings:
 
 
 class Recorder:
-    """One case's training, with the bits of both passes."""
+    """Trains a case, and records the bits of both passes."""
 
     def __init__(self, case: Case, data: Dataset, settings: TrainSettings | None = None) -> None:
-        self.case, self.data, self.settings = case, data, settings or settings_of(case)
+        self.case, self.data, self.settings = case, data, settings or make_settings(case)
         self.context = ComputeContext.from_settings(self.settings)
         mean, std = data.compute_channel_statistics()
         augmentation = Augmentation(self.settings.pad, self.settings.flip)
@@ -222,41 +222,41 @@ class Recorder:
         clean = np.ones(n, dtype=bool) if data.clean is None else data.clean
         planted = None
         if self.case.planted != "none":
-            chosen = planting.plant_labels(
-                data.y_train, data.n_classes, PLANTED_SHARE, self.case.seed, self.predicted()
+            draw = planting.plant_labels(
+                data.y_train, data.n_classes, PLANTED_SHARE, self.case.seed, self.predict_labels()
             )
-            self.images.labels = torch.from_numpy(chosen.labels).to(self.context.device)
-            planted = chosen.planted
+            self.images.labels = torch.from_numpy(draw.labels).to(self.context.device)
+            planted = draw.planted
         members, rounds = bitmap.full(n), []
         for number in range(self.case.rounds):
-            rounds.append(self.round(number, members))
+            rounds.append(self.train_round(number, members))
             self.images.labels = self.given_labels
-            members = self.selected(rounds, planted)
+            members = self.select_members(rounds, planted)
         return Recording(self.case.name, n, bitmap.pack(clean), planted, tuple(rounds))
 
-    def predicted(self) -> NDArray[np.int64] | None:
-        """Classes that a barely trained network predicts; None where planting is uniform."""
+    def predict_labels(self) -> NDArray[np.int64] | None:
+        """Predict classes by a barely trained network; None where planting is uniform."""
         if self.case.planted == "uniform":
             return None
         return predict_early(self.train_state, self.images, self.settings)
 
-    def round(self, number: int, members: Bitmap) -> Round:
-        """Train one round; the training pass sees the members, the evaluation pass everyone."""
+    def train_round(self, number: int, members: Bitmap) -> Round:
+        """Train one round; the training pass is of the members, the evaluation pass of all samples."""
         self.train_state.reinitialise(derive_seed(self.case.seed, 0, number))
         device = self.context.device
         inside = torch.from_numpy(bitmap.to_indices(members, self.data.n_samples)).to(device)
         trackers = [CorrectnessTracker(self.data.n_samples, device) for _ in range(2)]
-        taken: list[list[Bitmap]] = [[], []]
+        bits: list[list[Bitmap]] = [[], []]
         for epoch in range(self.case.epochs):
             draws = torch.Generator(device).manual_seed(derive_seed(self.case.seed, 1, number, epoch))
             train_epoch(self.train_state, self.images, inside, self.settings, epoch, draws, trackers[0])
             evaluate(self.train_state, self.images, self.settings, tracker=trackers[1])
-            for tracker, rows in zip(trackers, taken, strict=True):
+            for tracker, rows in zip(trackers, bits, strict=True):
                 rows.append(tracker.take().correct)
-        return Round(members, correct_train=np.stack(taken[0]), correct_eval=np.stack(taken[1]))
+        return Round(members, correct_train=np.stack(bits[0]), correct_eval=np.stack(bits[1]))
 
-    def selected(self, rounds: list[Round], planted: Bitmap | None) -> Bitmap:
-        """Members of the next round, by the defaults; planted samples are left out as the service leaves them."""
+    def select_members(self, rounds: list[Round], planted: Bitmap | None) -> Bitmap:
+        """Select the members of the next round by the defaults, without planted samples, as the service does."""
         n = self.data.n_samples
         kept = select([RoundBits(n, round_.correct_eval, members=round_.members) for round_ in rounds]).bitmap
         return kept if planted is None or len(rounds) > 1 else kept & ~planted
@@ -275,7 +275,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=FOLDER)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
-    for case in full_cases(arguments.epochs) if arguments.full else cases():
+    for case in list_full_cases(arguments.epochs) if arguments.full else list_cases():
         path = arguments.out / case.folder / f"{case.name}.npz"
         if arguments.only not in case.name or path.exists():
             continue
@@ -283,8 +283,8 @@ def main(argv: list[str] | None = None) -> int:
             print(case.name)
             continue
         started = time.perf_counter()
-        data = dataset(case, arguments.data_dir, arguments.limit)
-        settings = settings_of(case, arguments.device)
+        data = load_case(case, arguments.data_dir, arguments.limit)
+        settings = make_settings(case, arguments.device)
         if arguments.full:
             settings = replace(settings, model=arguments.model)
         recording = Recorder(case, data, settings).run()

@@ -7,7 +7,7 @@ training, in the format of `benchmarks.recordings`: bits and cleanness only. See
 judging. Trainings that were recorded before are not repeated.
 
 ``tabular``: wine, breast cancer and digits as flat vectors. ``learning`` and ``finished``: a sweep of learning rates
-and epochs down to where nothing is learnt, divided by what was measured (`is_unfinished`). ``unlearnt``: weak heads
+and epochs down to where nothing is learnt, divided by `is_unfinished`. ``unlearnt``: weak heads
 that never learn some of the clean samples. ``memorised``: long trainings on structured noise. ``features``: heads on
 frozen features of CIFAR-10, with Gaussian feature noise (`dither`) and without; FILE is one of `mild features`
 (``examples/image_features.py``), and CIFAR-10N's labels are read from the file given as ``--human``.
@@ -34,7 +34,7 @@ from mild_trainer.data import load
 
 FAMILIES = FOLDER / "families"
 UNFINISHED_GAIN = 0.05
-"""Accuracy on the true labels that a training has yet to gain from which it counts as still learning."""
+"""Further accuracy on the true labels from which a training counts as still learning."""
 _REFERENCE_EPOCHS = 40
 _BATCH_SIZE = 32
 
@@ -56,7 +56,7 @@ class Case:
     noise
         As the trainer takes it, or ``human:worse``.
     epochs, seed, rate, decay
-        Of the training: learning rate and weight decay of SGD with momentum 0.9.
+        Settings of the training: `rate` and `decay` are learning rate and weight decay of SGD with momentum 0.9.
     hidden
         Units of the hidden layer; 0 is a linear head.
     planted
@@ -78,7 +78,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """File name without its family and ending."""
+        """File name without its family and suffix."""
         head = f"mlp{self.hidden}" if self.hidden else "linear"
         parts = [f"{self.data}-{head}", self.noise.replace(":", "-"), f"e{self.epochs}", f"lr{self.rate:g}"]
         parts += [f"plant{self.planted}"] * (self.planted > 0) + [f"dither{self.dither:g}"] * (self.dither > 0)
@@ -158,8 +158,8 @@ def load_features(case: Case, features_file: Path | None) -> tuple[Floats, Label
             raise SystemExit("heads on CIFAR-10 need --features; make the file with mild features")
         data = load("features", features_file)
         x, y = data.x_train.astype(np.float64), data.y_train
-        chosen = _cifar_samples(case.seed, len(x))
-        x, y = x[chosen], y[chosen]
+        half = _cifar_samples(case.seed, len(x))
+        x, y = x[half], y[half]
     else:
         loader = {"wine": datasets.load_wine, "cancer": datasets.load_breast_cancer}.get(
             case.data, datasets.load_digits
@@ -195,7 +195,7 @@ class Head:
         """Train one epoch; return the classes predicted before each update, shape (n_samples,)."""
         predicted = torch.empty_like(labels)
         for batch in torch.split(torch.randperm(len(labels), generator=self.random), _BATCH_SIZE):
-            logits = self.network(self._features(batch))
+            logits = self.network(self._get_features(batch))
             predicted[batch] = logits.detach().argmax(dim=1)
             self.optimiser.zero_grad()
             self.loss(logits, labels[batch]).backward()
@@ -205,10 +205,10 @@ class Head:
     def predict(self) -> torch.Tensor:
         """Predict the classes of all samples, shape (n_samples,)."""
         with torch.inference_mode():
-            logits: torch.Tensor = self.network(self._features(torch.arange(len(self.x))))
+            logits: torch.Tensor = self.network(self._get_features(torch.arange(len(self.x))))
             return logits.argmax(dim=1)
 
-    def _features(self, batch: torch.Tensor) -> torch.Tensor:
+    def _get_features(self, batch: torch.Tensor) -> torch.Tensor:
         x = self.x[batch]
         if self.case.dither:
             x = x + self.case.dither * torch.randn(x.shape, generator=self.random)
@@ -221,10 +221,10 @@ def draw_labels(case: Case, true_labels: Labels, n_classes: int, human_file: Pat
         return noise.apply_noise(case.noise, true_labels, n_classes, case.seed)[0]
     if human_file is None:
         raise SystemExit("human labels are read from --human; give the file of CIFAR-10N's labels")
-    given: Labels
-    with np.load(human_file) as labels:  # under CC BY-NC 4.0, not to be redistributed: only their cleanness is kept
-        given = labels[f"c10_{case.noise.removeprefix('human:')}_label"].astype(np.int64)
-    own: Labels = given[_cifar_samples(case.seed, 2 * len(true_labels))]
+    labels: Labels
+    with np.load(human_file) as arrays:  # under CC BY-NC 4.0, not to be redistributed: only their cleanness is kept
+        labels = arrays[f"c10_{case.noise.removeprefix('human:')}_label"].astype(np.int64)
+    own: Labels = labels[_cifar_samples(case.seed, 2 * len(true_labels))]
     return own
 
 
@@ -232,20 +232,20 @@ def record(case: Case, features_file: Path | None, human_file: Path | None) -> t
     """Train one case; return its recording, without the family in its name, and its family."""
     x, true_labels = load_features(case, features_file)
     n_samples, n_classes = len(x), int(true_labels.max()) + 1
-    given = draw_labels(case, true_labels, n_classes, human_file)
-    trained, planted = given, None
+    given_labels = draw_labels(case, true_labels, n_classes, human_file)
+    trained_labels, planted = given_labels, None
     if case.planted:
         early = Head(case, x, n_classes)
-        early.train_epoch(torch.from_numpy(given))
+        early.train_epoch(torch.from_numpy(given_labels))
         # Half of the samples along the confusions of an early network, half uniformly.
         confused, uniform = (
-            planting.plant_labels(given, n_classes, case.planted / 2 / n_samples, case.seed + shift, predicted)
+            planting.plant_labels(given_labels, n_classes, case.planted / 2 / n_samples, case.seed + shift, predicted)
             for shift, predicted in ((0, early.predict().numpy()), (1000, None))
         )
         by_confusion = bitmap.unpack(confused.planted, n_samples)
-        trained = np.where(by_confusion, confused.labels, uniform.labels)
+        trained_labels = np.where(by_confusion, confused.labels, uniform.labels)
         planted = confused.planted | uniform.planted
-    head, labels = Head(case, x, n_classes), torch.from_numpy(trained)
+    head, labels = Head(case, x, n_classes), torch.from_numpy(trained_labels)
     train_bits, eval_bits, accuracy = [], [], []
     for _ in range(case.epochs):
         train_bits.append(_pack(head.train_epoch(labels) == labels))
@@ -256,7 +256,7 @@ def record(case: Case, features_file: Path | None, human_file: Path | None) -> t
     if family == "sweep":
         family = "learning" if is_unfinished(head, case, x, labels, true_labels, max(accuracy)) else "finished"
     round_ = Round(bitmap.full(n_samples), np.stack(train_bits), np.stack(eval_bits))
-    clean = bitmap.pack(given == true_labels)
+    clean = bitmap.pack(given_labels == true_labels)
     return Recording(case.name, n_samples, clean, planted, (round_,)), family
 
 
@@ -264,8 +264,9 @@ def is_unfinished(
     head: Head, case: Case, x: Floats, labels: torch.Tensor, true_labels: Labels, best_accuracy: float
 ) -> bool:
     """Check whether more epochs, or the usual learning rate, raise the best accuracy by `UNFINISHED_GAIN`."""
-    usual = Head(Case("sweep", case.data, case.noise, 0, case.seed, hidden=case.hidden), x, int(true_labels.max()) + 1)
-    for network, n_epochs in ((usual, _REFERENCE_EPOCHS), (head, 3 * case.epochs)):
+    usual_case = Case("sweep", case.data, case.noise, 0, case.seed, hidden=case.hidden)
+    reference = Head(usual_case, x, int(true_labels.max()) + 1)
+    for network, n_epochs in ((reference, _REFERENCE_EPOCHS), (head, 3 * case.epochs)):
         for _ in range(n_epochs):
             network.train_epoch(labels)
             if float((network.predict().numpy() == true_labels).mean()) >= best_accuracy + UNFINISHED_GAIN:

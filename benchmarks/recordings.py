@@ -1,4 +1,4 @@
-"""The recorded sequences in ``sequences/``: correctness bits of real trainings, and which labels were right."""
+"""The recordings in ``sequences/``: correctness bits of real trainings, and which labels were right."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ HALVES: tuple[Half, ...] = get_args(Half)
 
 FOLDER = Path(__file__).parent / "sequences"
 ROUNDS = FOLDER / "rounds"
-"""Trainings of several rounds, apart from the others."""
+"""Trainings of several rounds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,10 +27,10 @@ class Round:
     Attributes
     ----------
     members
-        Shape (n_bytes,), whom the model was trained on.
+        Shape (n_bytes,), the samples that the model was trained on.
     correct_train, correct_eval
-        Shape (n_epochs, n_bytes): whether the training pass (members only) and the evaluation pass after it (everyone)
-        predicted the label that was trained on.
+        Shape (n_epochs, n_bytes): whether the training pass (members only) and the evaluation pass after it (all
+        samples) predicted the label that was trained on.
     """
 
     members: Bitmap
@@ -45,15 +45,15 @@ class Recording:
     Attributes
     ----------
     name
-        What was trained, as `benchmarks.record.Case.name` spells it.
+        Name of the training, as in `benchmarks.record.Case.name`.
     n_samples
-        Samples of the data set.
+        Number of samples.
     clean
-        Shape (n_bytes,), whose given label is right.
+        Shape (n_bytes,), the samples whose given label is right.
     planted
-        Shape (n_bytes,), whose label was broken on purpose in round 0; None where nobody's was.
+        Shape (n_bytes,), the samples whose label was broken on purpose in round 0; None without any.
     rounds
-        In order.
+        Rounds in order.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Recording:
     rounds: tuple[Round, ...]
 
     def save(self, path: Path) -> None:
-        """Write it, with nothing in the file that differs between two runs."""
+        """Write the recording; the file has nothing that differs between two runs."""
         arrays: dict[str, NDArray[Any]] = {"n_samples": np.array(self.n_samples), "clean": self.clean}
         if self.planted is not None:
             arrays["planted"] = self.planted
@@ -77,7 +77,7 @@ class Recording:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read one."""
+        """Read a recording."""
         with np.load(path) as arrays:
             n_rounds = sum(key.startswith("members_") for key in arrays)
             rounds = tuple(Round(*(arrays[f"{field}_{r}"] for field in Round.__slots__)) for r in range(n_rounds))
@@ -85,7 +85,7 @@ class Recording:
             return cls(path.stem, int(arrays["n_samples"]), arrays["clean"], planted, rounds)
 
     def evidence(self, bits: Literal["correct_eval", "correct_train"] = "correct_eval") -> tuple[RoundBits, ...]:
-        """Its rounds, as one of the two passes tells of them."""
+        """Return the rounds with the bits of one of the two passes."""
         return tuple(
             RoundBits(self.n_samples, getattr(r, bits), members=r.members, planted=None if number else self.planted)
             for number, r in enumerate(self.rounds)
@@ -93,7 +93,7 @@ class Recording:
 
     @property
     def is_clean(self) -> NDArray[np.bool_]:
-        """Whose given label is right, shape (n_samples,)."""
+        """Mask of the samples whose given label is right, shape (n_samples,)."""
         return bitmap.unpack(self.clean, self.n_samples)
 
 

@@ -1,12 +1,12 @@
-"""Simulated two-Weibull mixtures: whether a fit finds the parameters that drew the scores, and what it costs if not.
+"""Simulated two-Weibull mixtures: whether a fit recovers the true parameters, and the loss if it does not.
 
-Every mixture (`benchmarks/simulated.py`) is drawn both truncated and piled up. The first set has at most half of the
+Every mixture (`benchmarks/simulation.py`) is drawn both truncated and piled up. The first set has at most half of the
 noisy component beyond the last epoch: its parameters are to be found again. The second has more there, which leaves the
 noisy scale to guesswork: there the decisions count.
 
-*Regret* is the F1 of the best cut in hindsight minus that of the fit's own: the default rule's, or everyone where the
-verdict is `unimodal`. *Floor* is the true parameters' own cut by that rule, and the median error that the Fisher
-information allows.
+*Regret* is the F1 of the best cut in hindsight minus that of the fit's cut: by the default rule, or keeping all samples
+where the verdict is `unimodal`. *Floor* is the cut of the true parameters by that rule, and the median error that the
+Fisher information allows.
 """
 
 import sys
@@ -19,7 +19,7 @@ from typing import get_args
 import numpy as np
 
 from benchmarks.claims import Benchmark, Claim, Report, format_table
-from benchmarks.simulated import MATCHING, Truth, Way, attainable, drawn
+from benchmarks.simulation import MATCHING, Truth, Way, compute_attainable_errors, draw_truth
 from mild_core import verdict
 from mild_core.forgetting import Forgetting
 from mild_core.mixture.mixture import Mixture, fit_mixture
@@ -33,7 +33,7 @@ FLOOR = "floor"
 APART = ((-np.inf, 1.0), (1.0, 2.0), (2.0, 3.0), (3.0, np.inf))
 DEFAULT: Fit = SelectionOptions().fit
 NEVER_FORGOTTEN = Forgetting(n_memorised=1_000_000, n_forgotten=0)
-"""A histogram has no order of epochs: clean samples are taken to stay memorised."""
+"""A histogram has no order of epochs: clean samples are assumed to stay memorised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +54,30 @@ class Outcome:
     cause: str
 
     @property
-    def recovered(self) -> bool:
+    def is_recovered(self) -> bool:
         """Whether every parameter is within its bar."""
-        return within(self.errors)
+        return is_within_bars(self.errors)
 
 
-def within(errors: Sequence[float] | Floats) -> bool:
+def is_within_bars(errors: Sequence[float] | Floats) -> bool:
     clean, noisy, weight = errors
     return bool(max(clean, noisy) <= SCALE_BAR and weight <= WEIGHT_BAR)
 
 
-def f1_of_cuts(clean_and_noisy: Floats) -> Floats:
-    """F1 of keeping bins ``0..cut`` for every cut from -1 on, shape (n_bins + 1,)."""
+def compute_f1_of_cuts(clean_and_noisy: Floats) -> Floats:
+    """Compute the F1 of keeping bins ``0..cut`` for every cut from -1 on, shape (n_bins + 1,)."""
     kept = np.concatenate((np.zeros((2, 1)), np.cumsum(clean_and_noisy, axis=1)), axis=1)
     scores: Floats = 2 * kept[0] / np.maximum(kept.sum(axis=0) + kept[0, -1], TINY)
     return scores
 
 
-def decided(fit: Mixture) -> int:
-    """The product's own cut."""
+def find_cut(fit: Mixture) -> int:
+    """Find the cut that a selection makes by a fit."""
     return fit.masses.shape[1] - 1 if verdict.judge_fit(fit, NEVER_FORGOTTEN)[0] == "unimodal" else find_f1_cut(fit)
 
 
-def fitted(counts: Floats, kind: Fit) -> Mixture:
-    """The fit that a selection uses for a kind: with tails only where the fit without them is separable."""
+def fit_counts(counts: Floats, kind: Fit) -> Mixture:
+    """Fit as a selection does for a kind: with tails only where the fit without them is separable."""
     if kind != "tailed":
         return fit_mixture(counts, kind)
     anchored = fit_mixture(counts, "anchored")
@@ -88,47 +88,47 @@ def fitted(counts: Floats, kind: Fit) -> Mixture:
     return anchored if finds_noise and verdict.judge_fit(tailed, NEVER_FORGOTTEN)[0] != "separable" else tailed
 
 
-def cause_of_miss(truth: Truth, way: Way, fit: Mixture, counts: Floats, floor: Sequence[float]) -> str:
-    """Why a fit did not find the parameters."""
-    if fit.kind == "density" or fit.open_top != truth.mixture(way).open_top:
+def find_cause(truth: Truth, way: Way, fit: Mixture, counts: Floats, floor: Sequence[float]) -> str:
+    """Find why a fit did not recover the parameters."""
+    if fit.kind == "density" or fit.open_top != truth.make_mixture(way).open_top:
         return "other likelihood"
-    if not within(floor):
+    if not is_within_bars(floor):
         return "too little information"
-    at_truth = counts @ np.log(np.maximum(truth.mixture(way).densities.sum(axis=0), TINY))
+    at_truth = counts @ np.log(np.maximum(truth.make_mixture(way).densities.sum(axis=0), TINY))
     if fit.log_likelihood >= at_truth:
         return "sampling error"
     return "bound" if fit.kind in ("anchored", "tailed") else "local optimum"
 
 
-def outcomes(truth: Truth, way: Way, n_samples: int, rng: np.random.Generator) -> list[Outcome]:
-    """The floor and every fit of one histogram."""
-    histograms = truth.histograms(way, n_samples, rng)
-    counts, scores = histograms.sum(axis=0), f1_of_cuts(histograms)
-    ideal, floor = truth.mixture(way), attainable(truth, way, n_samples)
+def measure_outcomes(truth: Truth, way: Way, n_samples: int, rng: np.random.Generator) -> list[Outcome]:
+    """Measure the floor and every fit of one histogram."""
+    histograms = truth.draw_histograms(way, n_samples, rng)
+    counts, scores = histograms.sum(axis=0), compute_f1_of_cuts(histograms)
+    ideal, floor = truth.make_mixture(way), compute_attainable_errors(truth, way, n_samples)
 
-    def outcome(name: str, mixture: Mixture, cut: int, errors: tuple[float, float, float], cause: str) -> Outcome:
+    def make_outcome(name: str, mixture: Mixture, cut: int, errors: tuple[float, float, float], cause: str) -> Outcome:
         regret = float(scores.max() - scores[cut + 1])
         regret_unjudged = float(scores.max() - scores[find_f1_cut(mixture) + 1])
         return Outcome(truth, verdict.measure_component_distance(ideal), name, errors, regret, regret_unjudged, cause)
 
-    found = [outcome(FLOOR, ideal, find_f1_cut(ideal), floor, "")]
+    outcomes = [make_outcome(FLOOR, ideal, find_f1_cut(ideal), floor, "")]
     for kind in get_args(Fit):
-        fit = fitted(counts, kind)
+        fit = fit_counts(counts, kind)
         clean, noisy = (float(error) for error in np.abs(fit.scales / ideal.scales - 1))
         errors = (clean, noisy, abs(float(fit.weights[1]) - truth.weight))
-        cause = "found" if within(errors) else cause_of_miss(truth, way, fit, counts, floor)
-        found.append(outcome(kind, fit, decided(fit), errors, cause))
-    return found
+        cause = "found" if is_within_bars(errors) else find_cause(truth, way, fit, counts, floor)
+        outcomes.append(make_outcome(kind, fit, find_cut(fit), errors, cause))
+    return outcomes
 
 
-def summary(title: Sequence[str], chosen: Sequence[Outcome]) -> list[str]:
-    errors = np.median([o.errors for o in chosen], axis=0)
-    regret = np.array([o.regret for o in chosen])
+def summarise(title: Sequence[str], outcomes: Sequence[Outcome]) -> list[str]:
+    errors = np.median([o.errors for o in outcomes], axis=0)
+    regret = np.array([o.regret for o in outcomes])
     cells = [f"{error:.3f}" for error in errors]
-    cells.append(f"{np.mean([o.recovered for o in chosen]):.0%}")
+    cells.append(f"{np.mean([o.is_recovered for o in outcomes]):.0%}")
     cells += [f"{v:.4f}" for v in (regret.mean(), np.median(regret))] + [f"{np.quantile(regret, 0.9):.3f}"]
-    cells.append(f"{np.mean([o.regret_unjudged for o in chosen]):.4f}")
-    causes = Counter(o.cause for o in chosen if o.cause not in ("", "found"))
+    cells.append(f"{np.mean([o.regret_unjudged for o in outcomes]):.4f}")
+    causes = Counter(o.cause for o in outcomes if o.cause not in ("", "found"))
     cells.append(", ".join(f"{n} {cause}" for cause, n in causes.most_common()))
     return [*title, *cells]
 
@@ -136,7 +136,7 @@ def summary(title: Sequence[str], chosen: Sequence[Outcome]) -> list[str]:
 Results = dict[tuple[str, Way], list[Outcome]]
 
 
-def tables(results: Results) -> list[str]:
+def format_tables(results: Results) -> list[str]:
     heads = (
         "scale of clean",
         "of noisy",
@@ -150,14 +150,14 @@ def tables(results: Results) -> list[str]:
     )
     fits = (FLOOR, *get_args(Fit))
     summaries = [
-        summary((name, way, fit), [o for o in found if o.fit == fit])
-        for (name, way), found in results.items()
+        summarise((name, way, fit), [o for o in outcomes if o.fit == fit])
+        for (name, way), outcomes in results.items()
         for fit in fits
     ]
     rows = []
     for low, high in APART:
         for way in MATCHING:
-            both = [o for (_, w), found in results.items() if w == way for o in found if low <= o.apart < high]
+            both = [o for (_, w), outcomes in results.items() if w == way for o in outcomes if low <= o.apart < high]
             means = [np.mean([o.regret for o in both if o.fit == fit]) if both else np.nan for fit in fits]
             n = len(both) // len(fits)
             rows.append((f"{low:g} to {high:g}", way, str(n), *(f"{mean:.4f}" for mean in means)))
@@ -168,14 +168,14 @@ def tables(results: Results) -> list[str]:
     ]
 
 
-def worst(results: Results, n: int = 10) -> list[str]:
-    """Where the default fit loses most beyond what the true parameters would have lost."""
-    floors = {(o.truth, way): o.regret for (_, way), found in results.items() for o in found if o.fit == FLOOR}
-    lost = [(o.regret - floors[o.truth, way], way, o) for (_, way), found in results.items() for o in found]
-    chosen = sorted((item for item in lost if item[2].fit == DEFAULT), key=lambda item: -item[0])[:n]
+def format_worst(results: Results, n: int = 10) -> list[str]:
+    """Format the cases in which the default fit loses most relative to the true parameters."""
+    floors = {(o.truth, way): o.regret for (_, way), outcomes in results.items() for o in outcomes if o.fit == FLOOR}
+    lost = [(o.regret - floors[o.truth, way], way, o) for (_, way), outcomes in results.items() for o in outcomes]
+    outcomes = sorted((item for item in lost if item[2].fit == DEFAULT), key=lambda item: -item[0])[:n]
     heads = ("drawn", "epochs", "weight", "scales, of E", "shapes", "beyond", "apart", "regret", "floor's")
     rows = []
-    for excess, way, o in chosen:
+    for excess, way, o in outcomes:
         t = o.truth
         scales = " and ".join(f"{scale / t.n_epochs:.2f}" for scale in t.scales)
         numbers = (f"{t.beyond:.2f}", f"{o.apart:.1f}", f"{o.regret:.3f}", f"{o.regret - excess:.3f}")
@@ -184,8 +184,8 @@ def worst(results: Results, n: int = 10) -> list[str]:
     return format_table(heads, rows)
 
 
-def claim(results: Results) -> list[Claim]:
-    """Parameters are asked of the fit whose likelihood drew the scores, decisions of the default on both draws."""
+def list_claims(results: Results) -> list[Claim]:
+    """List claims of parameters by the fit with the likelihood of the draw, and of decisions by the default fit."""
     claims = []
     for way, matching in MATCHING.items():
         fit = DEFAULT if FAMILIES[DEFAULT].tops[0] == FAMILIES[matching].tops[0] else matching
@@ -205,11 +205,11 @@ def measure(options: Namespace) -> Report:
     rng = np.random.default_rng(options.seed)
     results: Results = {}
     for name, beyond in SETS.items():
-        truths = [drawn(rng, beyond) for _ in range(options.mixtures)]
+        truths = [draw_truth(rng, beyond) for _ in range(options.mixtures)]
         for way in MATCHING:
-            results[name, way] = [o for truth in truths for o in outcomes(truth, way, options.samples, rng)]
-    text = [*tables(results), "", f"Where `{DEFAULT}` loses most beyond the floor:", "", *worst(results)]
-    return Report("Recovery", claim(results), "Errors are medians over the mixtures.", text)
+            results[name, way] = [o for truth in truths for o in measure_outcomes(truth, way, options.samples, rng)]
+    text = [*format_tables(results), "", f"Where `{DEFAULT}` loses most beyond the floor:", "", *format_worst(results)]
+    return Report("Recovery", list_claims(results), "Errors are medians over the mixtures.", text)
 
 
 BENCHMARK = Benchmark(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.claims import Benchmark, Claim, Report, claim_none, format_table
-from benchmarks.other_mixtures import FAMILIES, best_cut
+from benchmarks.other_mixtures import FAMILIES, find_best_cut
 from benchmarks.recordings import Recording, load_recordings
 from benchmarks.truth import best_f1, f1
 from mild_core import bitmap
@@ -127,7 +127,7 @@ def _mixture(family: str) -> Way:
     def way(sequence: Trace) -> NDArray[np.bool_]:
         scores = score_samples(sequence.rounds, "mild-simple")
         counts = np.bincount(scores.bins, minlength=scores.grid.n_bins).astype(np.float64)
-        return scores.scored & (scores.values <= scores.grid.get_cut_value(best_cut(family, counts)) + 1e-6)
+        return scores.scored & (scores.values <= scores.grid.get_cut_value(find_best_cut(family, counts)) + 1e-6)
 
     return way
 

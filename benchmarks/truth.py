@@ -1,4 +1,4 @@
-"""Scores and sets beside the truth: the area under the curve, F1, and the F1 of the best cut in hindsight."""
+"""Measures of scores and sets against the truth: area under the curve, F1, and F1 of the best cut in hindsight."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ Mask = NDArray[np.bool_]
 
 
 def f1(kept: Mask, clean: Mask) -> float:
-    """F1 of a kept set as a finding of clean labels; 0 where nothing is kept and nothing is clean."""
+    """F1 of a kept set, with the clean samples as positives; 0 where nothing is kept and nothing is clean."""
     return float(2 * (kept & clean).sum() / max(kept.sum() + clean.sum(), 1))
 
 
@@ -25,11 +25,11 @@ def best_f1(suspicion: NDArray[Any], clean: Mask) -> float:
 
 def auc(suspicion: NDArray[Any], clean: Mask) -> float:
     """Probability that a clean sample is less suspicious than a mislabelled one; 0.5, as by chance, without either."""
-    found = audit.compute_auc(suspicion[clean], suspicion[~clean])
-    return 0.5 if found is None else found
+    value = audit.compute_auc(suspicion[clean], suspicion[~clean])
+    return 0.5 if value is None else value
 
 
-def share_found(suspicion: NDArray[Any], clean: Mask) -> float | None:
+def measure_found_share(suspicion: NDArray[Any], clean: Mask) -> float | None:
     """Share of the wrong labels among as many most suspicious samples as there are wrong labels; ties in random order.
 
     None where no label is wrong.

@@ -70,7 +70,7 @@ def run_case(case: Case, inputs: Inputs) -> Mapping[str, Any]:
     data, recording, own = training.data, training.recording, training.own
     logits, labels, clean = recording.logits[:, own], data.y_train[own], training.clean[own]
     misses = (logits.argmax(axis=2) != labels).sum(axis=0)
-    of_loss = judges.mean_loss(logits, labels, training.settings.seed)
+    of_loss = judges.judge_by_mean_loss(logits, labels, training.settings.seed)
     assert of_loss.kept is not None
     selection = select(recording.bits)
     values = {

@@ -9,8 +9,8 @@ import numpy as np
 
 from benchmarks import judges
 from benchmarks.judges import Judgement
-from benchmarks.logits import RecordingTrainer, held_out
-from benchmarks.truth import Mask, auc, best_f1, f1, share_found
+from benchmarks.logits import RecordingTrainer, predict_held_out
+from benchmarks.truth import Mask, auc, best_f1, f1, measure_found_share
 from mild_core import bitmap
 from mild_core.selection import select
 from mild_trainer.settings import TrainSettings
@@ -111,23 +111,23 @@ def _judge_passes(training: HeadTraining) -> dict[str, Judgement]:
     """Judge the samples by the peers that look at the recorded passes."""
     logits, labels = training.recording.logits[:, training.own], training.data.y_train[training.own]
     return {
-        "mean loss, Gaussian mixture": judges.mean_loss(logits, labels, training.settings.seed),
-        "AUM, same passes": judges.area_under_margin(logits, labels),
-        "cleanlab, in sample": judges.cleanlab(logits[-1], labels),
-        "wrong events, beta mixture": judges.wrong_events(logits.argmax(axis=2) == labels),
+        "mean loss, Gaussian mixture": judges.judge_by_mean_loss(logits, labels, training.settings.seed),
+        "AUM, same passes": judges.judge_by_margin(logits, labels),
+        "cleanlab, in sample": judges.judge_by_cleanlab(logits[-1], labels),
+        "wrong events, beta mixture": judges.judge_by_wrong_events(logits.argmax(axis=2) == labels),
     }
 
 
 def _judge_by_own_trainings(training: HeadTraining) -> dict[str, Judgement]:
     """Judge the samples by the peers that train at the same cost, or not at all."""
     settings, data, own = training.settings, training.data, training.own
-    by_thresholds = judges.area_under_margin_thresholded(settings, data)
+    by_thresholds = judges.judge_by_margin_threshold(settings, data)
     assert by_thresholds.kept is not None
-    own_trainings, labels = held_out(settings, data, N_FOLDS)[own], data.y_train[own]
+    own_trainings, labels = predict_held_out(settings, data, N_FOLDS)[own], data.y_train[own]
     return {
         "AUM, threshold samples": Judgement(by_thresholds.suspicion[own], by_thresholds.kept[own]),
-        "cleanlab, held out": judges.cleanlab(own_trainings, labels),
-        "votes of neighbours": judges.neighbour_votes(data.x_train[own], labels, data.n_classes),
+        "cleanlab, held out": judges.judge_by_cleanlab(own_trainings, labels),
+        "votes of neighbours": judges.judge_by_neighbours(data.x_train[own], labels, data.n_classes),
     }
 
 
@@ -138,7 +138,7 @@ def _measure(judgement: Judgement, clean: Mask) -> Measures:
         "auc": auc(judgement.suspicion, clean) if has_both else None,
         "f1": None if judgement.kept is None else f1(judgement.kept, clean),
         "best_f1": best_f1(judgement.suspicion, clean),
-        "found": share_found(judgement.suspicion, clean),
+        "found": measure_found_share(judgement.suspicion, clean),
     }
 
 

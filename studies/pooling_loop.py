@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from benchmarks.claims import Benchmark, Report, format_table
-from benchmarks.record import Case, Recorder, cases, dataset
+from benchmarks.record import Case, Recorder, list_cases, load_case
 from benchmarks.recordings import HALVES, ROUNDS, Recording, Round, load_recordings
 from benchmarks.truth import auc, f1
 from mild_core import bitmap
@@ -29,13 +29,13 @@ class Loop(Recorder):
     """A training whose members a given way chooses."""
 
     def __init__(self, case: Case, way: Callable[[Trace], Judged]) -> None:
-        super().__init__(case, dataset(case, None))
+        super().__init__(case, load_case(case, None))
         self.way = way
 
-    def selected(self, rounds: list[Round], planted: Bitmap | None) -> Bitmap:
+    def select_members(self, rounds: list[Round], planted: Bitmap | None) -> Bitmap:
         """Members of the next round; round 0 is one population, where every way is the default."""
         if len(rounds) == 1:
-            return super().selected(rounds, planted)
+            return super().select_members(rounds, planted)
         n = self.data.n_samples
         so_far = Recording(self.case.name, n, bitmap.full(n), planted, tuple(rounds))
         return bitmap.pack(self.way(Trace.of(so_far, len(rounds))).kept)
@@ -62,7 +62,7 @@ def compared(usual: Recording, other: Recording, way: str) -> Row:
 
 def measure(options: Namespace) -> Report:
     torch.set_num_threads(1)
-    known = {case.name: case for case in cases() if case.data == "digits"}
+    known = {case.name: case for case in list_cases() if case.data == "digits"}
     usual = [recording for recording in load_recordings(options.half, ROUNDS) if recording.name in known]
     rows = []
     with TemporaryDirectory() as scratch:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from benchmarks.recordings import Recording
-from benchmarks.recovery import decided
+from benchmarks.recovery import find_cut
 from benchmarks.truth import Mask
 from mild_core import bitmap
 from mild_core.mixture.mixture import Mixture, fit_mixture
@@ -83,7 +83,7 @@ class Judged:
 def cut(trace: Trace, shares: Floats) -> Judged:
     """The default fit and cut on a share of misclassified epochs per sample, by counts alone."""
     counts, mixture = _fitted(shares, trace.misclassified.shape[0] * trace.epochs)
-    return Judged(shares, np.ones(counts.size, dtype=np.bool_) if mixture is None else counts <= decided(mixture))
+    return Judged(shares, np.ones(counts.size, dtype=np.bool_) if mixture is None else counts <= find_cut(mixture))
 
 
 def _fitted(shares: Floats, n_epochs: int) -> tuple[NDArray[np.intp], Mixture | None]:

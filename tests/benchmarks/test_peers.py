@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import judges, peers, truth
 from benchmarks.judges import Judgement
-from benchmarks.logits import RecordingTrainer, cost, held_out
+from benchmarks.logits import RecordingTrainer, count_cost, predict_held_out
 from mild_core import bitmap
 from mild_trainer.data import Dataset, load
 from mild_trainer.settings import TrainSettings
@@ -36,30 +36,30 @@ def test_the_logits_are_those_that_made_the_bits(data: Dataset, settings: TrainS
 
 
 def test_held_out_logits_are_there_for_everyone(data: Dataset, settings: TrainSettings) -> None:
-    logits = held_out(settings, data, n_folds=2)
+    logits = predict_held_out(settings, data, n_folds=2)
     assert logits.shape == (60, 2)
     assert np.isfinite(logits).all()
-    assert cost(settings) == 12
+    assert count_cost(settings) == 12
 
 
 def test_the_margin_is_to_the_best_other_class() -> None:
     logits = np.array([[[3.0, 1.0, 2.0], [0.0, 5.0, 1.0]]], dtype=np.float32)
-    assert judges.margins(logits, np.array([0, 2])).tolist() == [[1.0, -4.0]]
+    assert judges.compute_margins(logits, np.array([0, 2])).tolist() == [[1.0, -4.0]]
 
 
 def test_a_gaussian_mixture_keeps_the_low_losses_and_the_known_rate_cuts_the_same_ranking() -> None:
     logits = np.zeros((2, 40, 2), dtype=np.float32)
     logits[:, :, 0] = np.linspace(4, 5, 40)
     labels = np.where(np.arange(40) < 30, 0, 1)
-    judgement = judges.mean_loss(logits, labels, seed=0)
+    judgement = judges.judge_by_mean_loss(logits, labels, seed=0)
     assert judgement.kept is not None
     assert (judgement.kept == (labels == 0)).all()
-    assert judges.lowest(judgement, 5).suspicion is judgement.suspicion
+    assert judges.keep_lowest(judgement, 5).suspicion is judgement.suspicion
     assert truth.best_f1(judgement.suspicion, labels == 0) == 1.0
 
 
 def test_threshold_samples_judge_everyone(data: Dataset, settings: TrainSettings) -> None:
-    judgement = judges.area_under_margin_thresholded(settings, data)
+    judgement = judges.judge_by_margin_threshold(settings, data)
     assert np.isfinite(judgement.suspicion).all()
     assert judgement.kept is not None
     assert judgement.kept.shape == (60,)
@@ -69,7 +69,7 @@ def test_threshold_samples_judge_everyone(data: Dataset, settings: TrainSettings
 def test_threshold_samples_are_drawn_without_regard_to_the_noise(seed: int) -> None:
     data = load("digits").with_noise("pairflip:0.4", seed)
     assert data.clean is not None
-    chosen = judges.threshold_samples(data, seed)
+    chosen = judges.draw_threshold_samples(data, seed)
     assert np.unique(chosen).size == chosen.size == 2 * 130
     assert 0.3 < (~data.clean[chosen]).mean() < 0.5
 
@@ -77,8 +77,8 @@ def test_threshold_samples_are_drawn_without_regard_to_the_noise(seed: int) -> N
 def test_the_best_cut_keeps_ties_together() -> None:
     clean = np.array([True, True, False, False])
     assert truth.best_f1(np.array([0.0, 1.0, 1.0, 1.0]), clean) == pytest.approx(2 / 3)
-    found = peers.figures("none", 0, "ranks", Judgement(np.array([0.0, 0.0, 1.0, 1.0]), None), clean)
-    assert (found.auroc, found.auprc, found.f1, found.best_f1) == (1.0, 1.0, None, 1.0)
+    figures = peers.measure_figures("none", 0, "ranks", Judgement(np.array([0.0, 0.0, 1.0, 1.0]), None), clean)
+    assert (figures.auroc, figures.auprc, figures.f1, figures.best_f1) == (1.0, 1.0, None, 1.0)
 
 
 def test_a_small_run_writes_every_method(tmp_path: Path) -> None:

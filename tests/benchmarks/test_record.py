@@ -12,8 +12,8 @@ def test_a_recording_of_all_images_is_one_of_the_judging_half(tmp_path: Path) ->
     images, clean = rng.integers(0, 256, (60, 8, 8, 3), dtype=np.uint8), np.arange(60) % 3
     labels = np.where(np.arange(60) < 12, (clean + 1) % 3, clean)
     data = Dataset("small", images, labels, images[:3], clean[:3], 3, y_train_clean=clean)
-    case = record.full_cases(epochs=2)[0]
-    settings = record.settings_of(case)
+    case = record.list_full_cases(epochs=2)[0]
+    settings = record.make_settings(case)
     assert (settings.model, settings.batch_size, settings.epochs) == ("resnet18", 512, 2)
 
     made = record.Recorder(case, data, replace(settings, model="resnet8", batch_size=16)).run()

@@ -105,16 +105,16 @@ def test_the_headline_has_a_line_for_each_noise_that_is_there() -> None:
 
 def test_ties_are_found_in_random_order() -> None:
     clean = np.array([True, True, False, False])
-    assert truth.share_found(np.array([0.0, 1.0, 1.0, 1.0]), clean) == pytest.approx(2 / 3)
-    assert truth.share_found(np.array([0.0, 0.0, 1.0, 1.0]), clean) == 1.0
-    assert truth.share_found(np.zeros(2), clean[:2]) is None
+    assert truth.measure_found_share(np.array([0.0, 1.0, 1.0, 1.0]), clean) == pytest.approx(2 / 3)
+    assert truth.measure_found_share(np.array([0.0, 0.0, 1.0, 1.0]), clean) == 1.0
+    assert truth.measure_found_share(np.zeros(2), clean[:2]) is None
 
 
 def test_wrong_events_are_counted_and_cut_between_the_two_groups() -> None:
     correct = np.ones((20, 100), dtype=bool)
     correct[:18, 70:] = False
     correct[:2, :40] = False
-    judgement = judges.wrong_events(correct)
+    judgement = judges.judge_by_wrong_events(correct)
     assert judgement.kept is not None
     assert judgement.suspicion.tolist() == [2] * 40 + [0] * 30 + [18] * 30
     assert (judgement.kept == (np.arange(100) < 70)).all()
@@ -124,7 +124,7 @@ def test_neighbours_outvote_a_wrong_label() -> None:
     angles = np.concatenate([np.linspace(0, 0.1, 20), np.linspace(1, 1.1, 20)])
     labels = np.repeat([0, 1], 20)
     labels[5] = 1
-    judgement = judges.neighbour_votes(np.stack([np.cos(angles), np.sin(angles)], axis=1), labels, 2)
+    judgement = judges.judge_by_neighbours(np.stack([np.cos(angles), np.sin(angles)], axis=1), labels, 2)
     assert judgement.kept is not None
     assert np.flatnonzero(~judgement.kept).tolist() == [5]
     assert judgement.suspicion.argmax() == 5

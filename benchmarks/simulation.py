@@ -1,8 +1,8 @@
-"""Two-Weibull mixtures of counts drawn from known parameters, and what no fit of them can beat.
+"""Two-Weibull mixtures of counts drawn from known parameters, and the least errors that a fit of them can have.
 
 Each can be drawn in two ways from the same parameters: *truncated*, where a component ends with the top bin, as the
-fits `anchored` and `grouped` suppose; and *piled up*, where whatever lies beyond the last epoch sits in the top bin, as
-`censored` supposes.
+fits `anchored` and `grouped` assume; and *piled up*, where the mass beyond the last epoch is in the top bin, as
+`censored` assumes.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from mild_core.types import Fit
 
 Way: TypeAlias = Literal["truncated", "piled up"]
 MATCHING: dict[Way, Fit] = {"truncated": "grouped", "piled up": "censored"}
-"""The fit without narrow bounds whose likelihood is that of the draw."""
+"""The fit without narrow bounds that has the likelihood of the draw."""
 SCALES = (0.7, 3.0)
 """Scales of the noisy component, of the number of epochs; those of the clean one lie below."""
 SHAPES = ((0.6, 6.0), (3.0, 10.0))
@@ -28,7 +28,7 @@ _MEDIAN_OF_NORMAL = float(norm.ppf(0.75))
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What scores are drawn from; pairs hold the clean component first, scales are in epochs."""
+    """True parameters; pairs hold the clean component first, scales are in epochs."""
 
     n_epochs: int
     weight: float
@@ -37,11 +37,11 @@ class Truth:
 
     @property
     def beyond(self) -> float:
-        """Share of the noisy component beyond the last epoch: its pile at the top, where it piles up."""
+        """Share of the noisy component beyond the last epoch, which piles up in the top bin."""
         return float(weibull_min(self.shapes[1], scale=self.scales[1]).sf(self.n_epochs))
 
-    def mixture(self, way: Way) -> Mixture:
-        """The mixture that a perfect fit would return."""
+    def make_mixture(self, way: Way) -> Mixture:
+        """Make the mixture that a perfect fit would return."""
         kind = MATCHING[way]
         scales, shapes = np.array(self.scales), np.array(self.shapes)
         (open_top,) = FAMILIES[kind].tops
@@ -50,7 +50,7 @@ class Truth:
         weights = np.array([1 - self.weight, self.weight])
         return Mixture(kind, weights, scales, shapes, means, masses, np.nan, open_top)
 
-    def histograms(self, way: Way, n_samples: int, rng: np.random.Generator) -> Floats:
+    def draw_histograms(self, way: Way, n_samples: int, rng: np.random.Generator) -> Floats:
         """Draw the scores of clean and of mislabelled samples, shape (2, n_bins)."""
         n_noisy = rng.binomial(n_samples, self.weight)
         rows = []
@@ -62,8 +62,8 @@ class Truth:
         return np.array(rows, dtype=np.float64)
 
 
-def drawn(rng: np.random.Generator, beyond: tuple[float, float]) -> Truth:
-    """A mixture of 8 to 300 epochs and 2 to 90% mislabelled, its scales and shapes within `SCALES` and `SHAPES`.
+def draw_truth(rng: np.random.Generator, beyond: tuple[float, float]) -> Truth:
+    """Draw a mixture of 8 to 300 epochs and 2 to 90% mislabelled, its scales and shapes within `SCALES` and `SHAPES`.
 
     The noisy component has the larger mean, and a share within `beyond` past the last epoch.
     """
@@ -73,18 +73,18 @@ def drawn(rng: np.random.Generator, beyond: tuple[float, float]) -> Truth:
 
     while True:
         n_epochs = round(log_uniform(8, 300))
-        # A clean scale below half an epoch leaves nearly everyone in bin 0, and no fit can tell how nearly.
+        # With a clean scale below half an epoch nearly all samples are in bin 0, which no fit can resolve.
         clean_scale = log_uniform(max(0.5, 0.02 * n_epochs), SCALES[0] * n_epochs)
         noisy_scale = log_uniform(*SCALES) * n_epochs
         clean_shape, noisy_shape = (log_uniform(*bounds) for bounds in SHAPES)
         truth = Truth(n_epochs, float(rng.uniform(0.02, 0.9)), (clean_scale, noisy_scale), (clean_shape, noisy_shape))
-        if beyond[0] <= truth.beyond <= beyond[1] and np.diff(truth.mixture("piled up").means) > 0:
+        if beyond[0] <= truth.beyond <= beyond[1] and np.diff(truth.make_mixture("piled up").means) > 0:
             return truth
 
 
-def attainable(truth: Truth, way: Way, n_samples: int) -> tuple[float, float, float]:
-    """Median errors of both scales (relative) and of the weight that the Fisher information allows."""
-    mixture = truth.mixture(way)
+def compute_attainable_errors(truth: Truth, way: Way, n_samples: int) -> tuple[float, float, float]:
+    """Compute the median errors of both scales (relative) and of the weight that the Fisher information allows."""
+    mixture = truth.make_mixture(way)
     likelihood = make_likelihood(mixture.kind, truth.n_epochs + 1, None, open_top=mixture.open_top)
     cell = likelihood(np.log(mixture.scales)[None, :, None], np.log(mixture.shapes)[None, :, None])
     by_weight = cell.value[0, 1] - cell.value[0, 0]
