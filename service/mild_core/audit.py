@@ -279,7 +279,7 @@ class Annotations:
         has_draw = self.audit is not None and self.audit.is_complete_draw
         audit = self.audit if options.audit == "fit" or has_draw else None
         if needs_draw and not has_draw:
-            raise ParameterError(_describe_missing_draw(self.audit))
+            raise ParameterError(_describe_missing_draw(self.audit, n_samples))
         if options.needs_labels and labels is None and not has_labels:
             name = "per_class" if options.per_class else "min_keep_class"
             raise ParameterError(f"{name} needs the given labels, and there are none; give one label per sample")
@@ -295,14 +295,14 @@ class Annotations:
         return Annotations(labels, audit, self.deviation)
 
 
-def _describe_missing_draw(audit: Audit | None) -> str:
+def _describe_missing_draw(audit: Audit | None, n_samples: int) -> str:
     """Return why a rule that needs a random audit has none, and the remedy."""
     if audit is None or not audit.n_drawn:
         n_marks = 0 if audit is None else audit.n_known
+        size = f"{DRAW_SIZE} or more" if n_samples > DRAW_SIZE else "all"
         return (
             f"threshold 'fdr' needs an audit that was drawn at random, got {n_marks} checked samples and 0 drawn "
-            f"ones; draw {DRAW_SIZE} or more of the judged samples uniformly, check all of their labels, and say which "
-            "they are"
+            f"ones; draw {size} of the judged samples uniformly, check all of their labels, and say which they are"
         )
     return (
         f"threshold 'fdr' needs an answer for each of {audit.n_drawn} drawn samples, {audit.n_unanswered} have none; "

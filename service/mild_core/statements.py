@@ -111,9 +111,14 @@ def _describe_measured(selection: Mapping[str, Any]) -> str | None:
 
 def describe_verdict(selection: Mapping[str, Any]) -> str:
     """Describe in sentences what the verdict of a selection means, and whether samples are dropped."""
-    n_judged = selection["num_samples"] - selection["unobserved"] - selection["planted"]
     text = _VERDICT_TEXTS[selection["verdict"]]
-    return text if selection["num_selected"] < n_judged else f"{text} No samples are dropped."
+    return text if selection["num_selected"] < count_judged(selection) else f"{text} No samples are dropped."
+
+
+def count_judged(selection: Mapping[str, Any]) -> int:
+    """Return the number of samples that a selection judges, all that can be drawn."""
+    n_judged: int = selection["num_samples"] - selection["unobserved"] - selection["planted"]
+    return n_judged
 
 
 _VERDICT_TEXTS: Mapping[Verdict, str] = {
@@ -164,9 +169,14 @@ FIT_ASSUMPTION = "this holds if wrong labels are learnt as the fit supposes, whi
 """The assumption of all fitted numbers."""
 
 
-def describe_draw() -> str:
-    """Describe the step that bounds the quality of a set, without a full stop."""
-    return f"Draw {DRAW_SIZE} samples at random and check them: {describe_checking_time(DRAW_SIZE)}"
+def propose_draw_size(n_judged: int) -> int:
+    """Return how many samples to propose to draw: `DRAW_SIZE`, or all that are judged where they are fewer."""
+    return min(DRAW_SIZE, n_judged)
+
+
+def describe_draw(n: int) -> str:
+    """Describe the step that bounds the quality of a set, a draw of `n` samples, without a full stop."""
+    return f"Draw {n} samples at random and check them: {describe_checking_time(n)}"
 
 
 def describe_checking_time(n: int) -> str:

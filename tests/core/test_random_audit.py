@@ -102,6 +102,8 @@ def test_fdr_needs_every_answer_of_a_random_draw() -> None:
     ):
         with pytest.raises(ParameterError, match=reason):
             select_with(audit, bits, threshold="fdr")
+    with pytest.raises(ParameterError, match="0 drawn ones; draw all of the judged samples"):
+        select(np.ones((9, 10)), SelectionOptions(threshold="fdr"))
     assert select_with(unanswered, bits).guarantee is None
     assert select_with(chosen, bits).bounds is None
 

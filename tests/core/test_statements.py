@@ -14,6 +14,7 @@ from mild_core.statements import (
     format_at_least,
     format_at_most,
     plan_draws,
+    propose_draw_size,
 )
 from mild_core.types import Verdict
 
@@ -127,6 +128,11 @@ def test_a_plan_says_what_a_draw_would_bound_by_the_functions_of_the_bound() -> 
     assert plan_draws([10, 120], -1) == plan_draws([10, 120], None) == plan_draws([10, 120], 1)
 
 
+def test_no_more_samples_are_proposed_to_draw_than_are_judged() -> None:
+    assert [propose_draw_size(n_judged) for n_judged in (0, 10, 100, 101, 50_000)] == [0, 10, 100, 100, 100]
+    assert describe_draw(10) == "Draw 10 samples at random and check them: about 1 minute at 5 seconds each"
+
+
 def test_checking_takes_minutes() -> None:
-    assert describe_draw() == "Draw 100 samples at random and check them: about 9 minutes at 5 seconds each"
+    assert describe_draw(100) == "Draw 100 samples at random and check them: about 9 minutes at 5 seconds each"
     assert describe_checking_time(10) == "about 1 minute at 5 seconds each"

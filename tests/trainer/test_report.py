@@ -148,6 +148,11 @@ def test_without_a_checked_label_the_report_says_what_makes_the_set_known(histor
         for text in (page, card):
             assert text.index("is not known: no label was checked.") < text.index(f"mild review RUN {command}")
             assert text.index(f"mild review RUN {command}") < text.index("By the fit, ")
+        results["rounds"][-1]["selection"] |= {"num_samples": 10, "unobserved": 1, "planted": 1}
+        small = summary.describe_next_step(statements, "mild review out", results)
+        assert small is not None
+        assert small.startswith("Draw 8 samples at random")
+        assert small.endswith(command.replace("100", "8"))
 
 
 def test_what_was_audited_since_leads_the_report(history: History) -> None:

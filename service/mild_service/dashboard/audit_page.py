@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from mild_core.audit import ANSWERS, AuditChange
 from mild_core.draw import DRAW_SIZE, DrawChoice
-from mild_core.statements import describe_checking_time, describe_quality, plan_draws
+from mild_core.statements import describe_checking_time, describe_quality, plan_draws, propose_draw_size
 from mild_service.api_keys import ApiKey
 from mild_service.dashboard.code_snippets import make_choice_snippet
 from mild_service.dashboard.progress import DrawProgress, find_draw
@@ -77,9 +77,8 @@ async def _plan(run: Run, selections: Selections) -> dict[str, Any]:
     choice = DrawChoice(run.round - 1, replace(run.spec.selection, threshold="fdr"))
     sweep = await (await selections.open(run, choice.round, {})).compute_sweep()
     kept = [cut.num_kept for cut in sweep["cuts"]]
-    n_scored = kept[-1] if kept else 0
     plans = plan_draws(kept, sweep["threshold"]["cut"]) if kept else []
-    return {"next_choice": choice, "plans": plans, "draw_size": min(DRAW_SIZE, n_scored or DRAW_SIZE)}
+    return {"next_choice": choice, "plans": plans, "draw_size": propose_draw_size(kept[-1] if kept else 0)}
 
 
 async def _describe(

@@ -9,10 +9,9 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse
 
 from mild_core.alarms import find_alarms
-from mild_core.draw import DRAW_SIZE
 from mild_core.inspect.sample_table import SampleTable
 from mild_core.inspect.sweep import Cut, CutEstimates
-from mild_core.statements import describe_draw, describe_quality, describe_verdict
+from mild_core.statements import describe_draw, describe_quality, describe_verdict, propose_draw_size
 from mild_service.admission import take_memory
 from mild_service.api_keys import ApiKey
 from mild_service.dashboard.code_snippets import make_download_snippet, make_mask_snippet, make_selection_snippets
@@ -141,13 +140,14 @@ async def _build_panel(request: Request, selection: RoundSelection, caller: ApiK
     """Return the values of a selection's panel: its summary, its alarms, its chart, and snippets that fetch it."""
     summary, sweep, fit = await selection.read_document(), await selection.compute_sweep(), await selection.read_fit()
     audit, run, measured = await selection.read_audit(), selection.run, summary.get("measured") or {}
+    draw_size = propose_draw_size(sweep["cuts"][-1].num_kept if sweep["cuts"] else 0)
     return {
         "selection": summary,
         "statements": describe_quality(summary),
         "verdict_text": describe_verdict(summary),
         "draw": find_draw(run, audit),
-        "draw_size": DRAW_SIZE,
-        "draw_step": describe_draw(),
+        "draw_size": draw_size,
+        "draw_step": describe_draw(draw_size),
         "alarms": find_alarms(measured.get("precision"), measured.get("recall"), {}),
         "chart": {
             "metric": sweep["metric"],

@@ -10,6 +10,7 @@ import pytest
 from mild_core.guarantee import bound_noise_rate_by_draw
 from mild_service.dashboard import audit_page
 from tests.service.dashboard.filled import IDS, LABELS, TRUE, N, fill
+from tests.service.recordings import put_epochs, recording
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 HERE = "/ui/runs/a/audit"
@@ -113,6 +114,18 @@ def test_the_statement_comes_with_the_last_answer(run: httpx.Client) -> None:
         assert found is not None
         assert -1e-6 <= 100 * low - float(found[1]) < 0.1
         assert -1e-6 <= float(found[2]) - 100 * high < 0.1
+
+
+def test_no_more_samples_are_proposed_to_draw_than_a_run_has(service: httpx.Client) -> None:
+    service.put("/runs/a", json={"num_samples": 10})
+    put_epochs(service, "a", recording(10, 9))
+    assert service.post("/runs/a/rounds/0/finish").status_code == 200
+    panel = service.get("/ui/runs/a/rounds/0/selection").text
+    assert "Draw 10 samples at random and check them: about 1 minute" in panel
+    assert "Draw 10 samples to check" in panel
+    assert 'name="n" min="1" value="10"' in service.get(HERE).text
+    refused = service.get("/selection/a?round=0&threshold=fdr")
+    assert (refused.status_code, "draw all of the judged samples" in refused.json()["detail"]) == (422, True)
 
 
 def test_the_run_page_draws_the_bounds_of_the_sweep(run: httpx.Client) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 from mild_client import RoundFit
 from mild_client.atomic_write import write_atomically
 from mild_core.agreement import HeldOutAgreement
-from mild_core.draw import DRAW_SIZE
-from mild_core.statements import describe_draw, describe_quality
+from mild_core.statements import count_judged, describe_draw, describe_quality, propose_draw_size
 from mild_trainer.report import figures, model_card, sample_sections, summary
 from mild_trainer.report.rendering import render
 from mild_trainer.review.review_runs import ReviewedRun, ServiceRun, TrainingFolder, open_reviewed_run
@@ -150,6 +149,7 @@ def render_service_run(run: ServiceRun) -> str:
         n_selected = f"{selection['num_selected']:,}"
         rows.append((str(number), n_selected, summary.format_number(noise and noise["value"]), selection["verdict"]))
     statements = describe_quality(selections[-1][1])
+    draw_size = propose_draw_size(count_judged(selections[-1][1]))
     is_bounded = statements[0].basis == "bounded"
     return render(
         "report.html",
@@ -157,7 +157,7 @@ def render_service_run(run: ServiceRun) -> str:
         subtitle=f"{state['num_samples']:,} samples",
         training=None,
         statements=statements,
-        next_step=None if is_bounded else f"{describe_draw()}: mild review RUN --draw {DRAW_SIZE}",
+        next_step=None if is_bounded else f"{describe_draw(draw_size)}: mild review RUN --draw {draw_size}",
         cards=[("samples kept", rows[-1][1])],
         headings=("round", "kept", "noise fitted", "verdict"),
         rows=rows,

@@ -18,8 +18,15 @@ from rich.table import Table
 
 from mild_client.atomic_write import write_atomically
 from mild_core import alarms, bitmap
-from mild_core.draw import DRAW_SIZE
-from mild_core.statements import Statement, describe_draw, describe_quality, describe_truth, describe_verdict
+from mild_core.statements import (
+    Statement,
+    count_judged,
+    describe_draw,
+    describe_quality,
+    describe_truth,
+    describe_verdict,
+    propose_draw_size,
+)
 from mild_trainer.clean_set import CleanSet
 from mild_trainer.training.history import History, RoundRecord, find_set_round
 from mild_trainer.training.loop import get_validation_accuracies
@@ -164,9 +171,10 @@ def describe_next_step(statements: Sequence[Statement], review_command: str, res
     """
     if not statements or statements[0].basis not in ("unknown", "measured"):
         return None
-    has_service = results["rounds"][-1]["selection"].get("run_id") is not None
-    options = f"--draw {DRAW_SIZE}" if has_service else f"--order random --limit {DRAW_SIZE}"
-    return f"{describe_draw()}: {review_command} {options}"
+    selection = results["rounds"][-1]["selection"]
+    n = propose_draw_size(count_judged(selection))
+    options = f"--draw {n}" if selection.get("run_id") is not None else f"--order random --limit {n}"
+    return f"{describe_draw(n)}: {review_command} {options}"
 
 
 def describe_last_verdict(results: Mapping[str, Any]) -> str | None:
