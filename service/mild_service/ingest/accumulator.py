@@ -232,7 +232,7 @@ class LogAccumulator:
     def add_batches(self, batches: Iterable[Batch]) -> int:
         """Add the records of batches, and return the number of batches."""
         n_batches = 0
-        for n_batches, batch in enumerate(batches, 1):  # noqa: B007
+        for n_batches, batch in enumerate(batches, 1):  # noqa: B007  # it is returned
             self.add_batch(batch)
         return n_batches
 

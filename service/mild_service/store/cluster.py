@@ -95,7 +95,7 @@ class Cluster(RedisCluster):
         slots = {nodes[0].name: slot for slot, nodes in self.nodes_manager.slots_cache.items()}  # one of each master
         return await self.execute_all([CommandUnit(slot, [PipelineCommand(0, *command)]) for slot in slots.values()])
 
-    def pipeline(self, transaction: Any | None = None, shard_hint: Any | None = None) -> "Pipeline":  # type: ignore[override]
+    def pipeline(self, transaction: Any | None = None, shard_hint: Any | None = None) -> "Pipeline":  # type: ignore[override]  # not redis-py's class
         """Return a pipeline that sends its commands to each node in one exchange; transactions are not supported."""
         if transaction or shard_hint:
             raise NotImplementedError(

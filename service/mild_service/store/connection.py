@@ -201,7 +201,7 @@ def connect_blocking(url: str, timeout: float) -> BlockingClient:
     retry = blocking_retry.Retry(_make_backoff(), _RETRIES, supported_errors=_CONNECTION_ERRORS)
     options = {"retry": retry, **_client_options(address, timeout)}
     if address.is_cluster:
-        nodes = [BlockingClusterNode(host, port) for host, port in address.nodes]  # type: ignore[no-untyped-call]
+        nodes = [BlockingClusterNode(host, port) for host, port in address.nodes]  # type: ignore[no-untyped-call]  # redis-py
         return RedisCluster(startup_nodes=nodes, ssl=address.uses_tls, **options)
     host, port = address.nodes[0] if address.nodes else ("", 0)
     socket = address.socket or None  # in place of host and port

@@ -244,7 +244,7 @@ class StoreContext:
     async def call(self, *command: Argument) -> Any:
         """Send a command, and return its reply."""
         with translate_errors():
-            return await self.redis.execute_command(*command)  # type: ignore[no-untyped-call]
+            return await self.redis.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py
 
     async def call_all(self, commands: Iterable[Sequence[Argument]]) -> list[Any]:
         """Send commands of one key each in one exchange, and return their replies."""

@@ -261,7 +261,7 @@ async def _scan_keys(server: object, pattern: str) -> list[str]:
     """Return the keys of one server that match a pattern, each once."""
     keys, cursor = set[str](), 0
     while True:
-        reply = await server.execute_command("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)  # type: ignore[attr-defined]
+        reply = await server.execute_command("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)  # type: ignore[attr-defined]  # a client or a node
         cursor = int(reply[0])
         keys.update(to_texts(reply[1]))
         if not cursor:

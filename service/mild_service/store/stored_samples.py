@@ -163,7 +163,7 @@ class StoredSamples:
             return []
         with translate_blocking_errors():
             client = connect_blocking(self.url, self.timeout)
-            values: list[bytes | None] = client.execute_command("HMGET", key, *fields)  # type: ignore[no-untyped-call]
+            values: list[bytes | None] = client.execute_command("HMGET", key, *fields)  # type: ignore[no-untyped-call]  # redis-py
         return unseal_all(key, fields, values)
 
 
