@@ -183,7 +183,7 @@ def test_a_trainer_stopped_while_a_round_was_finished_goes_on(client: MildClient
 
 
 def test_a_service_that_lost_the_run_is_noticed(client: MildClient) -> None:
-    with pytest.raises(ResumeError, match="round 0, epoch 5, but the service holds 0 of the 5"):
+    with pytest.raises(ResumeError, match="round 0, epoch 5, and the service has 0 of the 5"):
         HttpBackend(client).open(SPEC, Position(0, 5))
 
 

@@ -65,7 +65,7 @@ def test_what_is_sent_stays_sent_and_can_still_be_read(folder: Path) -> None:
         assert (spool.n_unsent, spool.state.attempt) == (2, 7)
         assert names(spool) == ["epoch-0-1", "epoch-0-2"]
     with create(folder) as spool:
-        assert not spool.is_fresh
+        assert spool.size
         assert (spool.n_unsent, spool.n_unsent_bytes) == (0, 0)
         spool.append(epoch(3))
         assert names(spool) == ["epoch-0-3"]
@@ -248,7 +248,7 @@ def test_a_folder_that_is_none_or_belongs_to_another_run_is_refused(folder: Path
     with pytest.raises(SpoolError, match="is the spool of run 'a-run' of 8 samples, got 'a-run' of 9"):
         Spool.create(folder, "a-run", 9, None, 1)
     (tmp_path / "file").touch()
-    with pytest.raises(SpoolError, match="cannot be written"):
+    with pytest.raises(SpoolError, match="check the path, its permissions"):
         Spool.create(tmp_path / "file" / "a-run", "a-run", 8, None, 1)
 
 
@@ -336,7 +336,7 @@ def test_what_cannot_be_locked_is_named(folder: Path) -> None:
     create(folder).close()
     (folder / "records.log").unlink()
     (folder / "records.log").mkdir()
-    with pytest.raises(SpoolError, match=r"records\.log cannot be written .*; allow it"):
+    with pytest.raises(SpoolError, match=r"records\.log: .*; check the path, its permissions"):
         Spool(folder)
 
 

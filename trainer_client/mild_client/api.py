@@ -2,13 +2,11 @@
 
 import base64
 import dataclasses
-import io
 import json
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, SupportsFloat
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from mild_client import logs
@@ -23,6 +21,7 @@ from mild_client.arguments import (
     to_epoch_body,
     to_indices,
     to_integer,
+    to_labels_body,
     to_mask,
     to_metrics,
     to_path,
@@ -96,8 +95,9 @@ class LogCalls(ServiceCalls):
         """
         limits = await self.limits()
         key = to_integer(round, "round"), to_integer(epoch, "epoch")
-        arrays = to_array(samples, "samples"), to_classes(predicted, "predicted"), to_classes(labels, "labels")
-        parts = logs.split_arrays(key, *arrays, limits)
+        samples = to_array(samples, "samples")
+        classes = to_classes(predicted, "predicted", samples.size), to_classes(labels, "labels", samples.size)
+        parts = logs.split_arrays(key, samples, *classes, limits)
         return await self._post_log(run_id, parts, complete, attempt, {"samples_by": samples_by})
 
     async def post_records(
@@ -195,22 +195,18 @@ class LogCalls(ServiceCalls):
         epochs. So only the last part is sent with ``complete``. For other epochs that are still partial after it, one
         record of each is sent again with ``complete``.
         """
-        n_records, epochs, partial_epochs = 0, dict[EpochKey, JsonObject](), dict[EpochKey, LogPart]()
+        n_records, epochs, epoch_parts = 0, dict[EpochKey, JsonObject](), dict[EpochKey, LogPart]()
         part = next(parts, None)
         while part is not None:
             following = next(parts, None)
             answer = await self._post_part(run_id, part, complete and following is None, attempt, params)
             n_records += answer["records"]
-            epochs_part = part.make_epochs_part()
-            for epoch in answer["epochs"]:
-                key = epoch["round"], epoch["epoch"]
-                epochs[key] = epoch
-                if epoch["state"] == "partial" and complete:
-                    partial_epochs[key] = epochs_part
-                else:
-                    partial_epochs.pop(key, None)
+            sent_epochs = {(epoch["round"], epoch["epoch"]): epoch for epoch in answer["epochs"]}
+            epochs |= sent_epochs
+            epoch_parts |= dict.fromkeys(sent_epochs, part.make_epochs_part())
             part = following
-        for part in {id(part): part for part in partial_epochs.values()}.values():
+        partial_parts = [epoch_parts[key] for key, epoch in epochs.items() if complete and epoch["state"] == "partial"]
+        for part in {id(part): part for part in partial_parts}.values():
             answer = await self._post_part(run_id, part, True, attempt, params)
             epochs |= {(epoch["round"], epoch["epoch"]): epoch for epoch in answer["epochs"]}
         return {"run_id": run_id, "records": n_records, "epochs": list(epochs.values())}
@@ -296,9 +292,7 @@ class Calls(LogCalls, ResultCalls):
 
     async def put_labels(self, run_id: str, labels: ArrayLike) -> None:
         """Store the given labels, shape (n_samples,). They cannot change after the first epoch."""
-        body = io.BytesIO()
-        np.save(body, to_classes(labels, "labels"), allow_pickle=False)
-        await self._send(Request.with_body("PUT", build_run_path(run_id, "labels"), body.getvalue(), NPY))
+        await self._send(Request.with_body("PUT", build_run_path(run_id, "labels"), to_labels_body(labels), NPY))
 
     async def put_sample_ids(self, run_id: str, ids: Iterable[str]) -> JsonObject:
         """Store the external ids of all samples, in index order. They cannot change after the first epoch."""

@@ -160,12 +160,8 @@ class ResultCalls(ServiceCalls):
         histogram = answer["histogram"]
         if histogram is None:
             return None
-        return RoundFit(
-            origin=histogram["origin"],
-            width=histogram["width"],
-            counts=tuple(histogram["counts"]),
-            densities=tuple(tuple(density) for density in answer["densities"] or ()),
-        )
+        counts, densities = histogram["counts"], answer["densities"] or ()
+        return RoundFit(histogram["origin"], histogram["width"], tuple(counts), tuple(map(tuple, densities)))
 
     async def sweep(
         self, run_id: str, round: int, until_epoch: int | None = None, changes: OptionChanges | None = None

@@ -6,6 +6,7 @@ here, once; the rest of the client has ints, floats, numpy arrays, bitmaps and J
 
 import contextlib
 import dataclasses
+import io
 import logging
 import math
 import operator
@@ -75,10 +76,9 @@ def to_classes(values: Any, name: str, n_samples: int | None = None) -> NDArray[
     """Convert labels or predicted classes to integers of shape (n_samples,)."""
     array = to_array(values, name)
     if array.ndim != 1 or (n_samples is not None and array.size != n_samples):
-        expected = "(n_samples,)" if n_samples is None else f"({n_samples},)"
         raise ParameterError(
-            f"{name} has shape {array.shape}; give one class number for each sample, shape {expected}: from one-hot "
-            "rows their argmax"
+            f"{name} has shape {array.shape}; give one class number for each sample, shape "
+            f"({n_samples or 'n_samples'},): from one-hot rows their argmax"
         )
     if array.dtype.kind == "b" and name == "labels":  # predictions that are a mask may say which were right
         return array.astype(np.uint8)
@@ -97,15 +97,23 @@ def to_classes(values: Any, name: str, n_samples: int | None = None) -> NDArray[
     return array if array.dtype.kind in "iu" else array.astype(np.int64)
 
 
+def to_labels_body(labels: Any, n_samples: int | None = None) -> bytes:
+    """Serialise labels, shape (n_samples,), as an array in the format of numpy; such a body stays as it is."""
+    if isinstance(labels, bytes):
+        return labels
+    body = io.BytesIO()
+    np.save(body, to_classes(labels, "labels", n_samples), allow_pickle=False)
+    return body.getvalue()
+
+
 def to_mask(values: Any, name: str, n_samples: int | None = None) -> NDArray[np.bool_]:
     """Convert booleans, or the numbers 0 and 1, to booleans of shape (n_samples,)."""
     array = to_array(values, name)
     is_flag = array.dtype == bool or (array.dtype.kind in "iuf" and bool(((array == 0) | (array == 1)).all()))
     if array.ndim != 1 or not is_flag or (n_samples is not None and array.size != n_samples):
-        expected = "(n_samples,)" if n_samples is None else f"({n_samples},)"
         raise ParameterError(
-            f"{name} has shape {array.shape} and type {array.dtype}; give booleans of shape {expected}, one for each "
-            "sample of the run, or EpochBits"
+            f"{name} has shape {array.shape} and type {array.dtype}; give booleans of shape "
+            f"({n_samples or 'n_samples'},), one for each sample of the run, or EpochBits"
         )
     return array.astype(bool, copy=False)
 
@@ -207,20 +215,19 @@ def to_metrics(metrics: Any) -> dict[str, float]:
         return {}
     numbers: dict[str, float] = {}
     for name, value in items:
-        try:
+        number: float | None = None
+        with contextlib.suppress(TypeError, ValueError, RuntimeError, OverflowError):
             number = float(value)
-        except (TypeError, ValueError, RuntimeError, OverflowError):
-            logger.warning("the metric %r is %.100r and is dropped; give a single number", name, value)
-            continue
-        if not math.isfinite(number):
-            logger.warning("the metric %r is %g and is dropped; only finite numbers are stored", name, number)
+        if number is None:
+            remedy = "give a single number"
+        elif not math.isfinite(number):
+            remedy = "only finite numbers are stored"
         elif not isinstance(name, str) or not _METRIC_NAME.fullmatch(name):
-            logger.warning(
-                "the metric %.100r is dropped; name it with 1 to 64 lower-case letters, digits or '_', a letter first",
-                name,
-            )
+            remedy = "name it with 1 to 64 lower-case letters, digits or '_', a letter first"
         else:
             numbers[name] = number
+            continue
+        logger.warning("the metric %.100r is %.100r and is dropped; %s", name, value, remedy)
     return numbers
 
 
@@ -234,38 +241,37 @@ def to_path(path: Any, name: str) -> Path:
 
 def to_options(options: Any) -> SelectionOptions:
     """Convert a mapping or `SelectionOptions` to options with values of Python's own types; None takes the defaults."""
-    if options is None:
-        return SelectionOptions()
+    if options is None or isinstance(options, SelectionOptions):
+        options = dataclasses.asdict(options or SelectionOptions())
     names = [field.name for field in dataclasses.fields(SelectionOptions)]
-    values = dict(options) if isinstance(options, Mapping) else {name: getattr(options, name, None) for name in names}
-    if not isinstance(options, Mapping | SelectionOptions) or not set(values) <= set(names):
+    if not isinstance(options, Mapping) or not set(options) <= set(names):
         raise ParameterError(
             f"the selection is {options!r:.200}; give SelectionOptions, or a mapping with some of {', '.join(names)}"
         )
-    return SelectionOptions(**{name: to_json(value) for name, value in values.items()})
+    return SelectionOptions(**to_json(options))
 
 
 def to_spec(spec: RunSpec) -> RunSpec:
     """Return a valid specification of a run, with values of Python's own types."""
-    values: dict[str, Any] = {}
-    for name, low in (("num_classes", 1), ("expected_epochs", 1), ("expected_rounds", 1), ("ttl_seconds", 1)):
-        value = getattr(spec, name)
-        values[name] = None if value is None else to_integer(value, name, low)
+    names = ("num_classes", "expected_epochs", "expected_rounds", "ttl_seconds")
+    values = {name: value for name in names if (value := getattr(spec, name)) is not None}
+    integers: dict[str, Any] = {name: to_integer(value, name, 1) for name, value in values.items()}
     try:
         tags = {str(name): str(value) for name, value in dict(spec.tags).items()}
     except (TypeError, ValueError) as error:
         raise ParameterError(f"tags are {spec.tags!r:.100}; give a mapping of names to texts") from error
-    class_names = spec.class_names
-    if isinstance(class_names, str):
-        raise ParameterError(f"class_names are the text {class_names!r:.100}; give a list with one name for each class")
+    if isinstance(spec.class_names, str):
+        raise ParameterError(
+            f"class_names are the text {spec.class_names!r:.100}; give a list with one name for each class"
+        )
     valid = dataclasses.replace(
         spec,
-        class_names=None if class_names is None else tuple(map(str, class_names)),
         run_id=validate_run_id(spec.run_id),
         num_samples=to_integer(spec.num_samples, "num_samples", 1),
+        class_names=None if spec.class_names is None else tuple(map(str, spec.class_names)),
         selection=to_options(spec.selection),
         tags=tags,
-        **values,
+        **integers,
     )
     check_fields(valid)
     valid.check_class_names()

@@ -62,13 +62,9 @@ class RoundFit:
         histogram = selection.histogram
         if histogram is None:
             return None
-        densities = () if selection.densities is None else selection.densities
-        return cls(
-            origin=histogram.origin,
-            width=histogram.width,
-            counts=tuple(float(count) for count in histogram.counts),
-            densities=tuple(tuple(float(d) for d in density) for density in densities),
-        )
+        counts = histogram.counts.tolist()
+        densities = [] if selection.densities is None else selection.densities.tolist()
+        return cls(histogram.origin, histogram.width, tuple(counts), tuple(map(tuple, densities)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

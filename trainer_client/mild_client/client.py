@@ -2,19 +2,17 @@
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self
 
 import httpx
 
 from mild_client.api import Calls
 from mild_client.blocking import convert_method, iterate_blocking, make_blocking, run_blocking
 from mild_client.run import Run, create_run
-from mild_client.transport import AsyncConnections, BlockingConnections, Retry, Transport, normalise_url
-
-HttpT = TypeVar("HttpT", httpx.Client, httpx.AsyncClient)
+from mild_client.transport import AsyncConnections, BlockingConnections, H, Retry, Transport, normalise_url
 
 
-class _Client(Generic[HttpT]):
+class _Client(Generic[H]):
     """What both clients have in common; the parameters are those of `MildClient`."""
 
     _connections_class: ClassVar[Callable[..., Any]]
@@ -22,7 +20,7 @@ class _Client(Generic[HttpT]):
     def __init__(
         self,
         url: str,
-        http: HttpT | None = None,
+        http: H | None = None,
         retry: Retry | None = None,
         timeout: float = 60.0,
         api_key: str | None = None,

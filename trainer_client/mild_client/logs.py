@@ -109,14 +109,13 @@ def split_arrays(
     Raises
     ------
     ParameterError
-        If the arrays differ in length, or an array has another type than integers or (for `samples`) strings.
+        If `samples` has another type than integers or strings.
     """
-    for name, array, kinds in (("samples", samples, "iuU"), ("predicted", predicted, "iu"), ("labels", labels, "iu")):
-        if array.shape != samples.shape or array.ndim != 1 or array.dtype.kind not in kinds:
-            raise ParameterError(
-                f"{name} has shape {array.shape} and type {array.dtype}; give integers (samples: or external ids) of "
-                "shape (n_records,), as many as there are samples"
-            )
+    if samples.ndim != 1 or samples.dtype.kind not in "iuU":
+        raise ParameterError(
+            f"samples has shape {samples.shape} and type {samples.dtype}; give integers or external ids of shape "
+            "(n_records,)"
+        )
     is_text = samples.dtype.kind == "U"
     names = [json.dumps(name).encode() for name in samples.tolist()] if is_text else samples.tolist()
     template = b'{"round":%d,"epoch":%d,"sample":%%%b,"predicted":%%d,"label":%%d}\n'
@@ -274,7 +273,8 @@ def _to_python_scalar(value: object) -> object:
 
 def _group_lines(lines: Iterable[tuple[EpochKey, bytes]], limits: Mapping[str, float]) -> Iterator[LogPart]:
     """Group encoded records into parts within the limits."""
-    max_bytes, max_lines = _read_limits(limits)
+    max_bytes = int(min(_PART_BYTES, limits.get("max_log_bytes", _PART_BYTES)))
+    max_lines = int(limits.get("max_log_records", max_bytes))
     body, epoch_lines, n_lines = bytearray(), dict[EpochKey, bytes](), 0
     for key, line in lines:
         if n_lines and (len(body) + len(line) > max_bytes or n_lines == max_lines):
@@ -285,12 +285,6 @@ def _group_lines(lines: Iterable[tuple[EpochKey, bytes]], limits: Mapping[str, f
         epoch_lines.setdefault(key, line)
     if n_lines:
         yield _make_part(body, b"".join(epoch_lines.values()))
-
-
-def _read_limits(limits: Mapping[str, float]) -> tuple[int, int]:
-    """Return the largest number of bytes and of lines of a part built in memory."""
-    n_bytes = int(min(_PART_BYTES, limits.get("max_log_bytes", _PART_BYTES)))
-    return n_bytes, int(limits.get("max_log_records", n_bytes))
 
 
 def _make_part(body: bytes | bytearray, epochs_body: bytes) -> LogPart:

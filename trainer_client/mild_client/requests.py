@@ -38,14 +38,10 @@ class FileSlice:
     stop: int
     prefix: bytes = b""
 
-    @property
-    def n_bytes(self) -> int:
-        """Length of the body in bytes."""
-        return len(self.prefix) + self.stop - self.start
-
     def build_headers(self) -> dict[str, str]:
         """Read the whole body and return the headers with its length and digest."""
-        return {"Content-Length": str(self.n_bytes), **build_digest_header(self.iter_chunks())}
+        n_bytes = len(self.prefix) + self.stop - self.start
+        return {"Content-Length": str(n_bytes), **build_digest_header(self.iter_chunks())}
 
     def iter_chunks(self) -> Iterator[bytes]:
         """Iterate over the body in chunks of at most 1 MiB."""

@@ -1,8 +1,9 @@
 """`Run` and `AsyncRun`, which write to one run and keep count of its round, epoch and attempt."""
 
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self, SupportsFloat, TypeAlias, get_args
 
 import anyio
@@ -163,13 +164,8 @@ class AsyncRun:
 
         Metrics that cannot be stored are dropped with a warning; only StaleAttempt is raised.
         """
-        attempt = self._require_attempt()
-        try:
-            await self._calls.put_metrics(self.run_id, self.round, epoch, metrics, attempt)
-        except StaleAttempt:
-            raise
-        except ClientError as error:  # no metric ends a training
-            logger.warning("run %s: the metrics of epoch %d are dropped: %s", self.run_id, epoch, error)
+        with warn_of_dropped_metrics(self.run_id, epoch):
+            await self._calls.put_metrics(self.run_id, self.round, epoch, metrics, self._require_attempt())
 
     async def put_planted(self, planted: SampleSet) -> None:
         """Store the samples that round 0 trains on with planted (wrong) labels: a bitmap, a mask, or indices.
@@ -256,6 +252,17 @@ class AsyncRun:
         if self.attempt is None:
             raise LocalStateError(f"run {self.run_id!r} is not open; write to it in a `with` block")
         return self.attempt
+
+
+@contextlib.contextmanager
+def warn_of_dropped_metrics(run_id: str, epoch: int) -> Iterator[None]:
+    """Log a warning in place of an error of the service, as no metric ends a training; StaleAttempt is raised."""
+    try:
+        yield
+    except ClientError as error:
+        if isinstance(error, (StaleAttempt, LocalStateError)):
+            raise
+        logger.warning("run %s: the metrics of epoch %d are dropped: %s", run_id, epoch, error)
 
 
 def _find_next_position(state: Mapping[str, Any]) -> Position | None:

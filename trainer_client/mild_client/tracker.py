@@ -204,14 +204,14 @@ class CorrectnessTracker:
         self._state.fill_(_UNSEEN)
         if self._bias is not None:
             self._bias.follow_predictions()
-        if self._label_bounds is not None:
-            low, high = (float(bound) for bound in self._label_bounds)
-            self._label_bounds = None
+        label_bounds, output_bounds = self._label_bounds, self._output_bounds
+        self._label_bounds = self._output_bounds = None
+        if label_bounds is not None:
+            low, high = map(float, label_bounds)
             check_labels(low, high, self._n_outputs)
-        if self._output_bounds is not None:
-            low, high = (float(bound) for bound in self._output_bounds)
+        if output_bounds is not None:
+            low, high = map(float, output_bounds)
             warn_probabilities(low, high, self._threshold)
-            self._output_bounds = None
         self._has_checked_labels = self._has_checked_labels or self._n_outputs > 0
         if not self._has_warned and (n_not_finite := bitmap.popcount(packed[2])):
             self._has_warned = True

@@ -86,11 +86,23 @@ class _Connections(Generic[H]):
     _http_class: type[H]
 
     def __init__(self, url: str, http: H | None, timeout: float) -> None:
-        self._create_http: Callable[[], H] = lambda: self._http_class(**build_http_options(url, timeout))
-        with explain_environment():
-            self._http: H = http or self._create_http()
+        self._options = url, timeout
+        self._http: H = http or self._create_http()
         self._pid = os.getpid() if http is None else None
         """Process that has created the HTTP client; None for that of the caller."""
+
+    def _create_http(self) -> H:
+        """Create an HTTP client; raise ParameterError if the proxies or certificates of the environment forbid it."""
+        try:
+            return self._http_class(**build_http_options(*self._options))
+        except (OSError, ImportError, ValueError, httpx.InvalidURL) as error:
+            names = [name for name in _CLIENT_VARIABLES if os.environ.get(name)]
+            settings = ", ".join(f"{name}={os.environ[name]!r}" for name in names if "PROXY" not in name.upper())
+            proxies = ", ".join(name for name in names if "PROXY" in name.upper())  # their values may hold passwords
+            raise ParameterError(
+                f"no HTTP client can be made from the environment ({get_reason(error)}); correct or unset "
+                f"{', '.join(filter(None, (settings, proxies))) or 'its proxies and certificates'}"
+            ) from error
 
     def get_http(self) -> H:
         """Return the HTTP client of this process; an inherited one is neither used nor closed."""
@@ -295,21 +307,6 @@ def build_http_options(url: str, timeout: float) -> dict[str, Any]:
         if parts.scheme == "https":  # certificates of the environment, which trust_env would have read
             options["verify"] = httpx.create_ssl_context(trust_env=True)
     return options
-
-
-@contextlib.contextmanager
-def explain_environment() -> Iterator[None]:
-    """Raise ParameterError if an HTTP client cannot be created with the proxies and certificates of the environment."""
-    try:
-        yield
-    except (OSError, ImportError, ValueError, httpx.InvalidURL) as error:
-        names = [name for name in _CLIENT_VARIABLES if os.environ.get(name)]
-        settings = ", ".join(f"{name}={os.environ[name]!r}" for name in names if "PROXY" not in name.upper())
-        proxies = ", ".join(name for name in names if "PROXY" in name.upper())  # their values may hold passwords
-        raise ParameterError(
-            f"no HTTP client can be made from the environment ({get_reason(error)}); correct or unset "
-            f"{', '.join(filter(None, (settings, proxies))) or 'its proxies and certificates'}"
-        ) from error
 
 
 def is_loopback(host: str) -> bool:

@@ -147,7 +147,7 @@ class BackgroundBackend(RecordedRun):
             if resume_from == Position(0, 0):  # the service may have lost what came before
                 self._digests.clear()
             is_open = self._try_open_at_service(spec, resume_from)
-            if not is_open and resume_from is None and not spool.is_fresh:
+            if not is_open and resume_from is None and (spool.size or spool.state.attempt is not None):
                 raise RunExists(f"run {spec.run_id!r} was written before, into {folder}")
             self._write_open(resume_from)
             if is_open:

@@ -1,7 +1,7 @@
 """`HttpBackend`, with which the service selects, over HTTP."""
 
-import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,10 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from mild_client.arguments import SampleSet, to_bitmap, to_epoch_body, to_spec
 from mild_client.backend import EndStatus, Position, RoundResult, RunState, check_epoch_order, compute_sample_weights
 from mild_client.client import MildClient
-from mild_client.errors import ClientError, Conflict, ResumeError, RunExists, StaleAttempt
+from mild_client.errors import Conflict, ResumeError, RunExists
+from mild_client.run import warn_of_dropped_metrics
 from mild_core.types import EpochBits, RunSpec
-
-logger = logging.getLogger(__name__)
 
 
 class HttpBackend:
@@ -50,20 +49,19 @@ class HttpBackend:
             answer = self._client.open_run(spec, resume_from)
         except Conflict as conflict:
             if conflict.code == "round-not-open" and resume_from is not None:
-                raise ResumeError(
-                    f"run {spec.run_id} goes on at round {resume_from.round}, epoch {resume_from.epoch}, and the "
-                    f"service has not finished the rounds before ({conflict.detail}); its store was lost or replaced: "
-                    "start a new run, or give the address of the service that has this one"
-                ) from conflict
+                problem = f"has not finished the rounds before ({conflict.detail})"
+                raise self._make_resume_error(resume_from, problem) from conflict
             if conflict.code != "round-finished" or resume_from is None:
                 raise
             resume_from = Position(resume_from.round + 1, 0)
             answer = self._client.open_run(spec, resume_from)
         self._attempt = int(answer["attempt"])
+        rounds = self._client.get_run(spec.run_id)["rounds"]
         if resume_from is None:
-            self._check_run_is_new()
-        else:
-            self._check_earlier_epochs(resume_from)
+            self._check_run_is_new(rounds[-1])
+        elif (epochs := rounds[resume_from.round]["epochs"]) != list(range(resume_from.epoch)):
+            problem = f"has {len(epochs)} of the {resume_from.epoch} epochs before"
+            raise self._make_resume_error(resume_from, problem)
         self._next_epoch = resume_from or Position(int(answer["round"]), 0)
         return RunState(round=int(answer["round"]), attempt=self._attempt)
 
@@ -105,12 +103,8 @@ class HttpBackend:
 
         Metrics that cannot be stored are dropped with a warning; only StaleAttempt is raised.
         """
-        try:
+        with warn_of_dropped_metrics(self._spec.run_id, epoch):
             self._client.put_metrics(self._spec.run_id, round, epoch, metrics, self._attempt)
-        except StaleAttempt:
-            raise
-        except ClientError as error:  # no metric ends a training
-            logger.warning("run %s: the metrics of epoch %d are dropped: %s", self._spec.run_id, epoch, error)
 
     def finish(self, round: int) -> RoundResult:
         """Freeze the round and return the clean set that the service selects from it."""
@@ -118,13 +112,8 @@ class HttpBackend:
         summary = self._client.finish(run_id, round, self._attempt)
         summary.pop("indices", None)
         self._next_epoch = Position(round + 1, 0)
-        return RoundResult(
-            round=round,
-            n_samples=n_samples,
-            selected=self._client.selected(run_id, n_samples, round),
-            summary=summary,
-            fit=self._client.fit(run_id, round),
-        )
+        selected, fit = self._client.selected(run_id, n_samples, round), self._client.fit(run_id, round)
+        return RoundResult(round, n_samples, selected, summary, fit)
 
     def compute_weights(self, result: RoundResult) -> NDArray[np.float32]:
         """Return the probability that each sample's given label is right, shape (n_samples,).
@@ -140,22 +129,17 @@ class HttpBackend:
         if self._client.get_run(run_id)["attempt"] == self._attempt:
             self._client.patch_run(run_id, status=status)
 
-    def _check_run_is_new(self) -> None:
+    def _check_run_is_new(self, last_round: Mapping[str, Any]) -> None:
         """Raise RunExists if the run has epochs or finished rounds."""
-        run_id = self._spec.run_id
-        last = self._client.get_run(run_id)["rounds"][-1]
-        number, n_epochs = last["round"], last["num_epochs"]
+        number, n_epochs = last_round["round"], last_round["num_epochs"]
         if number or n_epochs:
             position = f"round {number}" + (f", epoch {n_epochs}" if n_epochs else "")
-            raise RunExists(f"run {run_id!r} exists already and is at {position}")
+            raise RunExists(f"run {self._spec.run_id!r} exists already and is at {position}")
 
-    def _check_earlier_epochs(self, position: Position) -> None:
-        """Raise ResumeError if the service lacks epochs of the round before `position`."""
-        run_id = self._spec.run_id
-        stored_epochs = self._client.get_run(run_id)["rounds"][position.round]["epochs"]
-        if stored_epochs != list(range(position.epoch)):
-            raise ResumeError(
-                f"run {run_id} goes on at round {position.round}, epoch {position.epoch}, but the service holds "
-                f"{len(stored_epochs)} of the {position.epoch} epochs before; its store was lost or replaced: start a "
-                "new run, or give the address of the service that has this one"
-            )
+    def _make_resume_error(self, position: Position, problem: str) -> ResumeError:
+        """Make the error for a service that lacks rounds or epochs before `position`."""
+        return ResumeError(
+            f"run {self._spec.run_id} goes on at round {position.round}, epoch {position.epoch}, and the service "
+            f"{problem}; its store was lost or replaced: start a new run, or give the address of the service that has "
+            "this one"
+        )

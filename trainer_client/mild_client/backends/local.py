@@ -22,6 +22,8 @@ from mild_client.arguments import (
     to_classes,
     to_epoch_body,
     to_integer,
+    to_json,
+    to_labels_body,
     to_metrics,
     to_path,
     to_spec,
@@ -141,9 +143,7 @@ class RecordedRun:
     def _write_open(self, resume_from: Position | None) -> None:
         """Write that the run was opened; a new run replaces an earlier one."""
         self.n_unwritten = self._n_reported = 0
-        position = None
-        if resume_from is not None:
-            position = {name: to_integer(value, name) for name, value in dataclasses.asdict(resume_from).items()}
+        position = None if resume_from is None else to_json(dataclasses.asdict(resume_from))
         self._write(Record("open", {"spec": self._spec.as_json(), "resume_from": position}))
 
     def _write(self, record: Record, is_durable: bool = True) -> None:
@@ -194,9 +194,7 @@ class RecordedRun:
         labels, n_classes = to_classes(labels, "labels", spec.num_samples), spec.num_classes or MAX_CLASS + 1
         if (examples := describe_unknown_classes(labels, np.arange(labels.size), n_classes)) is not None:
             raise ParameterError(f"labels are outside 0..{n_classes - 1}, such as {examples}")
-        body = io.BytesIO()
-        np.save(body, labels, allow_pickle=False)
-        self._write_once(Record("labels", {}, body.getvalue()))
+        self._write_once(Record("labels", {}, to_labels_body(labels)))
 
     @property
     def labels(self) -> NDArray[np.integer] | None:

@@ -9,9 +9,11 @@
                        without this file has nothing to send
 """
 
+import contextlib
 import json
 import logging
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -19,7 +21,7 @@ from typing import Self
 from mild_client.atomic_write import write_atomically
 from mild_client.backends.record_log import LogEntry, Record, RecordLog
 from mild_client.errors import SpoolError, SpoolFull, StaleAttempt
-from mild_core.errors import get_reason
+from mild_core.errors import describe_os_error, get_reason
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +70,6 @@ class SpoolState:
                     "wrote it"
                 )
             return cls(**{**values, "refused": dict(values["refused"])})
-        except OSError as error:
-            raise SpoolError(
-                f"{path} cannot be read ({get_reason(error)}); allow it, or give another folder"
-            ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise SpoolError(f"{path} is damaged ({error}); restore it, or move the folder away") from error
 
@@ -111,15 +109,12 @@ class Spool(RecordLog):
         self._state_lock = threading.Lock()
         self._peeked: LogEntry | None = None
         try:
-            self.lock()
-            self.state = SpoolState.read(folder)
+            with _explain_errors():
+                self.lock()
+                self.state = SpoolState.read(folder)
         except SpoolError:
             self.release()
             raise
-        except OSError as error:
-            raise SpoolError(
-                f"{self.path} cannot be written ({get_reason(error)}); allow it, or give another folder"
-            ) from error
         if self.state.sent > self.size:  # the disk has lost what was sent
             self.state.sent = self.size
             self.save_state()
@@ -138,14 +133,10 @@ class Spool(RecordLog):
         limit
             Largest number of bytes of unsent records.
         """
-        try:
+        with _explain_errors():
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / STATE_NAME).exists():
                 SpoolState(run_id, n_samples, url, sent=RecordLog(folder).size).write(folder)
-        except OSError as error:
-            raise SpoolError(
-                f"{folder} cannot be written ({get_reason(error)}); give another folder for the spool"
-            ) from error
         spool = cls(folder, limit)
         state = spool.state
         if (state.run_id, state.num_samples) != (run_id, n_samples):
@@ -163,11 +154,6 @@ class Spool(RecordLog):
     def n_unsent_bytes(self) -> int:
         """Number of bytes of the unsent records."""
         return self.size - self.state.sent
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether the spool has never had a record, and the run was never opened at the service."""
-        return self.state.attempt is None and not self.size
 
     def append(self, record: Record, is_durable: bool = True) -> None:
         """Append a record, to be sent, and flush it to the disk if `is_durable`."""
@@ -280,3 +266,12 @@ class Spool(RecordLog):
 
     def __exit__(self, *raised: object) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _explain_errors() -> Iterator[None]:
+    """Raise SpoolError if a file cannot be read or written."""
+    try:
+        yield
+    except OSError as error:
+        raise SpoolError(describe_os_error(error)) from error

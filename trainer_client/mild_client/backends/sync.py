@@ -98,13 +98,10 @@ def sync_spools(
     for folder in find_spools(root):
         try:
             with Spool(folder) as spool:
-                if dry_run:
-                    yield _make_result(spool, 0, "")
-                elif (client := _connect(spool, url, api_key, connect)) is None:
-                    yield _make_result(spool, 0, _NO_ADDRESS)
-                else:
-                    with client:
-                        yield _send_records(spool, client)
+                n_sent, problem = (0, "") if dry_run else _send_records(spool, url, api_key, connect)
+                run_id, n_refused, n_unsent = spool.state.run_id, len(spool.state.refused), spool.n_unsent
+                problem = problem if n_unsent else ""
+                yield SyncResult(folder, run_id, n_sent, n_refused, n_unsent, spool.n_unsent_bytes, problem)
         except SpoolError as error:
             yield SyncResult(folder, folder.name, problem=str(error))
 
@@ -131,30 +128,25 @@ def handle_refused(
     for folder in find_spools(root):
         try:
             with Spool(folder) as spool:
-                if action != "send":
-                    for entry in spool.read_refused():
-                        yield _make_refused_result(spool, entry, spool.state.refused[entry.start])
-                        if action == "drop":
-                            spool.drop_refused(entry)
-                elif (client := _connect(spool, url, api_key, connect)) is None:
-                    yield RefusedResult(folder, spool.state.run_id, "spool", _NO_ADDRESS)
-                else:
-                    with client:
+                if action == "send":
+                    with _connect(spool, url, api_key, connect) as client:
                         yield from _send_refused(spool, client)
+                    continue
+                for entry in spool.read_refused():
+                    yield _make_refused_result(spool, entry, spool.state.refused[entry.start])
+                    if action == "drop":
+                        spool.drop_refused(entry)
         except SpoolError as error:
             yield RefusedResult(folder, folder.name, "spool", str(error))
 
 
-_NO_ADDRESS = "it names no service; give --url"
-
-
 def _connect(
     spool: Spool, url: str | None, api_key: str | None, connect: Callable[[str], MildClient] | None
-) -> MildClient | None:
-    """Create a client of the service of a spool; None if it names none, and `url` is None."""
+) -> MildClient:
+    """Create a client of the service of a spool; raise SpoolError if it names none, and `url` is None."""
     address = url or spool.state.url
     if address is None:
-        return None
+        raise SpoolError("it names no service; give --url")
     return connect(address) if connect else MildClient(address, api_key=api_key)
 
 
@@ -187,28 +179,16 @@ def _make_refused_result(spool: Spool, entry: LogEntry, reason: str) -> RefusedR
     return RefusedResult(spool.folder, spool.state.run_id, name, reason)
 
 
-def _send_records(spool: Spool, client: MildClient) -> SyncResult:
-    """Send the records of a spool until all are sent, or one cannot be sent now."""
-    uploader = Uploader(client, spool)
+def _send_records(
+    spool: Spool, url: str | None, api_key: str | None, connect: Callable[[str], MildClient] | None
+) -> tuple[int, str]:
+    """Send the records of a spool; return how many were sent, and why the next one cannot be sent now."""
     n_sent = 0
-    while spool.peek() is not None:
-        try:
-            refusal: MildError | None = uploader.send_next()
-        except TEMPORARY_ERRORS as error:
-            return _make_result(spool, n_sent, str(error))
-        n_sent += refusal is None
-    return _make_result(spool, n_sent, "")
-
-
-def _make_result(spool: Spool, n_sent: int, problem: str) -> SyncResult:
-    """Make the result of a spool; `problem` is dropped if all records are sent."""
-    n_unsent = spool.n_unsent
-    return SyncResult(
-        spool.folder,
-        spool.state.run_id,
-        n_sent,
-        len(spool.state.refused),
-        n_unsent,
-        spool.n_unsent_bytes,
-        problem if n_unsent else "",
-    )
+    try:
+        with _connect(spool, url, api_key, connect) as client:
+            uploader = Uploader(client, spool)
+            while spool.peek() is not None:
+                n_sent += uploader.send_next() is None
+    except (SpoolError, *TEMPORARY_ERRORS) as error:
+        return n_sent, str(error)
+    return n_sent, ""

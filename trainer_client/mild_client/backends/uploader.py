@@ -1,12 +1,9 @@
 """Upload of the records of a spool to the service, in their order, by the caller or by a thread."""
 
-import io
 import logging
 import math
 import threading
 from collections.abc import Callable
-
-import numpy as np
 
 from mild_client.backend import Position
 from mild_client.backends.http import HttpBackend
@@ -65,7 +62,7 @@ class Uploader:
         meta, body = record.meta, record.body
         match record.kind:
             case "labels":
-                client.put_labels(run_id, np.load(io.BytesIO(body), allow_pickle=False))
+                client.put_labels(run_id, body)
             case "sample_ids":
                 client.put_sample_ids(run_id, body.decode().split("\n"))
             case "planted":
@@ -94,8 +91,8 @@ class Uploader:
         position = record.meta["resume_from"]
         self._state.attempt = None  # records after a refused opening belong to no run
         spec = RunSpec.from_json(record.meta["spec"])
-        state = HttpBackend(self._client).open(spec, None if position is None else Position(**position))
-        self._state.attempt = state.attempt
+        resume_from = None if position is None else Position(**position)
+        self._state.attempt = HttpBackend(self._client).open(spec, resume_from).attempt
 
     def _send_finish(self, record: Record) -> None:
         """Finish a round with the clean set that was used; log a warning if the service selects another one."""
@@ -195,7 +192,10 @@ class UploadThread:
                     self._log_once(error)
                     self._wait_before_retry(_RETRY_SECONDS)
                     continue
-                self._record_outcome(refusal)
+                with self._changed:
+                    self.is_unreachable, self._waited_for = False, ""
+                    self.n_refused += refusal is not None
+                    self._changed.notify_all()
         except _StopRequested:
             pass
         except Exception as error:  # a thread that dies silently would not be noticed
@@ -221,13 +221,6 @@ class UploadThread:
         with self._changed:
             self._changed.wait_for(lambda: self._spool.n_unsent or self._is_stopping)
             return bool(self._spool.n_unsent) and not self._spool.is_closed
-
-    def _record_outcome(self, refusal: Exception | None) -> None:
-        """Note that the service has answered, with or without refusing the record."""
-        with self._changed:
-            self.is_unreachable, self._waited_for = False, ""
-            self.n_refused += refusal is not None
-            self._changed.notify_all()
 
     def _wait_before_retry(self, seconds: float) -> None:
         """Wait up to `seconds` before the next attempt; raise _StopRequested if the thread should stop."""
