@@ -1,6 +1,6 @@
-"""Held-out agreement on digits: that labels are all random is to be told, and only then.
+"""Held-out agreement on digits: whether it finds labels that are all random, and only those.
 
-Every run does what ``mild train --verify`` does before its rounds, with the trainer's defaults for digits.
+Every run is the verification of ``mild train --verify`` with the trainer's defaults for digits.
 """
 
 import multiprocessing
@@ -37,7 +37,7 @@ class Outcome:
 
     noise: str
     seed: int
-    found: HeldOutAgreement
+    agreement: HeldOutAgreement
     seconds: float
 
 
@@ -47,20 +47,20 @@ def verify(job: tuple[str, int]) -> Outcome:
     settings = TrainSettings.for_dataset("digits", noise=noise, seed=seed, device="cpu")
     data = datasets.load("digits").with_noise(noise, seed)
     started = time.perf_counter()
-    found = measure_held_out_agreement(settings, data, Trainer(settings, data), Reporter())
-    return Outcome(noise, seed, found, time.perf_counter() - started)
+    agreement = measure_held_out_agreement(settings, data, Trainer(settings, data), Reporter())
+    return Outcome(noise, seed, agreement, time.perf_counter() - started)
 
 
-def row(noise: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
-    found = [o.found for o in outcomes if o.noise == noise]
-    agreement, z = [f.agreement for f in found], [f.z for f in found]
+def format_row(noise: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    agreements = [o.agreement for o in outcomes if o.noise == noise]
+    shares, z = [each.agreement for each in agreements], [each.z for each in agreements]
     return (
         noise,
-        f"{np.median(agreement):.3f} ({min(agreement):.3f} to {max(agreement):.3f})",
-        f"{np.median([f.chance for f in found]):.3f}",
-        f"{np.median([f.standard_error for f in found]):.4f}",
+        f"{np.median(shares):.3f} ({min(shares):.3f} to {max(shares):.3f})",
+        f"{np.median([each.chance for each in agreements]):.3f}",
+        f"{np.median([each.standard_error for each in agreements]):.4f}",
         f"{np.median(z):.1f} ({min(z):.1f} to {max(z):.1f})",
-        f"{sum(f.carries_signal for f in found)} of {len(found)}",
+        f"{sum(each.carries_signal for each in agreements)} of {len(agreements)}",
     )
 
 
@@ -69,14 +69,14 @@ def measure(options: Namespace) -> Report:
     outcomes = []
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         for outcome in pool.imap_unordered(verify, jobs):
-            text = f"{outcome.noise} seed {outcome.seed}: {outcome.found.summary_text} ({outcome.seconds:.0f} s)"
+            text = f"{outcome.noise} seed {outcome.seed}: {outcome.agreement.summary_text} ({outcome.seconds:.0f} s)"
             print(text, flush=True)
             outcomes.append(outcome)
-    wrong = [o for o in outcomes if EXPECTED.get(o.noise) not in (None, o.found.carries_signal)]
+    wrong = [o for o in outcomes if EXPECTED.get(o.noise) not in (None, o.agreement.carries_signal)]
     claims = [claim_none("labels with signal in which none is found, or random ones in which some is", wrong)]
     about = f"Digits, ResNet-8, two folds; median (least to greatest) over {len(options.seeds)} seeds."
     heads = ("noise", "agreement", "chance", "standard error", "z", "signal found")
-    rows = [row(noise, outcomes) for noise in options.noise]
+    rows = [format_row(noise, outcomes) for noise in options.noise]
     return Report("Held-out agreement", claims, about, format_table(heads, rows))
 
 

@@ -1,11 +1,11 @@
-"""A real CIFAR-10 training in a service, with its prediction logs: what the dashboard's pictures show.
+"""Records a real CIFAR-10 training in a service, with its prediction logs, for the pictures of the dashboard.
 
 usage: python -m studies.cifar_run --data-dir DIR --url http://localhost:8000 [--run-id cifar10] [--images FOLDER]
            [--clean FILE.npy]
 
-Trains a ResNet-8 over rounds as `mild train` does, and posts what it predicts instead of bits, so that classes are
-suggested. With ``--images`` every sample's picture is written to ``FOLDER/<id>.png``, with ``--clean`` the mask of the
-right labels, with which `studies.screenshots` answers an audit.
+Trains a ResNet-8 over rounds as `mild train` does, and posts predictions instead of bits, so that classes are
+suggested. ``--images`` writes every sample's picture to ``FOLDER/<id>.png``, ``--clean`` the mask of the right labels,
+by which `studies.screenshots` answers an audit.
 """
 
 import argparse
@@ -25,13 +25,13 @@ from mild_trainer.training.trainer import Trainer
 NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def sample_ids(data: Dataset) -> list[str]:
-    """A name for every sample, after its given label's folder."""
+def list_sample_ids(data: Dataset) -> list[str]:
+    """List an id for each sample, with the name of its given label."""
     return [f"{NAMES[label]}-{index:05d}" for index, label in enumerate(data.y_train)]
 
 
-def record(client: MildClient, run_id: str, settings: TrainSettings, data: Dataset) -> None:
-    """Train, post every epoch's predictions, and let the service decide whom the next round trains on."""
+def record_run(client: MildClient, run_id: str, settings: TrainSettings, data: Dataset) -> None:
+    """Train, post the predictions of every epoch, and take the members of the next round from the service."""
     trainer = Trainer(settings, data)
     everyone = np.arange(data.n_samples)
     tags = {"dataset": data.name, "model": settings.model, "noise": settings.noise}
@@ -44,7 +44,7 @@ def record(client: MildClient, run_id: str, settings: TrainSettings, data: Datas
         tags=tags,
     ) as run:
         client.put_labels(run_id, data.y_train)
-        client.put_sample_ids(run_id, sample_ids(data))
+        client.put_sample_ids(run_id, list_sample_ids(data))
         planted = trainer.draw_planted_labels()
         assert planted is not None, "the settings plant some"
         run.put_planted(planted.planted)
@@ -54,18 +54,19 @@ def record(client: MildClient, run_id: str, settings: TrainSettings, data: Datas
             trainer.initialise_round(number)
             labels = data.y_train if number else planted.labels
             for epoch in range(settings.epochs):
-                told, _ = trainer.run_epoch(number, epoch, members)
+                record, _ = trainer.run_epoch(number, epoch, members)
                 run.log_predictions(epoch, everyone, trainer.predict_labels(), labels, complete=True)
-                run.put_metrics(epoch, told.to_metrics())
-                print(f"round {number} epoch {epoch}: {told.train_accuracy:.3f} {told.test_accuracy:.3f}", flush=True)
+                run.put_metrics(epoch, record.to_metrics())
+                accuracies = f"{record.train_accuracy:.3f} {record.test_accuracy:.3f}"
+                print(f"round {number} epoch {epoch}: {accuracies}", flush=True)
             run.finish()
             members = bitmap.pack(run.selected(number))
 
 
 def write_images(folder: Path, data: Dataset) -> None:
-    """Every sample's picture, by its id."""
+    """Write every sample's picture, named by its id."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, pixels in zip(sample_ids(data), data.x_train, strict=True):
+    for name, pixels in zip(list_sample_ids(data), data.x_train, strict=True):
         image.imsave(folder / f"{name}.png", pixels)
 
 
@@ -81,21 +82,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(argv)
+    options = parser.parse_args(argv)
     settings = TrainSettings.for_dataset(
-        "cifar10", model="resnet8", noise=given.noise, epochs=given.epochs, rounds=given.rounds, seed=given.seed
+        "cifar10", model="resnet8", noise=options.noise, epochs=options.epochs, rounds=options.rounds, seed=options.seed
     )
-    data = (
-        datasets.load("cifar10", given.data_dir)
-        .take_balanced(given.limit, given.seed)
-        .with_noise(given.noise, given.seed)
-    )
-    if given.images is not None:
-        write_images(given.images, data)
-    if given.clean is not None and data.clean is not None:
-        np.save(given.clean, data.clean)
-    with MildClient(given.url) as client:
-        record(client, given.run_id, settings, data)
+    data = datasets.load("cifar10", options.data_dir).take_balanced(options.limit, options.seed)
+    data = data.with_noise(options.noise, options.seed)
+    if options.images is not None:
+        write_images(options.images, data)
+    if options.clean is not None and data.clean is not None:
+        np.save(options.clean, data.clean)
+    with MildClient(options.url) as client:
+        record_run(client, options.run_id, settings, data)
 
 
 if __name__ == "__main__":

@@ -189,9 +189,9 @@ def _summarise_learning(rows: Sequence[FamilyRow]) -> list[str]:
     }
     lines = []
     for name, is_learning in (("still learning", True), ("finished", False)):
-        chosen = [row for row in rows if (row.family == LEARNING) == is_learning]
-        figures = ", ".join(f"{sum(map(holds, chosen))} {text}" for text, holds in counts.items())
-        lines.append(f"- {name}: {len(chosen)} sequences, {figures}")
+        alike = [row for row in rows if (row.family == LEARNING) == is_learning]
+        figures = ", ".join(f"{sum(map(holds, alike))} {text}" for text, holds in counts.items())
+        lines.append(f"- {name}: {len(alike)} sequences, {figures}")
     return lines
 
 

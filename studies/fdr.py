@@ -305,13 +305,13 @@ def _run_through_http(options: Namespace) -> int:
     with start_store() as embedded, start_service(embedded.url) as service, MildClient(service.url) as client:
         recordings = map(Recording.load, fdr_http.PATHS)
         rows = [fdr_http.state_after_draws(client, recording, options.draws or 50) for recording in recordings]
-    text = fdr_http.report(rows, STUDY.format_command(options))
+    text = fdr_http.format_report(rows, STUDY.format_command(options))
     path: Path = options.out / "fdr.md"
     simulated = (path.read_text() if path.exists() else "").partition(fdr_http.HEADING)[0]
     options.out.mkdir(parents=True, exist_ok=True)
     path.write_text((f"{simulated.rstrip()}\n\n" if simulated else "") + text)
     print(text)
-    return int(any(row.missed for row in rows))
+    return int(any(row.missed_bars for row in rows))
 
 
 STUDY = Benchmark(

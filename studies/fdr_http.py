@@ -1,8 +1,8 @@
 """Error control by a random audit through HTTP: a real service draws, gets the answers and makes its statements.
 
-Part of `studies.fdr` (``--http``). For every draw a run of its own gets the bits of a recording; the service draws
-(``POST …/audit/draw``), the answers are the truth (``PUT …/audit``), and what it then says of its sets is held against
-the truth.
+Part of `studies.fdr` (``--http``). Every draw has a separate run with the bits of a recording; the service draws
+(``POST …/audit/draw``), the true answers are put (``PUT …/audit``), and what the service then states about its sets is
+compared with the truth.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ N_DRAWN, ALPHA, COVERAGE_BAR = 100, 0.1, 0.9
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What the service said after one draw, held against the truth.
+    """Statements of the service after one draw, compared with the truth.
 
     Attributes
     ----------
@@ -76,22 +76,22 @@ class HttpRow:
         return fmean(bool(getattr(each, name)) for each in self.statements)
 
     @property
-    def missed(self) -> list[str]:
+    def missed_bars(self) -> list[str]:
         """Bars that are missed."""
-        missed = [] if self.share <= ALPHA + self.two_errors else ["share"]
+        missed_bars = [] if self.share <= ALPHA + self.two_errors else ["share"]
         coverages = ("upper_holds", "stored_upper_holds", "bounds_hold")
-        return missed + [name for name in coverages if self.rate(name) < COVERAGE_BAR]
+        return missed_bars + [name for name in coverages if self.rate(name) < COVERAGE_BAR]
 
 
 def state_after_draws(client: MildClient, recording: Recording, n_draws: int, n_drawn: int = N_DRAWN) -> HttpRow:
     """Draw and answer audits of one recording, each in a run of its own, and judge what the service says."""
     judged = score_samples(recording.evidence(), "mild-simple").scored
     noise = float((~recording.is_clean[judged]).mean())
-    statements = [_state_after_draw(client, recording, f"fdr-{number}", n_drawn) for number in range(n_draws)]
+    statements = [_collect_statement(client, recording, f"fdr-{number}", n_drawn) for number in range(n_draws)]
     return HttpRow(recording.name, noise, statements)
 
 
-def _state_after_draw(client: MildClient, recording: Recording, run_id: str, n_drawn: int) -> Statement:
+def _collect_statement(client: MildClient, recording: Recording, run_id: str, n_drawn: int) -> Statement:
     (round_,), clean = recording.rounds, recording.is_clean
     client.open_run(RunSpec(run_id, recording.n_samples))
     if recording.planted is not None:
@@ -131,9 +131,9 @@ def _holds(bounds: dict[str, float], kept: NDArray[np.bool_], everyone: NDArray[
     return bool(bounds["precision"] <= precision + 1e-12 and bounds["recall"] <= recall + 1e-12)
 
 
-def report(rows: Sequence[HttpRow], command: str) -> str:
+def format_report(rows: Sequence[HttpRow], command: str) -> str:
     """Return the section of the report."""
-    missed = [f"{row.name}: {', '.join(row.missed)}" for row in rows if row.missed]
+    missed_bars = [f"{row.name}: {', '.join(row.missed_bars)}" for row in rows if row.missed_bars]
     lines = [
         HEADING,
         "",
@@ -142,7 +142,7 @@ def report(rows: Sequence[HttpRow], command: str) -> str:
         "Every draw is in a run of its own, by a real service (one process, embedded store) that the system seeds.",
         "",
         f"- alpha {ALPHA:g}: mean share at most alpha + 2 s.e., `upper` and all bounds at once right in "
-        f"{COVERAGE_BAR:.0%}: {'MISSED by ' + '; '.join(missed) if missed else 'reached on each'}",
+        f"{COVERAGE_BAR:.0%}: {'MISSED by ' + '; '.join(missed_bars) if missed_bars else 'reached on each'}",
         "",
         "| sequence | noise | mean share | 2 s.e. | P(empty) | `upper` holds | that of the stored set | bounds hold |",
         "|---|---|---|---|---|---|---|---|",

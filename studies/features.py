@@ -1,4 +1,4 @@
-"""Heads on frozen features for one round: our selection beside the peers, on the same passes."""
+"""Heads on frozen features for one round: our selection compared with the peers, on the same passes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -65,9 +65,9 @@ def list_settings(case: Case) -> tuple[TrainSettings]:
 
 
 def run_case(case: Case, inputs: Inputs) -> Mapping[str, Any]:
-    """Train a head, and let everybody judge its samples, of which the planted ones are left out.
+    """Train a head, and judge its samples without the planted ones by all methods.
 
-    The same passes are judged twice, the second time as they are recorded with a class prior that says balanced.
+    The same passes are judged twice, the second time as recorded with a balanced class prior.
     """
     training = train_head(*list_settings(case), case, inputs)
     clean, own = training.clean, training.own

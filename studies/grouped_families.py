@@ -110,8 +110,8 @@ def fit_two(family: str, counts: Floats) -> Floats:
 def _minimise(objective: Callable[[Floats], float], starts: list[Floats]) -> Floats:
     """Return the best of the minima that are reached from the starting points."""
     bounds = [(-_BOUND, _BOUND)] * starts[0].size
-    found = [minimize(objective, start, method="L-BFGS-B", bounds=bounds) for start in starts]
-    return np.asarray(min(found, key=lambda result: float(result.fun)).x, dtype=np.float64)
+    results = [minimize(objective, start, method="L-BFGS-B", bounds=bounds) for start in starts]
+    return np.asarray(min(results, key=lambda result: float(result.fun)).x, dtype=np.float64)
 
 
 def compute_fit(counts: Floats, masses: Floats) -> tuple[float, float, int]:

@@ -42,7 +42,7 @@ from mild_trainer.training.compute_cost import ComputeCost
 from mild_trainer.training.history import History
 from mild_trainer.training.trainer import Trainer
 from studies import headline_budget
-from studies.images import small
+from studies.images import shrink_images
 from studies.trainings import RecordedTraining, record_training
 
 MIN_EPOCHS = 8
@@ -264,7 +264,7 @@ def measure(arguments: Namespace) -> Report | int:
         raise SystemExit("give --data-dir, or --budget to train nothing")
     if bool(arguments.only) != bool(arguments.row):
         raise SystemExit("--only and --row go together; give both, or none for the table of all ways")
-    data = small(datasets.load("cifar10", Path(arguments.data_dir)), arguments.pixels)
+    data = shrink_images(datasets.load("cifar10", Path(arguments.data_dir)), arguments.pixels)
     n_test = arguments.n_test or None
     data = replace(data, x_test=data.x_test[:n_test], y_test=data.y_test[:n_test])
     rows = train_rows(arguments, data)

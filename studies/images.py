@@ -1,4 +1,4 @@
-"""Data sets made small enough for a processor."""
+"""Smaller images for trainings on a processor."""
 
 from dataclasses import replace
 
@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from mild_trainer.data import Dataset
 
 
-def small(data: Dataset, pixels: int) -> Dataset:
-    """The same with images averaged down to `pixels` a side; smaller ones stay as they are."""
-    x_train, x_test = (_averaged(images, pixels) for images in (data.x_train, data.x_test))
+def shrink_images(data: Dataset, pixels: int) -> Dataset:
+    """Average images down to `pixels` a side; smaller ones are not changed."""
+    x_train, x_test = (_average_blocks(images, pixels) for images in (data.x_train, data.x_test))
     return replace(data, x_train=x_train, x_test=x_test)
 
 
-def _averaged(images: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
+def _average_blocks(images: NDArray[np.uint8], pixels: int) -> NDArray[np.uint8]:
     n, height, _, n_channels = images.shape
     if height <= pixels:
         return images

@@ -74,8 +74,8 @@ def update_readme(text: str, rows: Sequence[Row]) -> str:
     judged = [row for row in rows if row.section == "features" and row.case["half"] == "judging"]
     lines = text.splitlines(keepends=True)
     own = [position for position, line in enumerate(lines) if line.startswith(f"| {_LINK} ")]
-    made = [f"{line}\n" for line in format_headline(judged, "lite2", HEADLINE, _LINK)]
-    return "".join([*lines[: own[0]], *made, *lines[own[-1] + 1 :]]) if own and made else text
+    new_lines = [f"{line}\n" for line in format_headline(judged, "lite2", HEADLINE, _LINK)]
+    return "".join([*lines[: own[0]], *new_lines, *lines[own[-1] + 1 :]]) if own and new_lines else text
 
 
 def write_pages(rows: Sequence[Row]) -> None:

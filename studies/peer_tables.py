@@ -67,8 +67,8 @@ class Group:
     def find_best_peer(self, measure: str) -> tuple[str, float] | None:
         """Peer with the highest mean, and that mean; None where the measure does not apply."""
         means = {name: self.mean(name, measure) for name in PEERS}
-        known = {name: mean for name, mean in means.items() if mean is not None}
-        return max(known.items(), key=lambda item: item[1]) if known else None
+        measured = {name: mean for name, mean in means.items() if mean is not None}
+        return max(measured.items(), key=lambda item: item[1]) if measured else None
 
     def measure_gap(self, measure: str) -> float:
         """Our mean less that of the best peer; 0 where the measure does not apply."""
@@ -103,8 +103,8 @@ def group_rows(rows: Sequence[Row]) -> list[Group]:
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((str(row.case["features"]), str(row.case["noise"])), []).append(row)
-    found = [Group(features, noise, tuple(own)) for (features, noise), own in groups.items()]
-    return sorted(found, key=lambda group: group.gap)
+    grouped = [Group(features, noise, tuple(own)) for (features, noise), own in groups.items()]
+    return sorted(grouped, key=lambda group: group.gap)
 
 
 def format_comparison(rows: Sequence[Row], plot: Path) -> str:

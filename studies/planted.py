@@ -2,8 +2,8 @@
 
 Trains heads on flat features (`benchmarks.record_families`) with 240 labels broken on purpose, and computes
 `mild_core.verdict.bound_noise_rate` from all of them and from `REPEATS` random subsets of 30, 60 and 120. The bound
-holds where it is at least the noise rate of the other samples. Of two bounds that hold the smaller one says more:
-beside the share that holds stands the mean of bound minus noise rate. ``--features`` and ``--human`` are files of
+holds where it is at least the noise rate of the other samples. Of two bounds that hold the smaller one is better: the
+table has the share that holds, and the mean of bound minus noise rate. ``--features`` and ``--human`` are files of
 features of CIFAR-10 and of the labels of CIFAR-10N.
 """
 
@@ -40,7 +40,7 @@ class Bound:
     Attributes
     ----------
     noise, way, n_planted
-        What was planted on which noise.
+        Noise, way of planting, and number of planted samples.
     excess
         Bound minus noise rate.
     """
@@ -64,27 +64,27 @@ def list_cases(seed: int) -> Iterator[Case]:
             yield Case("tabular", data, spec, 20, seed, rate, decay, hidden, planted=max(SIZES), dither=dither)
 
 
-def plant(case: Case, way: Way, x: Floats, given: Labels) -> tuple[Labels, NDArray[np.bool_]]:
+def plant_labels(case: Case, way: Way, x: Floats, given_labels: Labels) -> tuple[Labels, NDArray[np.bool_]]:
     """Break the labels of a case; return the labels to train on, and which samples are planted."""
-    n_samples, n_classes = len(given), int(given.max()) + 1
+    n_samples, n_classes = len(given_labels), int(given_labels.max()) + 1
     early = Head(case, x, n_classes)
-    early.train_epoch(torch.from_numpy(given))
+    early.train_epoch(torch.from_numpy(given_labels))
     predicted = early.predict().numpy()
     sources = {"uniform": (None,), "confused": (predicted,), "half and half": (predicted, None)}[way]
-    labels, planted = given.copy(), np.zeros(n_samples, dtype=bool)
+    labels, planted = given_labels.copy(), np.zeros(n_samples, dtype=bool)
     for shift, source in enumerate(sources):
         share = case.planted / len(sources) / n_samples
-        drawn = planting.plant_labels(given, n_classes, share, case.seed + 1000 * shift, source)
+        drawn = planting.plant_labels(given_labels, n_classes, share, case.seed + 1000 * shift, source)
         is_new = bitmap.unpack(drawn.planted, n_samples) & ~planted
         labels[is_new], planted = drawn.labels[is_new], planted | is_new
     return labels, planted
 
 
-def bound(case: Case, way: Way, features: Path, human: Path) -> Iterator[Bound]:
+def measure_bounds(case: Case, way: Way, features: Path, human: Path) -> Iterator[Bound]:
     """Train a case, and bound its noise rate by planted samples."""
     x, true_labels = load_features(case, features)
-    given = draw_labels(case, true_labels, int(true_labels.max()) + 1, human)
-    labels, planted = plant(case, way, x, given)
+    given_labels = draw_labels(case, true_labels, int(true_labels.max()) + 1, human)
+    labels, planted = plant_labels(case, way, x, given_labels)
     head, targets = Head(case, x, int(true_labels.max()) + 1), torch.from_numpy(labels)
     correct = []
     for _ in range(case.epochs):
@@ -92,17 +92,17 @@ def bound(case: Case, way: Way, features: Path, human: Path) -> Iterator[Bound]:
         correct.append(bitmap.pack((head.predict() == targets).numpy()))
     scores = score_samples([RoundBits(len(x), np.stack(correct), planted=bitmap.pack(planted))], "mild-simple")
     counts = np.bincount(scores.bins, minlength=scores.grid.n_bins).astype(np.float64)
-    noise = float((given != true_labels)[~planted].mean())
+    noise = float((given_labels != true_labels)[~planted].mean())
     rng = np.random.default_rng(case.seed)
     for size in SIZES:
         for _ in range(REPEATS if size < scores.planted_bins.size else 1):
-            chosen = rng.permutation(scores.planted_bins)[:size]
-            value = bound_noise_rate(counts, np.bincount(chosen, minlength=scores.grid.n_bins).astype(np.float64))
+            sample_bins = rng.permutation(scores.planted_bins)[:size]
+            value = bound_noise_rate(counts, np.bincount(sample_bins, minlength=scores.grid.n_bins).astype(np.float64))
             if value is not None:
                 yield Bound(case.noise, way, size, value - noise)
 
 
-def report(bounds: Sequence[Bound]) -> list[str]:
+def format_bounds(bounds: Sequence[Bound]) -> list[str]:
     """Format the table: a row per noise and way of planting, a column per number of planted samples."""
     rows = []
     for noise, way in product((*NOISES, "all"), get_args(Way)):
@@ -121,12 +121,12 @@ def measure(options: Namespace) -> Report:
     bounds: list[Bound] = []
     for seed in range(options.seeds):
         for case, way in product(list_cases(seed), get_args(Way)):
-            bounds += bound(replace(case, seed=seed), way, Path(options.features), Path(options.human))
+            bounds += measure_bounds(replace(case, seed=seed), way, Path(options.features), Path(options.human))
     about = (
         "Share of the bounds (`planted_bound_if_alike`) that are at least the noise rate, and in brackets the mean "
         "of bound minus noise rate. The bound assumes that wrong labels are learnt like planted ones."
     )
-    return Report("The bound from planted samples", [], about, report(bounds))
+    return Report("The bound from planted samples", [], about, format_bounds(bounds))
 
 
 STUDY = Benchmark(

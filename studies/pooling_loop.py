@@ -1,9 +1,9 @@
-"""Whole loops with another way to put rounds together: whether what ranks recorded rounds better trains better sets.
+"""Whole loops with another way to combine rounds: whether a better ranking of recorded rounds gives better sets.
 
-The trainings of `studies.pooling` on digits took their members by the default. Here each is trained again with the
-members of every round chosen by another of the `studies.pooling_ways`, from the same seed, and the sets that the
-last rounds end with are compared: each loop's by its own way. Round 0 is the same in both, so that they part with round
-1. Takes about a minute a training; `--keep` leaves the recordings in a folder and takes those that lie there already.
+The trainings of `studies.pooling` on digits took their members by the default. Here each is trained again from the same
+seed with the members of every round chosen by another of the `studies.pooling_ways`, and the sets after the last rounds
+are compared, each by the way of its loop. Round 0 is the same in both, so that they differ from round 1 on. Takes about
+a minute a training; `--keep` leaves the recordings in a folder and reuses those that are there.
 """
 
 import sys
@@ -22,18 +22,18 @@ from benchmarks.recordings import HALVES, ROUNDS, Recording, Round, load_recordi
 from benchmarks.truth import auc, f1
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from studies.pooling_ways import DEFAULT, WAYS, Judged, Trace
+from studies.pooling_ways import DEFAULT, WAYS, Judgement, Trace
 
 
 class Loop(Recorder):
-    """A training whose members a given way chooses."""
+    """A training whose members are chosen by a way."""
 
-    def __init__(self, case: Case, way: Callable[[Trace], Judged]) -> None:
+    def __init__(self, case: Case, way: Callable[[Trace], Judgement]) -> None:
         super().__init__(case, load_case(case, None))
         self.way = way
 
     def select_members(self, rounds: list[Round], planted: Bitmap | None) -> Bitmap:
-        """Members of the next round; round 0 is one population, where every way is the default."""
+        """Select the members of the next round; after round 0, which is one population, every way is the default."""
         if len(rounds) == 1:
             return super().select_members(rounds, planted)
         n = self.data.n_samples
@@ -50,28 +50,28 @@ class Row:
     f1: tuple[float, float]
 
 
-def compared(usual: Recording, other: Recording, way: str) -> Row:
-    judged = []
+def compare_loops(usual: Recording, other: Recording, way: str) -> Row:
+    measures = []
     for recording, by in ((usual, DEFAULT), (other, way)):
         trace = Trace.of(recording, len(recording.rounds))
-        found = WAYS[by](trace)
-        judged.append((auc(found.suspicion, trace.clean), f1(found.kept, trace.clean)))
-    (a, b), (c, d) = judged
+        judgement = WAYS[by](trace)
+        measures.append((auc(judgement.suspicion, trace.clean), f1(judgement.kept, trace.clean)))
+    (a, b), (c, d) = measures
     return Row(usual.name, (a, c), (b, d))
 
 
 def measure(options: Namespace) -> Report:
     torch.set_num_threads(1)
-    known = {case.name: case for case in list_cases() if case.data == "digits"}
-    usual = [recording for recording in load_recordings(options.half, ROUNDS) if recording.name in known]
+    case_of = {case.name: case for case in list_cases() if case.data == "digits"}
+    usual = [recording for recording in load_recordings(options.half, ROUNDS) if recording.name in case_of]
     rows = []
     with TemporaryDirectory() as scratch:
         folder = Path(options.keep or scratch)
         for recording in usual:
             path = folder / f"{recording.name}.npz"
             if not path.exists():
-                Loop(known[recording.name], WAYS[options.way]).run().save(path)
-            rows.append(compared(recording, Recording.load(path), options.way))
+                Loop(case_of[recording.name], WAYS[options.way]).run().save(path)
+            rows.append(compare_loops(recording, Recording.load(path), options.way))
     cells = [(row.name, *(f"{value:.4f}" for value in (*row.auc, *row.f1))) for row in rows]
     text = [*format_table(("training", "AUC, default", "AUC", "F1, default", "F1"), cells), ""]
     for name in ("auc", "f1"):

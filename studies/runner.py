@@ -1,4 +1,4 @@
-"""The runner of a study: does the cases of its sections that have no row yet, and writes its pages from the rows."""
+"""The runner of a study: runs the cases of its sections that have no row yet, and writes its pages from the rows."""
 
 import argparse
 import sys
@@ -24,7 +24,7 @@ from studies.programme import Case, Inputs, Profile, Row, Section, make_fingerpr
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """What one command does.
+    """The sections, rows and pages of one command.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ def _sign_case(row: Row) -> str | None:
         return None
 
 
-def run(
+def run_cases(
     todo: Sequence[tuple[str, Case]], inputs: Inputs, path: Path, n_workers: int, limit_minutes: float | None
 ) -> int:
     """Run cases in processes, and append each row to a file at once; return the number of cases that have failed."""
@@ -123,7 +123,7 @@ def format_list(sections: Sequence[str], inputs: Inputs, rows: Sequence[Row]) ->
     return "\n".join(lines)
 
 
-def parse(study: Study, description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_arguments(study: Study, description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line of a study."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", choices=get_args(Profile), default="cpu")
@@ -142,7 +142,7 @@ def parse(study: Study, description: str | None, argv: Sequence[str] | None) -> 
 
 def main(study: Study, description: str | None, argv: Sequence[str] | None = None) -> int:
     """Run the command of a study; return 1 if a case has failed."""
-    arguments: Any = parse(study, description, argv)
+    arguments: Any = parse_arguments(study, description, argv)
     rows = find_current(read_rows(arguments.rows))
     features = {path.stem: path for path in arguments.features}
     inputs = Inputs(arguments.profile, arguments.half, arguments.data_dir, features)
@@ -160,4 +160,4 @@ def main(study: Study, description: str | None, argv: Sequence[str] | None = Non
     for name in arguments.section:
         cases = [case for case in list_cases(name, inputs) if make_key(name, case) not in done]
         todo += [(name, case) for case in cases[: arguments.limit_cases]]
-    return int(run(todo, inputs, arguments.rows, arguments.workers, arguments.limit_minutes) > 0)
+    return int(run_cases(todo, inputs, arguments.rows, arguments.workers, arguments.limit_minutes) > 0)

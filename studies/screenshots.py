@@ -1,11 +1,11 @@
-"""Pictures of every page of the dashboard, light and dark, on a wide and on a narrow screen.
+"""Takes pictures of every page of the dashboard, light and dark, on a wide and on a narrow screen.
 
 usage: python -m studies.screenshots --url http://localhost:8000 --clean FILE.npy [--run-id cifar10] [--only NAME]
            [--out docs/images]
 
 The run and the file are those of `studies.cifar_run`. Pictures are taken before an audit (``unchecked``, ``draw``),
-with a part of its answers (``checking``), and after all of them, which come from the file. Needs Playwright and
-Chromium. Pictures are quantised, so that they stay small.
+with a part of its answers (``checking``), and after all of them, which are read from the file. Needs Playwright and
+Chromium. Pictures are quantised, so that they are small.
 """
 
 import argparse
@@ -29,21 +29,21 @@ MAX_HEIGHTS = {"checking": 1600, "report": 1600, "report-unchecked": 1600}
 
 
 N_DRAWN = 100
-"""Samples that are drawn and checked."""
+"""Number of samples that are drawn and checked."""
 N_FIRST = 37
-"""Answers before the picture of a part of them."""
+"""Number of answers before the picture ``checking``."""
 
 
-def answer(client: httpx.Client, run_id: str, clean: NDArray[np.bool_], n: int) -> None:
-    """Draw samples, unless that is done, and answer the first `n` of them."""
+def answer_audit(client: httpx.Client, run_id: str, clean: NDArray[np.bool_], n: int) -> None:
+    """Draw samples, unless they are drawn already, and answer the first `n` of them."""
     drawn = (
         client.post(f"/runs/{run_id}/audit/draw", json={"n": N_DRAWN}).raise_for_status().json()["draw"]["indices"][:n]
     )
     client.put(f"/runs/{run_id}/audit", json={"indices": drawn, "clean": clean[drawn].tolist()}).raise_for_status()
 
 
-def pages(client: httpx.Client, run_id: str) -> dict[str, str]:
-    """Pages by the name of their picture."""
+def list_pages(client: httpx.Client, run_id: str) -> dict[str, str]:
+    """List the pages by the names of their pictures."""
     here = f"/ui/runs/{run_id}"
     scores = client.get(f"/runs/{run_id}/scores").raise_for_status().json()
     posterior = [value or 0.0 for value in scores["noisy_posterior"]]
@@ -61,8 +61,8 @@ def pages(client: httpx.Client, run_id: str) -> dict[str, str]:
     }
 
 
-def taken(browser: Browser, address: str, width: int, dark: bool, max_height: int | None) -> bytes:
-    """A page as PNG, all of it or so much from its top, with few colours."""
+def take_picture(browser: Browser, address: str, width: int, dark: bool, max_height: int | None) -> bytes:
+    """Take a picture of a page as PNG with few colours, of at most `max_height` pixels from the top."""
     page = browser.new_page(
         viewport={"width": width, "height": 900 if width > 600 else 844},
         color_scheme="dark" if dark else "light",
@@ -70,7 +70,7 @@ def taken(browser: Browser, address: str, width: int, dark: bool, max_height: in
     )
     page.goto(address, wait_until="load")
     page.evaluate("for (const picture of document.images) picture.loading = 'eager'")
-    page.wait_for_timeout(1500)  # charts are drawn, and pictures have come
+    page.wait_for_timeout(1500)  # until charts are drawn and pictures are loaded
     shot = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
     shot = shot.crop((0, 0, shot.width, min(shot.height, max_height or shot.height)))
     page.close()
@@ -87,36 +87,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", action="append")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--chromium", help="Path of Chromium; none: Playwright's own.")
-    given = parser.parse_args(argv)
-    given.out.mkdir(parents=True, exist_ok=True)
+    options = parser.parse_args(argv)
+    options.out.mkdir(parents=True, exist_ok=True)
     total = 0
 
     def take(pictures: Mapping[str, str]) -> None:
         nonlocal total
         for name, path in pictures.items():
-            if given.only and name not in given.only:
+            if options.only and name not in options.only:
                 continue
             for screen, width in WIDTHS.items():
                 for dark in (False, True):
-                    picture = taken(browser, path, width, dark, MAX_HEIGHTS.get(name))
+                    picture = take_picture(browser, path, width, dark, MAX_HEIGHTS.get(name))
                     total += len(picture)
-                    file = given.out / f"{name}-{screen}-{'dark' if dark else 'light'}.png"
+                    file = options.out / f"{name}-{screen}-{'dark' if dark else 'light'}.png"
                     file.write_bytes(picture)
 
-    clean = np.load(given.clean)
-    report = given.out.resolve() / "report.html"
-    with sync_playwright() as playwright, httpx.Client(base_url=given.url, timeout=120) as client:
-        browser = playwright.chromium.launch(executable_path=given.chromium, args=["--no-sandbox", "--disable-gpu"])
-        here = f"{given.url}/ui/runs/{given.run_id}"
-        write_run_report(given.run_id, given.url, None, report)
+    clean = np.load(options.clean)
+    report = options.out.resolve() / "report.html"
+    with sync_playwright() as playwright, httpx.Client(base_url=options.url, timeout=120) as client:
+        browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox", "--disable-gpu"])
+        here = f"{options.url}/ui/runs/{options.run_id}"
+        write_run_report(options.run_id, options.url, None, report)
         take({"unchecked": here, "draw": f"{here}/audit", "report-unchecked": report.as_uri()})
-        answer(client, given.run_id, clean, N_FIRST)
+        answer_audit(client, options.run_id, clean, N_FIRST)
         take({"checking": f"{here}/audit"})
-        answer(client, given.run_id, clean, N_DRAWN)
-        write_run_report(given.run_id, given.url, None, report)
-        take(
-            {name: given.url + path for name, path in pages(client, given.run_id).items()} | {"report": report.as_uri()}
-        )
+        answer_audit(client, options.run_id, clean, N_DRAWN)
+        write_run_report(options.run_id, options.url, None, report)
+        pages = {name: options.url + path for name, path in list_pages(client, options.run_id).items()}
+        take({**pages, "report": report.as_uri()})
         report.unlink()
         browser.close()
     print(f"{total / 1e6:.1f} MB", file=sys.stderr)

@@ -103,8 +103,8 @@ def _get_title(row: Row) -> str:
 
 def _format_spread(values: Sequence[float | None]) -> str:
     """Return the mean and the standard deviation of the values that are there."""
-    there = [value for value in values if value is not None]
-    return f"{fmean(there):.3f} ({pstdev(there):.3f})" if there else "-"
+    numbers = [value for value in values if value is not None]
+    return f"{fmean(numbers):.3f} ({pstdev(numbers):.3f})" if numbers else "-"
 
 
 def _format_initial(rows: Sequence[Row]) -> str:

@@ -26,7 +26,7 @@ from mild_trainer.training.history import History
 from mild_trainer.training.loop import run_rounds
 from mild_trainer.training.trainer import Trainer, place_samples
 from studies.heads import HUMAN_COLUMNS, label_by_people, load_half
-from studies.images import small
+from studies.images import shrink_images
 from studies.programme import SEEDS, Case, Inputs
 
 SMALL = "cifar16"
@@ -108,7 +108,7 @@ def _load_images(name: str, data_dir: Path) -> Dataset:
     if name != SMALL:
         return load(name, data_dir)
     data = load("cifar10", data_dir)
-    return small(replace(data, x_test=data.x_test[:_N_TEST], y_test=data.y_test[:_N_TEST]), 16)
+    return shrink_images(replace(data, x_test=data.x_test[:_N_TEST], y_test=data.y_test[:_N_TEST]), 16)
 
 
 def _list_small(half: Half) -> NDArray[np.int64]:

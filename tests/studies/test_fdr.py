@@ -27,17 +27,18 @@ def test_the_service_states_what_is_true_of_a_recording(service: httpx.Client) -
 
 
 def test_a_bar_is_missed_by_a_share_or_by_a_coverage() -> None:
-    assert HttpRow("right", 0.4, [RIGHT] * 10).missed == []
-    assert HttpRow("bad luck", 0.4, [RIGHT] * 9 + [replace(RIGHT, upper_holds=False)]).missed == []
+    assert HttpRow("right", 0.4, [RIGHT] * 10).missed_bars == []
+    assert HttpRow("bad luck", 0.4, [RIGHT] * 9 + [replace(RIGHT, upper_holds=False)]).missed_bars == []
     wrong = [RIGHT] * 8 + [replace(RIGHT, bounds_hold=False, stored_upper_holds=False)] * 2
-    assert HttpRow("wrong", 0.4, wrong).missed == ["stored_upper_holds", "bounds_hold"]
-    assert HttpRow("high", 0.4, [replace(RIGHT, share=0.11)] * 10).missed == ["share"]
-    assert "MISSED by high: share" in fdr_http.report([HttpRow("high", 0.4, [replace(RIGHT, share=0.11)] * 10)], "test")
+    assert HttpRow("wrong", 0.4, wrong).missed_bars == ["stored_upper_holds", "bounds_hold"]
+    high = HttpRow("high", 0.4, [replace(RIGHT, share=0.11)] * 10)
+    assert high.missed_bars == ["share"]
+    assert "MISSED by high: share" in fdr_http.format_report([high], "test")
 
 
 def test_the_report_keeps_the_part_through_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fdr, "load_traces", lambda half: sequences([Recording.load(fdr_http.PATHS[0])]))
-    part = fdr_http.report([HttpRow("right", 0.4, [RIGHT] * 10)], "test")
+    part = fdr_http.format_report([HttpRow("right", 0.4, [RIGHT] * 10)], "test")
     (tmp_path / "fdr.md").write_text(f"# Earlier\n\n{part}")
     fdr.STUDY.main(["--draws", "10", "--out", str(tmp_path)])
     text = (tmp_path / "fdr.md").read_text()

@@ -74,7 +74,7 @@ def test_a_failed_case_leaves_no_row_and_ends_with_1(folder: Path, capsys: pytes
 
 def test_no_case_begins_after_the_limit(folder: Path) -> None:
     rows = folder / "rows.jsonl"
-    assert runner.run([("promise", {"noise": "none"})], INPUTS, rows, 1, limit_minutes=0) == 0
+    assert runner.run_cases([("promise", {"noise": "none"})], INPUTS, rows, 1, limit_minutes=0) == 0
     assert read_rows(rows) == []
 
 

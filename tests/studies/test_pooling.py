@@ -6,7 +6,7 @@ from benchmarks.truth import auc
 from mild_core import bitmap
 from mild_core.selection import select
 from mild_core.types import RoundBits
-from studies.pooling import repeated
+from studies.pooling import list_overlaps
 from studies.pooling_ways import DEFAULT, WAYS, Trace
 
 N, EPOCHS = 1200, 20
@@ -54,6 +54,6 @@ def test_the_truth_is_of_others(recording: Recording) -> None:
 
 
 def test_sets_are_held_against_their_members(recording: Recording) -> None:
-    (second,) = repeated(recording)
+    (second,) = list_overlaps(recording)
     assert second.number == 1
     assert second.by_chance < 0.6 < second.agreement
