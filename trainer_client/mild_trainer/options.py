@@ -20,13 +20,16 @@ from mild_client.errors import ServiceError
 from mild_client.logs import SamplesBy
 from mild_core.errors import MildError, describe_os_error
 from mild_core.fields import resolve_field_types
+from mild_core.types import SelectionOptions
 from mild_trainer import presets
 from mild_trainer.settings import DATA, DEFAULTS, TrainSettings
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-_SELECTION, _RUN = "Selection", "Run"
+_RUN = "Run"
+_GROUPS: Mapping[type, str] = {TrainSettings: "Training", SelectionOptions: "Selection"}
+"""Groups of options in the help, of the fields of a class that name none."""
 
 
 _REMEDIES = {
@@ -104,7 +107,7 @@ class FieldOptions:
             f"--{name}/--no-{name}" if is_switch else f"--{name}",
             envvar=f"MILD_{field.name.upper()}",
             help=field.metadata["text"],
-            rich_help_panel=field.metadata.get("group", _SELECTION),
+            rich_help_panel=field.metadata.get("group", _GROUPS[self.cls]),
             show_default=self._format_default(field),
         )
 

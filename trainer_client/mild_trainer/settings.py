@@ -32,8 +32,8 @@ MODEL_FORMS = (
 )
 """Networks that turn images into features."""
 
-DATA, TRAINING = "Data", "Training"
-"""Groups of settings in the help of the command line."""
+DATA = "Data"
+"""Group of settings in the help of the command line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +59,11 @@ class TrainSettings:
         group=DATA,
     )
     image_size: int = declare_field(
-        0,
-        "Of a folder of images: bring them to this height and width; 0: theirs, up to 64.",
-        0,
-        4096,
-        group=DATA,
+        0, "Of a folder of images: bring them to this height and width; 0: theirs, up to 64.", 0, 4096, group=DATA
     )
-    download: bool = declare_field(False, "Fetch cifar10, cifar100 or mnist into --data-dir if not there.", group=DATA)
+    download: bool = declare_field(
+        False, "Fetch cifar10, cifar100 or mnist into --data-dir if not there.", changeable=True, group=DATA
+    )
     imbalance: str = declare_field(
         "none", "Make classes unequal: none, or exp (long-tailed) or step with :smallest share.", group=DATA
     )
@@ -76,38 +74,31 @@ class TrainSettings:
         f"{', '.join(f'{name}:{label}' for name, labels in noise.HUMAN_LABELS.items() for label in labels)}.",
         group=DATA,
     )
-    seed: int = declare_field(0, "Seed of everything that is drawn.", 0, 2**63 - 1, group=TRAINING)
-    model: ModelName = declare_field("resnet8", "Network.", group=TRAINING)
-    epochs: int = declare_field(25, "Epochs of a round.", 1, 10_000, group=TRAINING)
-    first_epochs: int = declare_field(0, "Epochs of round 0; 0: as of any other round.", 0, 10_000, group=TRAINING)
-    rounds: int = declare_field(4, "Largest number of rounds.", 1, 1000, group=TRAINING)
+    seed: int = declare_field(0, "Seed of everything that is drawn.", 0, 2**63 - 1)
+    model: ModelName = declare_field("resnet8", "Network.")
+    epochs: int = declare_field(25, "Epochs of a round.", 1, 10_000)
+    first_epochs: int = declare_field(0, "Epochs of round 0; 0: as of any other round.", 0, 10_000)
+    rounds: int = declare_field(4, "Largest number of rounds.", 1, 1000, changeable=True)
     observe: Observe = declare_field(
-        "all", "Whose bits are recorded: all, mixed (members' from the training pass), members.", group=TRAINING
+        "all", "Whose bits are recorded: all, mixed (members' from the training pass), members."
     )
     class_prior: str = declare_field(
         "none",
         "Shares of the classes among the true labels, if known: balanced, or a number for each, such as 50,30,20; bits "
         "are then recorded with a bias that predicts classes as often.",
-        group=TRAINING,
     )
-    weights: Weights = declare_field(
-        "fresh", "Begin a round with fresh weights, or carry the last round's on.", group=TRAINING
-    )
-    use: Use = declare_field(
-        "set", "Train later rounds on the clean set, or on everyone, weighted by the probability.", group=TRAINING
-    )
+    weights: Weights = declare_field("fresh", "Begin a round with fresh weights, or carry the last round's on.")
+    use: Use = declare_field("set", "Train later rounds on the clean set, or on everyone, weighted by the probability.")
     plant: float = declare_field(
-        0.02, "Share of the labels to break on purpose in round 0, to see how such are learnt.", 0, 0.5, group=TRAINING
+        0.02, "Share of the labels to break on purpose in round 0, to see how such are learnt.", 0, 0.5
     )
-    plant_how: PlantHow = declare_field(
-        "confused", "Plant labels along early confusions, or uniformly.", group=TRAINING
-    )
-    batch_size: int = declare_field(64, "Samples per step.", 2, 1 << 20, group=TRAINING)
-    lr: float = declare_field(0.1, "Highest learning rate.", 0, 100, group=TRAINING)
-    momentum: float = declare_field(0.9, "Nesterov momentum.", 0, 0.9999, group=TRAINING)
-    weight_decay: float = declare_field(5e-4, "Weight decay.", 0, 10, group=TRAINING)
-    label_smoothing: float = declare_field(0.0, "Label smoothing.", 0, 0.99, group=TRAINING)
-    schedule: Schedule = declare_field("cosine", "Learning rate over a round.", group=TRAINING)
+    plant_how: PlantHow = declare_field("confused", "Plant labels along early confusions, or uniformly.")
+    batch_size: int = declare_field(64, "Samples per step.", 2, 1 << 20)
+    lr: float = declare_field(0.1, "Highest learning rate.", 0, 100)
+    momentum: float = declare_field(0.9, "Nesterov momentum.", 0, 0.9999)
+    weight_decay: float = declare_field(5e-4, "Weight decay.", 0, 10)
+    label_smoothing: float = declare_field(0.0, "Label smoothing.", 0, 0.99)
+    schedule: Schedule = declare_field("cosine", "Learning rate over a round.")
     pad: int = declare_field(1, "Largest shift of a random crop, in pixels.", 0, 64, group=DATA)
     flip: bool = declare_field(False, "Mirror half of the images.", group=DATA)
     cutout: int = declare_field(
@@ -121,41 +112,37 @@ class TrainSettings:
         group=DATA,
     )
     finish: FinishName = declare_field(
-        "none", "After the last round, train a fresh network: on the set, or with the dropped too.", group=TRAINING
+        "none", "After the last round, train a fresh network: on the set, or with the dropped too.", changeable=True
     )
     finish_epochs: int = declare_field(
-        0, "What the finish may cost, in epochs of all samples; 0: a round's.", 0, 10_000, group=TRAINING
+        0, "What the finish may cost, in epochs of all samples; 0: a round's.", 0, 10_000, changeable=True
     )
     ema: float = declare_field(
-        0.0, "Decay of the average of the finish's weights; 0 averages nothing.", 0, 0.99999, group=TRAINING
+        0.0, "Decay of the average of the finish's weights; 0 averages nothing.", 0, 0.99999, changeable=True
     )
     agree: float = declare_field(
-        0.99, "End early once two clean sets have this Jaccard similarity.", 0, 1, group=TRAINING
+        0.99, "End early once two clean sets have this Jaccard similarity.", 0, 1, changeable=True
     )
     validation: float = declare_field(
-        0.0,
-        "Share of the training samples to hold out, noisy labels and all, to compare rounds by.",
-        0,
-        0.5,
-        group=TRAINING,
+        0.0, "Share of the training samples to hold out, noisy labels and all, to compare rounds by.", 0, 0.5
     )
     patience: int = declare_field(
-        PATIENCE, "End once so many rounds have not raised the accuracy on those held out.", 1, 1000, group=TRAINING
+        PATIENCE, "End once so many rounds have not raised the accuracy on those held out.", 1, 1000, changeable=True
     )
-    oracle: bool = declare_field(False, "Train on the true clean set as well, for comparison.", group=TRAINING)
+    oracle: bool = declare_field(False, "Train on the true clean set as well, for comparison.", changeable=True)
     verify: bool = declare_field(
-        False, "Train on two halves first, and stop if they cannot predict each other's labels.", group=TRAINING
+        False, "Train on two halves first, and stop if they cannot predict each other's labels."
     )
     device: DeviceName = declare_field(
-        "auto", "Where to train; auto takes CUDA, else MPS, else the CPU.", group=TRAINING
+        "auto", "Where to train; auto takes CUDA, else MPS, else the CPU.", changeable=True
     )
-    compile: bool = declare_field(False, "Compile the network (torch.compile).", group=TRAINING)
-    threads: int = declare_field(0, "Processor threads; 0: torch's choice.", 0, 4096, group=TRAINING)
+    compile: bool = declare_field(False, "Compile the network (torch.compile).", changeable=True)
+    threads: int = declare_field(0, "Processor threads; 0: torch's choice.", 0, 4096, changeable=True)
     data_on: DataOn = declare_field(
-        "auto", "Where images are kept; auto: on the device if half its free memory is enough.", group=TRAINING
+        "auto", "Where images are kept; auto: on the device if half its free memory is enough.", changeable=True
     )
-    deterministic: bool = declare_field(False, "The same bits again, on the same machine.", group=TRAINING)
-    checkpoint_every: int = declare_field(1, "Epochs between checkpoints; 0 writes none.", 0, 10_000, group=TRAINING)
+    deterministic: bool = declare_field(False, "The same bits again, on the same machine.")
+    checkpoint_every: int = declare_field(1, "Epochs between checkpoints; 0 writes none.", 0, 10_000, changeable=True)
     selection: SelectionOptions = field(default_factory=SelectionOptions)
 
     @classmethod

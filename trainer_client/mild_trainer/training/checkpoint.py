@@ -32,23 +32,7 @@ _FILE_NAME = "checkpoint.pt"
 # Settings that change the last bits: they may change on resuming only without `deterministic`.
 _HARDWARE_SETTINGS = frozenset({"device", "compile", "threads"})
 # Settings that do not change the result of the rounds up to the checkpoint: they may change on resuming.
-_CHANGEABLE_SETTINGS = frozenset(
-    {
-        "rounds",
-        "finish",
-        "finish_epochs",
-        "ema",
-        "oracle",
-        "agree",
-        "patience",
-        "device",
-        "compile",
-        "threads",
-        "data_on",
-        "checkpoint_every",
-        "download",
-    }
-)
+_CHANGEABLE_SETTINGS = frozenset(each.name for each in fields(TrainSettings) if each.metadata.get("changeable"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
