@@ -318,6 +318,6 @@ def test_a_constant_channel_is_not_divided_by_zero(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("data/cifar-10-batches-py").is_dir(), reason="no CIFAR-10 in data/")
 def test_the_published_cifar10_is_read() -> None:
-    data = published.load_cifar10(Path("data"))
+    data = published.load_cifar("cifar10", Path("data"))
     assert np.bincount(data.y_train).tolist() == [5000] * 10
     assert data.y_train[:5].tolist() == [6, 9, 9, 4, 1]

@@ -15,9 +15,8 @@ from typer.testing import CliRunner
 
 from mild_trainer import cli
 from mild_trainer.data import ClassFilter, load, open_images
-from mild_trainer.data.feature_files import write_features
 from mild_trainer.errors import DataError
-from mild_trainer.feature_extraction import ImagePreparation, compute_features
+from mild_trainer.feature_extraction import ImagePreparation, compute_features, write_features
 from mild_trainer.feature_models import FeatureModel, load_model, pool_features
 
 ONNX = {

@@ -3,28 +3,28 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mild_trainer.data.class_filter import ClassFilter
+from mild_trainer.data.class_labels import ClassFilter
 from mild_trainer.data.dataset import Dataset, check_dataset
-from mild_trainer.data.folder import PictureList, list_folder, list_webvision
-from mild_trainer.data.image_source import ImageSource
 from mild_trainer.data.npz import holds_features, load_features, load_npz
-from mild_trainer.data.published import load_cifar10, load_cifar100, load_digits, load_mnist
+from mild_trainer.data.published import load_cifar, load_digits, load_mnist
 from mild_trainer.errors import DataError
 
-__all__ = ["ClassFilter", "Dataset", "ImageSource", "guess_dataset", "load", "open_images"]
+if TYPE_CHECKING:
+    from mild_trainer.data.pictures import ImageSource
 
-_LISTERS: Mapping[str, Callable[[Path | None, ClassFilter], PictureList]] = {
-    "folder": list_folder,
-    "webvision": list_webvision,
-}
+__all__ = ["ClassFilter", "Dataset", "guess_dataset", "load", "open_images"]
+
 _LOADERS: Mapping[str, Callable[[Path | None, ClassFilter], Dataset]] = {
     "digits": lambda _, __: load_digits(),
-    "cifar10": lambda data_dir, _: load_cifar10(data_dir),
-    "cifar100": lambda data_dir, _: load_cifar100(data_dir),
+    "cifar10": lambda data_dir, _: load_cifar("cifar10", data_dir),
+    "cifar100": lambda data_dir, _: load_cifar("cifar100", data_dir),
     "mnist": load_mnist,
     "npz": load_npz,
     "features": load_features,
+    "folder": lambda data_dir, class_filter: open_images("folder", data_dir, class_filter).read(),
+    "webvision": lambda data_dir, class_filter: open_images("webvision", data_dir, class_filter).read(),
 }
 _FIXED_CLASSES = ("digits", "cifar10", "cifar100")
 
@@ -49,12 +49,10 @@ def load(name: str, data_dir: Path | None = None, class_filter: ClassFilter | No
     class_filter = class_filter or ClassFilter()
     if name in _FIXED_CLASSES:
         class_filter.renumbers(name)
-    if name in _LISTERS:
-        return check_dataset(_LISTERS[name](data_dir, class_filter).read())
     return check_dataset(_LOADERS[name](data_dir, class_filter))
 
 
-def open_images(name: str, data_dir: Path | None, class_filter: ClassFilter) -> ImageSource:
+def open_images(name: str, data_dir: Path | None, class_filter: ClassFilter) -> "ImageSource":
     """Open a data set of images by name, to read them in batches.
 
     The parameters are those of `load`; the size of the filter is for folders of pictures alone.
@@ -64,12 +62,16 @@ def open_images(name: str, data_dir: Path | None, class_filter: ClassFilter) -> 
     DataError
         If the data set is absent or damaged, or holds no images.
     """
-    if name in _LISTERS:
-        return ImageSource.open(_LISTERS[name](data_dir, class_filter))
+    from mild_trainer.data import folder, pictures  # Pillow takes long to import
+
+    if name == "folder":
+        return folder.open_folder(data_dir, class_filter)
+    if name == "webvision":
+        return folder.open_webvision(data_dir, class_filter)
     data = load(name, data_dir, replace(class_filter, size=0))
     if data.has_features:
         raise DataError(f"{data_dir} holds features already; train on them with --dataset features")
-    return ImageSource.from_dataset(data)
+    return pictures.ImageSource(data)
 
 
 _MARKS: Mapping[str, str] = {

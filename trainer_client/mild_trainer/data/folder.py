@@ -13,42 +13,23 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
 from mild_core.errors import get_reason
 from mild_trainer.data import files
-from mild_trainer.data.class_filter import ClassFilter
-from mild_trainer.data.class_labels import format_names
+from mild_trainer.data.class_labels import ClassFilter, format_names
 from mild_trainer.data.dataset import Dataset
-from mild_trainer.data.pictures import OpenedPictures, open_pictures
+from mild_trainer.data.pictures import ImageSource, Pictures
 from mild_trainer.errors import DataError
 
-_SUFFIXES = frozenset(
-    [
-        ".png",
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".bmp",
-        ".webp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".jp2",
-        ".avif",
-        ".tga",
-    ]
-)
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "JPEG2000")
 """Formats that are recognised by their content in files of other suffixes."""
+_SUFFIXES = frozenset(
+    [".avif", *(end for end, name in Image.registered_extensions().items() if name in (*_FORMATS, "TGA"))]
+)
 _SYSTEM_NAMES = frozenset({"__MACOSX", "__pycache__", "@eaDir", "Thumbs.db", "thumbs.db", "desktop.ini"})
 _TRAIN_NAMES, _TEST_NAMES = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 _FOLDER_REMEDY = (
@@ -149,11 +130,17 @@ class _Part:
         return notes
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PictureList:
-    """A data set in a folder, whose pictures are not read yet.
+def _open_pictures(
+    name: str,
+    root: Path,
+    parts: Sequence[Sequence[tuple[Path, int]]],
+    class_names: tuple[str, ...],
+    notes: tuple[str, ...],
+    side: int,
+) -> ImageSource:
+    """Return a data set of pictures in files, of which the headers are read.
 
-    Attributes
+    Parameters
     ----------
     name, class_names, notes
         Those of the data set.
@@ -164,43 +151,25 @@ class PictureList:
     side
         Height and width to bring the pictures to; 0 for one that suits them.
     """
-
-    name: str
-    root: Path
-    parts: tuple[list[tuple[Path, int]], list[tuple[Path, int]]]
-    class_names: tuple[str, ...]
-    notes: tuple[str, ...]
-    side: int
-
-    def open(self) -> OpenedPictures:
-        """Read the headers of the pictures."""
-        return open_pictures([[path for path, _ in part] for part in self.parts], self.side)
-
-    def make_dataset(self, x_train: NDArray[Any], x_test: NDArray[Any], notes: Sequence[str] = ()) -> Dataset:
-        """Return the data set with these samples, and with notes beside its own."""
-        y_train, y_test = (np.array([label for _, label in part], np.int64) for part in self.parts)
-        ids = [path.relative_to(self.root).as_posix() for path, _ in self.parts[0]]
-        return Dataset(
-            self.name,
-            x_train,
-            y_train,
-            x_test,
-            y_test,
-            len(self.class_names),
-            class_names=self.class_names,
-            sample_ids=np.array([name.encode(errors="backslashreplace").decode() for name in ids], dtype=np.str_),
-            notes=(*self.notes, *notes),
-        )
-
-    def read(self) -> Dataset:
-        """Read all pictures, as RGB."""
-        pictures = self.open()
-        x_train, x_test = (part.read(range(len(part))) for part in pictures.parts)
-        return self.make_dataset(x_train, x_test, pictures.describe_conversions())
+    x_train, x_test = (np.array([path for path, _ in part], dtype=object) for part in parts)
+    y_train, y_test = (np.array([label for _, label in part], dtype=np.int64) for part in parts)
+    ids = [path.relative_to(root).as_posix().encode(errors="backslashreplace").decode() for path in x_train]
+    data = Dataset(
+        name,
+        x_train,
+        y_train,
+        x_test,
+        y_test,
+        len(class_names),
+        class_names=class_names,
+        sample_ids=np.array(ids, dtype=np.str_),
+        notes=notes,
+    )
+    return ImageSource(data, Pictures.open([*x_train, *x_test], side))
 
 
-def list_folder(data_dir: Path | None, class_filter: ClassFilter) -> PictureList:
-    """List the pictures of the selected classes of a folder.
+def open_folder(data_dir: Path | None, class_filter: ClassFilter) -> ImageSource:
+    """Open the pictures of the selected classes of a folder.
 
     The classes are the subfolders of ``train``, with ``test`` or ``val`` for testing if there is one, or those of the
     folder itself, where all pictures are for training. Hidden and system files are skipped.
@@ -225,7 +194,7 @@ def list_folder(data_dir: Path | None, class_filter: ClassFilter) -> PictureList
         *_describe_similar_names(names),
     )
     parts = _list_labelled(train, names), _list_labelled(test, names)
-    return PictureList(root.resolve().name, root, parts, tuple(names), notes, class_filter.size)
+    return _open_pictures(root.resolve().name, root, parts, tuple(names), notes, class_filter.size)
 
 
 def _read_layout(root: Path) -> tuple[_Part, _Part]:
@@ -290,8 +259,6 @@ def _refuse_folder(error: OSError) -> None:
 
 def _is_picture(path: Path) -> bool:
     """Return whether a file of another suffix begins like a picture."""
-    from PIL import Image
-
     try:
         with Image.open(path, formats=_FORMATS):
             return True
@@ -316,8 +283,8 @@ _WEBVISION_REMEDY = "unpack WebVision 1.0 there: info/, google/ and val_images_2
 _DEFAULT_SIZE = 128
 
 
-def list_webvision(data_dir: Path | None, class_filter: ClassFilter) -> PictureList:
-    """List WebVision's training images of Google, and its validation images as the test set."""
+def open_webvision(data_dir: Path | None, class_filter: ClassFilter) -> ImageSource:
+    """Open WebVision's training images of Google, and its validation images as the test set."""
     root = files.check_folder(data_dir, "webvision")
     names = _read_lines(root / "info" / "synsets.txt")
     classes = class_filter.select_indices([name.split()[0] for name in names])
@@ -325,7 +292,7 @@ def list_webvision(data_dir: Path | None, class_filter: ClassFilter) -> PictureL
     train = _read_image_list(root / "info" / "train_filelist_google.txt", root, new_labels)
     test = _read_image_list(root / "info" / "val_filelist.txt", root / "val_images_256", new_labels)
     class_names = tuple(names[position].strip() for position in classes)
-    return PictureList("webvision", root, (train, test), class_names, (), class_filter.size or _DEFAULT_SIZE)
+    return _open_pictures("webvision", root, (train, test), class_names, (), class_filter.size or _DEFAULT_SIZE)
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -12,7 +12,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from mild_trainer.data import class_labels, feature_arrays, files, pixels
-from mild_trainer.data.class_filter import ClassFilter
+from mild_trainer.data.class_labels import ClassFilter
 from mild_trainer.data.dataset import Dataset
 from mild_trainer.errors import DataError
 
@@ -57,12 +57,6 @@ _NAMES: Mapping[str, tuple[str, ...]] = {
     "class_names": ("class_names", "label_names", "classes"),
 }
 """Names of each array, the preferred one first; upper and lower case are the same."""
-_FEATURE_NAMES: Mapping[str, tuple[str, ...]] = {
-    **_NAMES,
-    "x_train": (*_FEATURES, *(name for name in _NAMES["x_train"] if name not in _FEATURES)),
-    "x_test": (*_TEST_FEATURES, *(name for name in _NAMES["x_test"] if name not in _TEST_FEATURES)),
-}
-"""The same, where features go before images."""
 _MAX_CHANNELS = 4
 
 
@@ -74,8 +68,8 @@ class _Format:
     ----------
     dataset
         Name of the data set.
-    names
-        Names of each array, the preferred one first.
+    first_names
+        Names of arrays that go before the others of `_NAMES`.
     n_axes
         Numbers of axes that an array of samples may have whose name tells nothing.
     samples
@@ -86,7 +80,7 @@ class _Format:
     """
 
     dataset: str
-    names: Mapping[str, tuple[str, ...]]
+    first_names: tuple[str, ...]
     n_axes: tuple[int, ...]
     samples: str
     convert: "Callable[[Path, Mapping[str, _Raw]], tuple[dict[str, NDArray[Any]], list[str]]]"
@@ -197,11 +191,11 @@ def _assign_roles(form: _Format, path: Path, arrays: Mapping[str, NDArray[Any]])
     Of two arrays those with other names are samples or labels if their shapes allow only that.
     """
     by_lower = {name.lower(): name for name in arrays}
-    roles = {
-        role: next(by_lower[name] for name in names if name in by_lower)
-        for role, names in form.names.items()
-        if any(name in by_lower for name in names)
-    }
+    roles = {}
+    for role, names in _NAMES.items():
+        present = sorted(filter(by_lower.__contains__, names), key=lambda name: name not in form.first_names)
+        if present:
+            roles[role] = by_lower[present[0]]
     if len(arrays) == 2:
         samples, labels = sorted(arrays, key=lambda name: -arrays[name].ndim)
         by_shape = {"x_train": samples, "y_train": labels}
@@ -265,8 +259,10 @@ def _convert_features(path: Path, raw: Mapping[str, _Raw]) -> tuple[dict[str, ND
     return converted, feature_arrays.describe_constant(str(path), converted["x_train"])
 
 
-_IMAGES = _Format("npz", _NAMES, (3, 4), "images as (n, height, width[, channels])", _convert_images)
-_VECTORS = _Format("features", _FEATURE_NAMES, (2,), "features as floats of shape (n, n_features)", _convert_features)
+_IMAGES = _Format("npz", (), (3, 4), "images as (n, height, width[, channels])", _convert_images)
+_VECTORS = _Format(
+    "features", (*_FEATURES, *_TEST_FEATURES), (2,), "features as floats of shape (n, n_features)", _convert_features
+)
 
 
 def _read_ids(

@@ -1,22 +1,24 @@
-"""Reading of picture files as RGB bytes of one size: any mode, depth, orientation and number of frames."""
+"""Reading of picture files as RGB bytes of one size: any mode, depth, orientation and number of frames.
+
+Pillow takes long to import, so that this module is imported where pictures are read.
+"""
 
 import statistics
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mild_core.errors import get_reason
+from mild_trainer.data.dataset import Dataset
 from mild_trainer.data.pixels import ByteScale
 from mild_trainer.errors import DataError
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 Value = TypeVar("Value")
 
@@ -44,93 +46,110 @@ def _is_deep_mode(mode: str) -> bool:
 
 
 @dataclass(slots=True)
-class PictureFiles:
-    """Pictures of one part of a data set, which are read when they are asked for.
+class Pictures:
+    """How the picture files of a data set are read, from their headers, and what was met in those read so far.
 
     Attributes
     ----------
-    paths
-        Their paths.
-    size
-        Width and height that they are brought to.
+    headers
+        Those of all pictures.
+    size, size_note
+        Width and height that they are brought to, and why, in a sentence for people; empty if they keep theirs.
     scale
         Scale of grey pictures of more than 8 bits.
     n_transparent
         How many of those read so far were transparent.
     """
 
-    paths: Sequence[Path]
+    headers: Sequence[_Header]
     size: tuple[int, int]
+    size_note: str
     scale: ByteScale
     n_transparent: int = 0
 
-    def __len__(self) -> int:
-        return len(self.paths)
+    @classmethod
+    def open(cls, paths: Sequence[Path], side: int) -> Self:
+        """Read the headers of pictures, and choose the size that all are brought to.
 
-    def read(self, positions: Sequence[int]) -> NDArray[np.uint8]:
-        """Return the pictures at `positions` in `paths` as RGB, shape (n, height, width, 3)."""
-        images = np.empty((len(positions), self.size[1], self.size[0], 3), dtype=np.uint8)
+        When they are read, grey pictures of more than 8 bits are scaled alike (`ByteScale`), transparent ones are laid
+        on white, turned ones are brought upright, and of several frames the first is taken.
+
+        Parameters
+        ----------
+        paths
+            Paths of the pictures.
+        side
+            Height and width that they are brought to; 0 keeps their size if all are alike and no side is longer than
+            `DEFAULT_SIDE`, and else brings them to their median proportions within that.
+        """
+        headers = list(_iter_readable(paths, _read_header))
+        size, size_note = _choose_size([header.size for header in headers], side)
+        deep = [path for path, header in zip(paths, headers, strict=True) if _is_deep_mode(header.mode)]
+        return cls(headers, size, size_note, _find_scale(deep))
+
+    def read(self, paths: NDArray[Any]) -> NDArray[np.uint8]:
+        """Return the pictures of paths, shape (n,), as RGB, shape (n, height, width, 3)."""
+        images = np.empty((len(paths), self.size[1], self.size[0], 3), dtype=np.uint8)
         read = partial(_read_rgb, size=self.size, scale=self.scale)
-        for i, (pixels, is_transparent) in enumerate(_iter_readable([self.paths[p] for p in positions], read)):
+        for i, (pixels, is_transparent) in enumerate(_iter_readable(paths.tolist(), read)):
             images[i] = pixels
             self.n_transparent += is_transparent
         return images
 
-
-@dataclass(frozen=True, slots=True)
-class OpenedPictures:
-    """The pictures of all parts of a data set, of which the headers are read.
-
-    Attributes
-    ----------
-    parts
-        The pictures of each part.
-    headers
-        Those of all parts.
-    size_note
-        What size they are brought to, in a sentence for people; empty if they keep theirs.
-    """
-
-    parts: tuple[PictureFiles, ...]
-    headers: Sequence[_Header]
-    size_note: str
-
     def describe_conversions(self) -> list[str]:
         """Return what was converted in the pictures read so far, in sentences for people."""
-        headers, scale = self.headers, self.parts[0].scale
+        headers = self.headers
         counts = (
             (
                 sum(_is_deep_mode(header.mode) for header in headers),
-                f"grey of more than 8 bits: {scale.text or '0..255 is kept'}",
+                f"grey of more than 8 bits: {self.scale.text or '0..255 is kept'}",
             ),
             (sum(header.has_deep_colours for header in headers), "of 16-bit colours: the upper 8 bits are read"),
             (sum(header.mode == "CMYK" for header in headers), "CMYK, and converted to RGB"),
-            (sum(part.n_transparent for part in self.parts), "transparent, and laid on white"),
+            (self.n_transparent, "transparent, and laid on white"),
             (sum(header.is_animated for header in headers), "of several frames: the first is read"),
         )
         notes = [f"{count:,} of {len(headers):,} pictures are {what}" for count, what in counts if count]
         return ([self.size_note] if self.size_note else []) + notes
 
 
-def open_pictures(parts: Sequence[Sequence[Path]], side: int) -> OpenedPictures:
-    """Read the headers of the pictures of several parts of a data set, and choose the size that all are brought to.
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    """A data set whose images are read in batches, so that large pictures need not all be in memory.
 
-    When they are read, grey pictures of more than 8 bits are scaled alike (`ByteScale`), transparent ones are laid on
-    white, turned ones are brought upright, and of several frames the first is taken.
-
-    Parameters
+    Attributes
     ----------
-    parts
-        Paths of the pictures of each part.
-    side
-        Height and width that they are brought to; 0 keeps their size if all are alike and no side is longer than
-        `DEFAULT_SIDE`, and else brings them to their median proportions within that.
+    data
+        The data set; in place of pictures in files it has their paths, shape (n_samples,).
+    pictures
+        How the files are read; None if the images are in memory.
     """
-    paths = [path for part in parts for path in part]
-    headers = list(_iter_readable(paths, _read_header))
-    size, size_note = _choose_size([header.size for header in headers], side)
-    scale = _find_scale([path for path, header in zip(paths, headers, strict=True) if _is_deep_mode(header.mode)])
-    return OpenedPictures(tuple(PictureFiles(part, size, scale) for part in parts), headers, size_note)
+
+    data: Dataset
+    pictures: Pictures | None = None
+
+    def take(self, limit: int, seed: int) -> Self:
+        """Return the source of at most `limit` random training images, drawn evenly from the classes; 0 takes all."""
+        return replace(self, data=self.data.take_balanced(limit, seed)) if limit else self
+
+    def describe_conversions(self) -> list[str]:
+        """Return what was converted in the pictures read so far, in sentences for people."""
+        return [] if self.pictures is None else self.pictures.describe_conversions()
+
+    def read(self) -> Dataset:
+        """Return the data set with all images in memory, pictures as RGB, and what was converted in its notes."""
+        if self.pictures is None:
+            return self.data
+        x_train, x_test = map(self.pictures.read, (self.data.x_train, self.data.x_test))
+        notes = (*self.data.notes, *self.describe_conversions())
+        return replace(self.data, x_train=x_train, x_test=x_test, notes=notes)
+
+    def iter_batches(self, batch_size: int) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        """Yield the images, shape (n_batch, height, width, n_channels): ``x_train`` in their order, then ``x_test``."""
+        for name, samples in (("x_train", self.data.x_train), ("x_test", self.data.x_test)):
+            for first in range(0, len(samples), batch_size):
+                batch = samples[first : first + batch_size]
+                yield name, batch if self.pictures is None else self.pictures.read(batch)
 
 
 def _choose_size(sizes: Sequence[tuple[int, int]], side: int) -> tuple[tuple[int, int], str]:
@@ -165,8 +184,6 @@ def _find_scale(paths: Sequence[Path]) -> ByteScale:
 
 def _iter_readable(paths: Sequence[Path], read: Callable[[Path], Value]) -> Iterator[Value]:
     """Yield what `read` says of every picture; raise DataError after the last one if some could not be read."""
-    from PIL import Image, UnidentifiedImageError
-
     errors: list[str] = []
     for path in paths:
         try:
@@ -188,8 +205,6 @@ def _iter_readable(paths: Sequence[Path], read: Callable[[Path], Value]) -> Iter
 
 def _read_header(path: Path) -> _Header:
     """Read the header of a picture."""
-    from PIL import Image
-
     with Image.open(path) as image:
         turned = image.format in _ORIENTED_FORMATS and image.getexif().get(_ORIENTATION, 1) >= 5
         return _Header(
@@ -203,8 +218,6 @@ def _read_header(path: Path) -> _Header:
 
 def _read_range(path: Path) -> tuple[str, float, float]:
     """Return the kind of type, the least and the greatest value of a grey picture."""
-    from PIL import Image
-
     with Image.open(path) as image:
         values = np.asarray(image)
         return values.dtype.kind, float(values.min()), float(values.max())
@@ -212,8 +225,6 @@ def _read_range(path: Path) -> tuple[str, float, float]:
 
 def _read_rgb(path: Path, size: tuple[int, int], scale: ByteScale) -> tuple[NDArray[np.uint8], bool]:
     """Return a picture as RGB, shape (height, width, 3), of `size` (width, height), and whether it was transparent."""
-    from PIL import Image, ImageOps
-
     with Image.open(path) as opened:
         image: Image.Image = ImageOps.exif_transpose(opened) if opened.format in _ORIENTED_FORMATS else opened
         if _is_deep_mode(image.mode):
@@ -224,10 +235,8 @@ def _read_rgb(path: Path, size: tuple[int, int], scale: ByteScale) -> tuple[NDAr
         return np.asarray(rgb), is_transparent
 
 
-def _flatten(image: "Image.Image") -> tuple["Image.Image", bool]:
+def _flatten(image: Image.Image) -> tuple[Image.Image, bool]:
     """Return a picture as RGB, laid on white where it is transparent, and whether it was."""
-    from PIL import Image
-
     if not (image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info):
         return image.convert("RGB"), False
     rgba = image.convert("RGBA")

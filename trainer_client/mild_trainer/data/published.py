@@ -12,36 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mild_trainer.data import class_labels, files
-from mild_trainer.data.class_filter import ClassFilter
+from mild_trainer.data.class_labels import ClassFilter
 from mild_trainer.data.dataset import Dataset
+from mild_trainer.data.download import SOURCES
 from mild_trainer.errors import DataError
 
 _CIFAR_BYTES = 3 * 32 * 32
-_CIFAR_REMEDY = "unpack https://www.cs.toronto.edu/~kriz/{} and give its parent, or the unpacked folder, to --data-dir"
 
 
-def load_cifar10(data_dir: Path | None) -> Dataset:
-    """Load CIFAR-10: 50,000 training and 10,000 test images of 10 classes, 32x32 in colour."""
-    root = _find_folder(data_dir, "cifar-10-batches-py")
-    remedy = _CIFAR_REMEDY.format("cifar-10-python.tar.gz")
-    x_train, y_train = _read_batches(root, [f"data_batch_{i}" for i in range(1, 6)], 10_000, b"labels", remedy)
-    x_test, y_test = _read_batches(root, ["test_batch"], 10_000, b"labels", remedy)
-    return Dataset("cifar10", x_train, y_train, x_test, y_test, 10)
-
-
-def load_cifar100(data_dir: Path | None) -> Dataset:
-    """Load CIFAR-100: 50,000 training and 10,000 test images of 100 classes, 32x32 in colour."""
-    root = _find_folder(data_dir, "cifar-100-python")
-    remedy = _CIFAR_REMEDY.format("cifar-100-python.tar.gz")
-    x_train, y_train = _read_batches(root, ["train"], 50_000, b"fine_labels", remedy)
-    x_test, y_test = _read_batches(root, ["test"], 10_000, b"fine_labels", remedy)
-    return Dataset("cifar100", x_train, y_train, x_test, y_test, 100)
-
-
-def _find_folder(data_dir: Path | None, name: str) -> Path:
-    """Return the subfolder `name` of `data_dir`, or `data_dir` itself if it has no such subfolder."""
-    parent = files.check_folder(data_dir, name)
-    return parent / name if (parent / name).is_dir() else parent
+def load_cifar(name: str, data_dir: Path | None) -> Dataset:
+    """Load CIFAR-10 or CIFAR-100: 50,000 training and 10,000 test images of 10 or 100 classes, 32x32 in colour."""
+    (archive,) = SOURCES[name]
+    parent = files.check_folder(data_dir, archive.unpacks_to)
+    root = parent / archive.unpacks_to if (parent / archive.unpacks_to).is_dir() else parent
+    remedy = f"unpack {archive.url} and give its parent, or the unpacked folder, to --data-dir"
+    if name == "cifar10":
+        batches, test_batch, label_key = [f"data_batch_{i}" for i in range(1, 6)], "test_batch", b"labels"
+    else:
+        batches, test_batch, label_key = ["train"], "test", b"fine_labels"
+    x_train, y_train = _read_batches(root, batches, 50_000 // len(batches), label_key, remedy)
+    x_test, y_test = _read_batches(root, [test_batch], 10_000, label_key, remedy)
+    return Dataset(name, x_train, y_train, x_test, y_test, int(name.removeprefix("cifar")))
 
 
 def _read_batches(
