@@ -9,8 +9,7 @@ from typing import IO
 import httpx
 import pytest
 
-from mild_trainer import supervisor
-from mild_trainer.embedded import EmbeddedService
+from mild_trainer.embedded import EmbeddedService, supervise
 from mild_trainer.errors import ServiceStartError
 from tests.waiting import PATIENCE, wait_until
 
@@ -89,10 +88,10 @@ def lifeline(monkeypatch: pytest.MonkeyPatch) -> Iterator[IO[bytes]]:
 
 
 def test_a_keeper_returns_what_its_command_returned(tmp_path: Path, lifeline: IO[bytes]) -> None:
-    assert supervisor.main(tmp_path / "lock", [sys.executable, "-c", "raise SystemExit(3)"]) == 3
+    assert supervise(tmp_path / "lock", [sys.executable, "-c", "raise SystemExit(3)"]) == 3
 
 
 def test_a_keeper_ends_its_command_when_its_input_ends(tmp_path: Path, lifeline: IO[bytes]) -> None:
     lifeline.write(b"whatever")
     lifeline.close()
-    assert supervisor.main(tmp_path / "lock", [sys.executable, "-c", "import time; time.sleep(600)"]) == -signal.SIGTERM
+    assert supervise(tmp_path / "lock", [sys.executable, "-c", "import time; time.sleep(600)"]) == -signal.SIGTERM

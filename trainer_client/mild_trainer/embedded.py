@@ -1,4 +1,10 @@
-"""`EmbeddedService`, a service in a child process that runs as long as the training."""
+"""`EmbeddedService`, a service in a child process that runs as long as the training.
+
+A killed trainer cannot stop its service. So the service runs under a process of its own, the program of this module:
+``python -m mild_trainer.embedded LOCK COMMAND...``. Its standard input closes when the trainer ends, even if it was
+killed, and then this process terminates the service. The lock makes the next training wait until the service has
+released the folder.
+"""
 
 import os
 import queue
@@ -46,7 +52,7 @@ class EmbeddedService:
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
-        supervisor = [sys.executable, "-m", "mild_trainer.supervisor", str(self._folder / "keeper.lock")]
+        supervisor = [sys.executable, "-m", "mild_trainer.embedded", str(self._folder / "keeper.lock")]
         with self._log.open("w") as errors:
             self._process = subprocess.Popen(
                 [*supervisor, *self._command],
@@ -117,3 +123,33 @@ def _read_address(lines: IO[str], messages: "queue.SimpleQueue[str]") -> None:
             if _READY_MARK in line:
                 messages.put(line.partition(_READY_MARK)[2].split()[0])
     messages.put("")
+
+
+def supervise(lock_path: Path, command: list[str]) -> int:
+    """Run `command` under a lock and return its exit status; terminate it when standard input closes."""
+    import fcntl  # Windows has none
+
+    with lock_path.open("a") as lock_file:
+        try:
+            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(
+                f"{lock_path.parent} is in use by another training; waiting until that ends",
+                file=sys.stderr,
+                flush=True,
+            )
+            fcntl.flock(lock_file, fcntl.LOCK_EX)
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        threading.Thread(target=_terminate_when_input_closes, args=(child,), daemon=True).start()
+        return child.wait()
+
+
+def _terminate_when_input_closes(child: "subprocess.Popen[bytes]") -> None:
+    """Read standard input until it closes, and terminate `child`."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    child.terminate()
+
+
+if __name__ == "__main__":
+    sys.exit(supervise(Path(sys.argv[1]), sys.argv[2:]))

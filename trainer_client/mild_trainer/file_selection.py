@@ -14,7 +14,6 @@ from mild_core.bitmap import Bitmap
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
 from mild_core.wrong_predictions import ClassComparison, find_majority_classes
-from mild_trainer import forgetting_stats
 from mild_trainer.clean_set import CleanSet
 from mild_trainer.data import files
 from mild_trainer.data.class_labels import read_labels, split_names
@@ -25,6 +24,8 @@ from mild_trainer.recorded_bits import FileSource, RecordedBits
 _REMEDY = "save an array `correct` of 0 and 1, shape (n_epochs, n_samples), as .npy, or with `observed` in an .npz"
 _PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 _ARRAY_SUFFIXES = (".npy", ".npz")
+_STATS_SUFFIXES = (".pkl", ".pickle")
+_STATS_REMEDY = f"give a stats_dict of example forgetting ({{sample: [losses, accuracies, margins]}}), or {_REMEDY}"
 
 
 def select_from_file(
@@ -84,15 +85,7 @@ def read_source(source: FileSource) -> RecordedBits:
     path = source.path
     if path.suffix not in _ARRAY_SUFFIXES and not path.exists():
         raise DataError(f"{path} does not exist; give the path of a prediction log, or of a .npy or .npz of arrays")
-    if path.suffix in forgetting_stats.SUFFIXES:
-        recorded = forgetting_stats.read_forgetting_stats(path)
-        if source.labels is None:
-            return recorded
-        labels, names = _read_label_file(source, source.labels)
-        return replace(
-            recorded, labels=_check_label_count(source, labels, recorded.n_samples), class_names=names or None
-        )
-    if path.suffix in _ARRAY_SUFFIXES:
+    if path.suffix in (*_ARRAY_SUFFIXES, *_STATS_SUFFIXES):
         return read_arrays(source)
     try:
         from mild_trainer.prediction_logs import read_log
@@ -105,7 +98,7 @@ def read_source(source: FileSource) -> RecordedBits:
 
 
 def read_arrays(source: FileSource) -> RecordedBits:
-    """Read a ``.npy`` or ``.npz`` file with an array ``correct`` of shape (n_epochs, n_samples).
+    """Read a ``.npy`` or ``.npz`` file with an array ``correct`` of shape (n_epochs, n_samples), or a ``stats_dict``.
 
     NaN in ``correct`` stands for a sample that was not observed. An ``.npz`` may have ``predicted``, the predicted
     classes, in place of ``correct``. It may add ``observed`` of the same shape, and arrays of shape (n_samples,):
@@ -114,8 +107,11 @@ def read_arrays(source: FileSource) -> RecordedBits:
     checked one by one are in ``audit_index`` and ``audit_clean``, of shape (n_checked,), and ``audit_random`` says
     which of them were drawn uniformly: one boolean for all, or one for each.
     """
-    path = source.path
-    arrays = files.read_arrays(path, _REMEDY, array_name="correct")
+    path, description = source.path, ""
+    if path.suffix in _STATS_SUFFIXES:
+        (arrays, description), source = _read_forgetting_stats(path), replace(source, samples_first=False)
+    else:
+        arrays = files.read_arrays(path, _REMEDY, array_name="correct")
     arrays, class_names = _read_labels(source, arrays)
     name = "correct" if "correct" in arrays else "predicted"
     if name not in arrays:
@@ -150,6 +146,7 @@ def read_arrays(source: FileSource) -> RecordedBits:
         audit=_read_audit(path, arrays, n_samples),
         class_names=class_names or None,
         clean=_read_clean(path, arrays, n_samples),
+        description=description,
     )
 
 
@@ -315,3 +312,43 @@ def _read_clean(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> 
     if clean.dtype == bool:
         return clean
     return np.asarray(clean == (1 if labels is None else labels), dtype=bool)
+
+
+def _read_forgetting_stats(path: Path) -> tuple[dict[str, NDArray[Any]], str]:
+    """Return the arrays of a ``stats_dict`` of example forgetting, and a line that describes them.
+
+    The published training code (Toneva et al. 2019) pickles an entry for each training sample, by its index: lists of
+    losses, accuracies (0 or 1) and margins, a value per epoch. The entries ``train`` and ``test`` describe whole data
+    sets. A sample with fewer epochs is unobserved in later ones.
+    """
+    content: dict[Any, Any] = files.read_pickle(path, _STATS_REMEDY)
+    accuracies = {
+        key: _read_accuracies(path, key, value) for key, value in content.items() if not isinstance(key, str | bytes)
+    }
+    if not accuracies:
+        raise DataError(f"{path} holds no entry of a sample; {_STATS_REMEDY}")
+    n_samples, n_epochs = max(accuracies) + 1, max(map(len, accuracies.values()))
+    if n_samples > 100 * len(accuracies):
+        raise DataError(
+            f"{path} has {len(accuracies)} samples with indices up to {n_samples - 1}; number the samples from 0"
+        )
+    correct, observed = np.zeros((2, n_epochs, n_samples), dtype=bool)
+    for index, values in accuracies.items():
+        correct[: len(values), index] = values
+        observed[: len(values), index] = True
+    arrays = {"correct": correct} if observed.all() else {"correct": correct, "observed": observed}
+    return arrays, f"{path}: {len(accuracies):,} samples in {n_epochs} epochs"
+
+
+def _read_accuracies(path: Path, key: Any, value: Any) -> Any:
+    """Return the accuracies of a sample as booleans, shape (n_epochs,)."""
+    if not isinstance(key, int | np.integer) or key < 0:
+        raise DataError(f"{path} has the entry {key!r:.60}, which is no index of a sample; {_STATS_REMEDY}")
+    if not isinstance(value, list | tuple) or len(value) < 2:
+        raise DataError(f"{path}: the entry of sample {key} is {value!r:.60}; {_STATS_REMEDY}")
+    accuracies = np.asarray(value[1])
+    if accuracies.ndim != 1 or accuracies.dtype.kind not in "biuf" or not np.isin(accuracies, (0, 1)).all():
+        raise DataError(
+            f"{path}: the accuracies of sample {key} are {value[1]!r:.60}, not 0 or 1 each; {_STATS_REMEDY}"
+        )
+    return accuracies.astype(bool)
