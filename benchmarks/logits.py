@@ -17,7 +17,6 @@ from mild_core import bitmap
 from mild_core.bitmap import Bitmap
 from mild_core.types import RoundBits
 from mild_trainer.data import Dataset
-from mild_trainer.data.imbalance import parse_class_prior
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.engine import evaluate
 from mild_trainer.training.trainer import Trainer
@@ -29,26 +28,20 @@ TRAINING_COST, EVALUATION_COST = 3, 1
 class LogitTracker(CorrectnessTracker):
     """A tracker that also keeps the logits of its bits."""
 
-    def __init__(
-        self,
-        n_samples: int,
-        n_classes: int,
-        device: torch.device | str = "cpu",
-        class_prior: NDArray[np.float64] | None = None,
-    ) -> None:
-        super().__init__(n_samples, device, class_prior=class_prior)
-        self.epochs: list[Logits] = []
-        self._logits = torch.full((n_samples, n_classes), torch.nan, device=device)
+    _logits: Tensor | None = None
 
     def update(self, indices: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Record one batch, as `CorrectnessTracker` does, and its logits."""
         super().update(indices, logits, labels)
+        if self._logits is None:
+            self._logits = torch.full((self.n_samples, logits.shape[1]), torch.nan, device=logits.device)
         self._logits[indices] = logits.float()
 
     def take_logits(self) -> Logits:
         """Return the last logits of each sample, shape (n_samples, n_classes); NaN where there were none."""
-        logits: Logits = self._logits.cpu().numpy().copy()
-        self._logits.fill_(torch.nan)
+        assert self._logits is not None
+        logits: Logits = self._logits.cpu().numpy()
+        self._logits = None
         return logits
 
 
@@ -86,10 +79,10 @@ class Recording:
 class RecordingTrainer(Trainer):
     """The trainer with a `LogitTracker` instead of its tracker."""
 
+    tracker: LogitTracker
+
     def __init__(self, settings: TrainSettings, data: Dataset) -> None:
-        super().__init__(settings, data)
-        prior = parse_class_prior(settings.class_prior, data.n_classes)
-        self._tracker: LogitTracker = LogitTracker(data.n_samples, data.n_classes, self._context.device, prior)
+        super().__init__(settings, data, LogitTracker)
 
     def record(self, round: int = 0, *, plant: bool = False) -> Recording:
         """Train a round on all samples, as the first round of a run, with planted labels if `plant` is true."""
@@ -101,7 +94,7 @@ class RecordingTrainer(Trainer):
         correct, logits = [], []
         for epoch in range(self._settings.epochs):
             correct.append(self.run_epoch(round, epoch, everyone)[1].correct)
-            logits.append(self._tracker.take_logits())
+            logits.append(self.tracker.take_logits())
         bits = RoundBits(self._data.n_samples, np.stack(correct), planted=None if planted is None else planted.planted)
         labels = self._data.y_train if planted is None else planted.labels
         return Recording(bits, np.stack(logits), labels)
@@ -109,8 +102,8 @@ class RecordingTrainer(Trainer):
     def predict_by_members(self, members: Bitmap) -> Logits:
         """Train on the members alone, and return the logits of all samples, shape (n_samples, n_classes)."""
         self.train_comparison_network(members)
-        evaluate(self.train_state, self._samples, self._settings, tracker=self._tracker)
-        return self._tracker.take_logits()
+        evaluate(self.train_state, self._samples, self._settings, tracker=self.tracker)
+        return self.tracker.take_logits()
 
 
 def count_cost(settings: TrainSettings) -> int:

@@ -31,7 +31,7 @@ from mild_trainer import data as datasets
 from mild_trainer import planting, presets
 from mild_trainer.data import Dataset
 from mild_trainer.settings import DeviceName, TrainSettings
-from mild_trainer.training.augment import Augmentation, DeviceImages
+from mild_trainer.training.device_samples import Augmentation, DeviceImages
 from mild_trainer.training.engine import ComputeContext, TrainState, evaluate, train_epoch
 from mild_trainer.training.trainer import derive_seed, predict_early
 

@@ -17,9 +17,9 @@ from benchmarks.claims import Benchmark, Report, claim_none, format_table
 from mild_core.agreement import HeldOutAgreement
 from mild_trainer import data as datasets
 from mild_trainer.settings import TrainSettings
+from mild_trainer.training.loop import measure_held_out_agreement
 from mild_trainer.training.progress import Reporter
 from mild_trainer.training.trainer import Trainer
-from mild_trainer.training.verification import measure_held_out_agreement
 
 EXPECTED: dict[str, bool | None] = {
     "symmetric:1.0": False,

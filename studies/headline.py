@@ -38,7 +38,7 @@ from mild_trainer import presets
 from mild_trainer.data import Dataset
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training import preparation
-from mild_trainer.training.compute_cost import ComputeCost
+from mild_trainer.training.engine import ComputeCost
 from mild_trainer.training.history import History
 from mild_trainer.training.trainer import Trainer
 from studies import headline_budget

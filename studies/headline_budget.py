@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from benchmarks.claims import format_table
 from mild_trainer.settings import TrainSettings
-from mild_trainer.training.compute_cost import ComputeCost
-from mild_trainer.training.duration import EARLY_EPOCHS
+from mild_trainer.training.engine import ComputeCost
+from mild_trainer.training.trainer import EARLY_EPOCHS
 
 N_TRAINING = 50_000
 RIGHT = 0.2 + 0.8 / 10

@@ -24,7 +24,7 @@ from benchmarks.on_gpu import claim_throughput
 from mild_client import CorrectnessTracker
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training import network
-from mild_trainer.training.augment import Augmentation, DeviceImages
+from mild_trainer.training.device_samples import Augmentation, DeviceImages
 from mild_trainer.training.engine import ComputeContext, TrainState, train_epoch
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from mild_trainer.training import augment
-from mild_trainer.training.augment import Augmentation, DeviceImages
+from mild_trainer.training import device_samples
+from mild_trainer.training.device_samples import Augmentation, DeviceImages
 
 CPU = torch.device("cpu")
 
@@ -18,7 +18,7 @@ def images_of(
 
 
 def plain(images: DeviceImages) -> torch.Tensor:
-    return torch.cat([x for _, x, _ in images.iter_plain(None, 100)])
+    return torch.cat([x for _, x, _ in images.iter_plain(torch.arange(images.n_samples), 100)])
 
 
 def draws(seed: int = 0) -> torch.Generator:
@@ -27,7 +27,7 @@ def draws(seed: int = 0) -> torch.Generator:
 
 def test_plain_batches_are_the_images_in_order() -> None:
     images = images_of(pad=3)
-    batches = list(images.iter_plain(None, 4))
+    batches = list(images.iter_plain(torch.arange(images.n_samples), 4))
     assert [len(indices) for indices, _, _ in batches] == [4, 2]
     assert batches[0][1].shape == (4, 2, 4, 5)
     assert torch.equal(torch.cat([labels for _, _, labels in batches]), torch.arange(6))
@@ -104,7 +104,7 @@ def test_what_is_cut_out_becomes_the_mean_of_the_training_set() -> None:
     ((_, x, _),) = images.iter_augmented(torch.arange(2), 2, draws())
     assert (x == 0).flatten(1).sum(1).tolist() == [1, 1]
     assert (x == 15).flatten(1).sum(1).tolist() == [8, 8]
-    ((_, x, _),) = images.iter_plain(None, 2)
+    ((_, x, _),) = images.iter_plain(torch.arange(images.n_samples), 2)
     assert (x == 15).all()
 
 
@@ -147,7 +147,7 @@ def test_the_same_draws_give_the_same_batches() -> None:
 def test_a_sample_left_over_joins_the_batch_before(
     n: int, sizes: list[int], slab_values: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(augment, "_SLAB_VALUES", slab_values)
+    monkeypatch.setattr(device_samples, "_SLAB_VALUES", slab_values)
     images = images_of(n_samples=n)
     batches = list(images.iter_augmented(torch.arange(n), 4, draws()))
     assert [len(indices) for indices, _, _ in batches] == sizes
@@ -160,7 +160,7 @@ def test_batches_are_channels_last_in_memory() -> None:
 
 
 def test_slabs_do_not_change_what_a_training_sees_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(augment, "_SLAB_VALUES", 1)
+    monkeypatch.setattr(device_samples, "_SLAB_VALUES", 1)
     images = images_of()
     assert [len(indices) for indices, _, _ in images.iter_augmented(torch.arange(6), 2, draws())] == [2, 2, 2]
 
@@ -168,5 +168,5 @@ def test_slabs_do_not_change_what_a_training_sees_at_most(monkeypatch: pytest.Mo
 def test_bytes_are_normalised_by_channel() -> None:
     pixels = np.full((2, 4, 4, 2), 100, dtype=np.uint8)
     mean, std = np.array([100, 50], dtype=np.float32), np.array([1, 10], dtype=np.float32)
-    ((_, x, _),) = DeviceImages(pixels, np.arange(2), mean, std, CPU).iter_plain(None, 2)
+    ((_, x, _),) = DeviceImages(pixels, np.arange(2), mean, std, CPU).iter_plain(torch.arange(2), 2)
     assert x[0, :, 0, 0].tolist() == pytest.approx([0, 5])

@@ -11,7 +11,7 @@ from mild_core import bitmap
 from mild_core.errors import ParameterError
 from mild_trainer.data import Dataset
 from mild_trainer.settings import DataOn, TrainSettings
-from mild_trainer.training.augment import Augmentation, DeviceImages
+from mild_trainer.training.device_samples import Augmentation, DeviceImages
 from mild_trainer.training.engine import ComputeContext, TrainState, compute_learning_rate, evaluate, train_epoch
 
 CROPPED = Augmentation(pad=1)

@@ -17,9 +17,8 @@ from mild_trainer.data import Dataset, files, guess_dataset, load
 from mild_trainer.data.feature_arrays import compute_feature_statistics
 from mild_trainer.errors import DataError
 from mild_trainer.settings import TrainSettings
-from mild_trainer.training import device_features
-from mild_trainer.training.device_features import DeviceFeatures
-from mild_trainer.training.device_samples import Batches
+from mild_trainer.training import device_samples
+from mild_trainer.training.device_samples import Batches, DeviceFeatures
 from mild_trainer.training.loop import run_rounds
 from mild_trainer.training.network import build_network
 from tests.trainer.trainings import Killed, KilledAfter, outcome, weights
@@ -109,7 +108,7 @@ def test_constant_features_are_told_and_do_no_harm(tmp_path: Path) -> None:
     data = load("features", write(tmp_path / "a.npz", x_train=values))
     assert data.notes == ("constant: 2 of 12 features, which tell nothing",)
     samples = DeviceFeatures(data.x_train, data.y_train, *data.compute_channel_statistics(), CPU)
-    ((_, x, _),) = samples.iter_plain(None, 240)
+    ((_, x, _),) = samples.iter_plain(torch.arange(samples.n_samples), 240)
     assert float(x[:, [1, 4]].abs().max()) < 1e-5
     assert torch.isfinite(x).all()
 
@@ -205,7 +204,7 @@ def on_device(dither: float, n_samples: int = 400, n_features: int = 50) -> tupl
     """Features, and what they are without noise."""
     values = np.random.default_rng(0).standard_normal((n_samples, n_features)).astype(np.float32)
     samples = DeviceFeatures(values, np.arange(n_samples), *compute_feature_statistics(values), CPU, dither)
-    ((_, plain, _),) = samples.iter_plain(None, n_samples)
+    ((_, plain, _),) = samples.iter_plain(torch.arange(samples.n_samples), n_samples)
     return samples, plain
 
 
@@ -217,7 +216,7 @@ def collect(batches: Batches) -> torch.Tensor:
 def test_training_and_recording_passes_are_dithered_and_others_are_not(
     monkeypatch: pytest.MonkeyPatch, most_values: int
 ) -> None:
-    monkeypatch.setattr(device_features, "_MAX_NOISE_VALUES", most_values)
+    monkeypatch.setattr(device_samples, "_MAX_NOISE_VALUES", most_values)
     samples, plain = on_device(dither=0.5)
     assert plain.mean(0).abs().max() < 1e-6
     assert torch.allclose(plain.std(0, correction=0), torch.ones(50), atol=1e-5)

@@ -15,9 +15,8 @@ from mild_core.selection import select
 from mild_trainer import cli
 from mild_trainer.data import Dataset
 from mild_trainer.settings import FinishName, TrainSettings
-from mild_trainer.training.compute_cost import ComputeCost
-from mild_trainer.training.finetune.finish import METHODS, WeightAverage
-from mild_trainer.training.finetune.mixmatch import Mix
+from mild_trainer.training.engine import ComputeCost
+from mild_trainer.training.finetune import METHODS, Mix, WeightAverage
 from mild_trainer.training.loop import run_rounds
 from mild_trainer.training.trainer import Trainer
 

@@ -14,9 +14,8 @@ from mild_core import bitmap
 from mild_core.types import SelectionOptions
 from mild_trainer.data import load
 from mild_trainer.settings import FinishName, TrainSettings
-from mild_trainer.training.compute_cost import ComputeCost
-from mild_trainer.training.finetune import FinishResult
-from mild_trainer.training.finetune.finish import METHODS, Supervised
+from mild_trainer.training.engine import ComputeCost
+from mild_trainer.training.finetune import METHODS, FinishResult, Supervised
 from mild_trainer.training.loop import run_rounds
 from mild_trainer.training.trainer import Trainer, derive_seed
 from tests.gloo import WORLD, run_ranks

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from mild_trainer import cli
 from mild_trainer.errors import TrainerError
-from mild_trainer.out_folder import choose_out_folder
-from mild_trainer.training.progress import LogReporter
+from mild_trainer.job import choose_out_folder
+from mild_trainer.training.progress import Reporter
 
 
 def write_training(folder: Path, name: str = "checkpoint.pt") -> None:
@@ -73,7 +73,7 @@ def test_an_interrupted_training_says_how_to_go_on_and_that_works(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(LogReporter, "on_epoch_end", interrupt)
+        patch.setattr(Reporter, "on_epoch_end", interrupt)
         result = CliRunner().invoke(cli.app, [*arguments, "--out", str(tmp_path)])
     assert result.exit_code == 130
     assert "Interrupted. To go on from the last checkpoint:" in result.stderr

@@ -16,7 +16,7 @@ from mild_trainer.report.summary import summarise_training
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.history import EpochRecord, History
 from mild_trainer.training.loop import run_rounds
-from mild_trainer.training.progress import LogReporter, ProgressBarReporter, Reporter
+from mild_trainer.training.progress import ProgressBarReporter, Reporter
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ class Links(HTMLParser):
 
 
 def test_the_page_needs_nothing_else(history: History, tmp_path: Path) -> None:
-    page = report.write_report(tmp_path / "report.html", summary.summarise_training(history)).read_text()
+    page = report.render_report(summary.summarise_training(history))
     links = Links()
     links.feed(page)
     assert [link for link in links.found if not link.startswith("#")] == []
@@ -175,7 +175,7 @@ def test_the_table_fits_80_columns(history: History) -> None:
 
 def test_lines_tell_every_step(history: History) -> None:
     stream = io.StringIO()
-    lines = LogReporter(Console(file=stream, width=120))
+    lines = Reporter(Console(file=stream, width=120))
     lines.on_round_start("round 0", 300, 8)
     lines.on_epoch_end(history.rounds[0].epochs[0])
     lines.on_round_end(history.rounds[0])

@@ -17,7 +17,7 @@ from mild_core.inspect.histograms import count_data_map
 from mild_core.types import EpochBits, SelectionOptions
 from mild_trainer import cli
 from mild_trainer.clean_set import COLUMNS
-from mild_trainer.report import figures, model_card, report, sample_sections, summary
+from mild_trainer.report import figures, model_card, report, summary
 from mild_trainer.report.rendering import render
 from mild_trainer.review.review_runs import ServiceRun
 from tests.trainer.trainings import by_itself
@@ -102,7 +102,7 @@ def test_the_map_counts_the_changes_of_every_round(service: httpx.Client) -> Non
 
 
 def render_samples(pairs: list[tuple[int, int]], row: Sequence[str] = (), image: str | None = None) -> str:
-    confusions = sample_sections.count_confusions(np.array(pairs, dtype=np.int64).reshape(-1, 2))
+    confusions = report.count_confusions(np.array(pairs, dtype=np.int64).reshape(-1, 2))
     suspicious = [(dict(zip(COLUMNS, row, strict=True)), image)] if row else []
     return render("samples.html", samples={"data_map": "", **confusions, "suspicious": suspicious})
 
@@ -124,7 +124,7 @@ def test_confusions_are_counted_and_many_classes_are_told_in_pairs() -> None:
 
 
 def test_a_large_picture_in_colour_is_made_smaller() -> None:
-    url = sample_sections.encode_image(np.zeros((400, 200, 3), dtype=np.uint8))
+    url = report.encode_image(np.zeros((400, 200, 3), dtype=np.uint8))
     page = render_samples([], ["1", "", "", "", "", "", "false", ""], url)
     content = re.findall(r'base64,([^"]*)"', page)[0]
     assert Image.open(io.BytesIO(base64.b64decode(content))).size == (64, 128)

@@ -24,7 +24,7 @@ from mild_trainer.training.finetune import FinishResult
 from mild_trainer.training.history import EpochRecord, History, RoundRecord
 from mild_trainer.training.loop import find_stop_reason, run_rounds
 from mild_trainer.training.progress import Reporter
-from mild_trainer.training.validation import hold_out_samples
+from mild_trainer.training.trainer import hold_out_samples
 from tests.trainer.trainings import Killed, KilledAfter, Uninterrupted
 
 

@@ -13,8 +13,7 @@ from mild_trainer.errors import DataError
 from mild_trainer.report import report, summary
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training import checkpoint
-from mild_trainer.training.loop import run_rounds
-from mild_trainer.training.verification import assign_folds
+from mild_trainer.training.loop import assign_folds, run_rounds
 
 
 @pytest.fixture

@@ -22,8 +22,7 @@ from mild_trainer import presets
 from mild_trainer.clean_set import CleanSet, check_set_path, fetch_clean_set
 from mild_trainer.data import guess_dataset
 from mild_trainer.errors import DataError
-from mild_trainer.job import BackendOptions, Job
-from mild_trainer.out_folder import choose_out_folder
+from mild_trainer.job import BackendOptions, Job, choose_out_folder
 from mild_trainer.review import review_list
 from mild_trainer.settings import MODEL_FORMS, TrainSettings
 
@@ -79,14 +78,13 @@ def train(
     """Train over rounds on labels that are partly wrong; what is not given has the data set's own default."""
     settings.setdefault("dataset", guess_dataset(settings.get("data_dir")))
     resolved = TrainSettings.for_dataset(**settings, selection=SelectionOptions(**selection))
-    backend_options = (
-        BackendOptions(url, local, mode == "offline", api_key, spool_bytes)
-        if mode != "disabled"
-        else BackendOptions(local=True)
-    )
+    if mode == "disabled":
+        backend_options = BackendOptions(mode=mode)
+    else:
+        backend_options = BackendOptions(url, "disabled" if local else mode, api_key, spool_bytes)
     folder = choose_out_folder(out, Path("runs/train"), resume)
     with o.explain_interruption(context, folder):
-        Job(resolved, folder, backend_options, run_id, resume, frozenset(settings)).run(Console())
+        Job(resolved, folder, backend_options, run_id, resume, frozenset(settings)).run()
 
 
 @app.command()
@@ -170,7 +168,7 @@ def demo(
     resolved = TrainSettings.for_dataset(**{**_DEMO, **settings})
     folder = choose_out_folder(out, Path("runs/demo"), resume)
     with o.explain_interruption(context, folder):
-        Job(resolved, folder, BackendOptions(url, local, api_key=api_key), run_id, resume).run(Console())
+        Job(resolved, folder, BackendOptions(url, "disabled" if local else "online", api_key), run_id, resume).run()
     if url is None and not local:
         serve_command = format_command(
             "mild-service", "serve", "--embedded", "--data-dir", folder / "service" / "store"

@@ -44,18 +44,19 @@ def exit_on_error() -> Iterator[None]:
     """Print an error that the block raises as one line, and exit with status 2."""
     try:
         yield
-    except MildError as error:
-        remedy = _REMEDIES.get(error.code) if isinstance(error, ServiceError) else None
-        typer.echo(f"error: {error}" + (f"; {remedy}" if remedy else ""), err=True)
+    except (MildError, ModuleNotFoundError, OSError) as error:
+        typer.echo(f"error: {_describe_error(error)}", err=True)
         raise typer.Exit(2) from error
-    except ModuleNotFoundError as error:
-        typer.echo(
-            f"error: this needs {error.name}, which is not installed; pip install 'mild-selection[trainer]'", err=True
-        )
-        raise typer.Exit(2) from error
-    except OSError as error:
-        typer.echo(f"error: {describe_os_error(error)}", err=True)
-        raise typer.Exit(2) from error
+
+
+def _describe_error(error: Exception) -> str:
+    """Return the message of an error with what helps on the command line."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"this needs {error.name}, which is not installed; pip install 'mild-selection[trainer]'"
+    if isinstance(error, OSError):
+        return describe_os_error(error)
+    remedy = _REMEDIES.get(error.code) if isinstance(error, ServiceError) else None
+    return f"{error}; {remedy}" if remedy else str(error)
 
 
 class CommandGroup(typer.core.TyperGroup):

@@ -1,30 +1,11 @@
 """The model card: ``README.md`` next to a training's weights, with measured facts only."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from mild_client.atomic_write import write_atomically
 from mild_core.agreement import HeldOutAgreement
 from mild_trainer.report import summary
 from mild_trainer.report.rendering import render
-
-
-def write_model_card(results: Mapping[str, Any], folder: Path, selection: Mapping[str, Any] | None = None) -> Path:
-    """Write the model card to ``README.md`` in `folder`, and return its path.
-
-    Parameters
-    ----------
-    results
-        Content of ``summary.json``.
-    folder
-        Folder of the training, with its weights.
-    selection
-        The set's selection as it is now, with what has been audited since; None for that of `results`.
-    """
-    path = folder / "README.md"
-    write_atomically(path, render_model_card(results, selection).encode())
-    return path
 
 
 def render_model_card(results: Mapping[str, Any], selection: Mapping[str, Any] | None = None) -> str:

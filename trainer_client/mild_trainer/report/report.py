@@ -1,38 +1,33 @@
 """``report.html``, a self-contained page about a training in a folder, or about a run of a service."""
 
-from collections.abc import Mapping
+import base64
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from mild_client import RoundFit
 from mild_client.atomic_write import write_atomically
 from mild_core.agreement import HeldOutAgreement
 from mild_core.statements import count_judged, describe_draw, describe_quality, propose_draw_size
-from mild_trainer.report import figures, model_card, sample_sections, summary
+from mild_trainer.clean_set import COLUMNS
+from mild_trainer.data import Dataset
+from mild_trainer.report import figures, model_card, summary
 from mild_trainer.report.rendering import render
+from mild_trainer.review.review_list import ScoredSamples, rank_samples
 from mild_trainer.review.review_runs import ReviewedRun, ServiceRun, TrainingFolder, open_reviewed_run
 
-
-def write_report(
-    path: Path,
-    results: Mapping[str, Any],
-    samples: Mapping[str, Any] | None = None,
-    selection: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write the report of a training to `path`, and return the path.
-
-    Parameters
-    ----------
-    path
-        The HTML file, whose folder is created if it does not exist.
-    results
-        Content of ``summary.json``.
-    samples
-        The samples to show, as `sample_sections.gather_samples` returns them; None leaves their sections out.
-    selection
-        The last selection as it is now, with what has been audited since; None for that of `results`.
-    """
-    return _write_page(path, render_report(results, samples, selection))
+N_SUSPICIOUS = 50
+"""Number of suspicious samples in a report."""
+_MAX_CLASSES, _MAX_PAIRS = 20, 30
+_MAX_IMAGE_SIDE = 128
+"""Longest side of an image in pixels; larger images are scaled down."""
+_NO_PAIRS = np.empty((0, 2), dtype=np.int64)
 
 
 def render_report(
@@ -40,7 +35,17 @@ def render_report(
     samples: Mapping[str, Any] | None = None,
     selection: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return the report of a training as HTML; the parameters are those of `write_report`."""
+    """Return the report of a training as HTML.
+
+    Parameters
+    ----------
+    results
+        Content of ``summary.json``.
+    samples
+        The samples to show, as `gather_samples` returns them; None leaves their sections out.
+    selection
+        The last selection as it is now, with what has been audited since; None for that of `results`.
+    """
     data, settings, rounds = results["dataset"], results["settings"], results["rounds"]
     headings, rows = summary.build_rounds_table(results)
     statements = summary.describe_last_set(results, selection)
@@ -120,21 +125,22 @@ def write_run_report(run: str, url: str | None, api_key: str | None, path: Path)
         if reviewed.training is not None:
             return _write_training_report(reviewed, reviewed.training, path)
         assert isinstance(reviewed, ServiceRun)  # the others have the folder of a training
-        return _write_page(path, render_service_run(reviewed))
+        return write_page(path, render_service_run(reviewed))
 
 
 def write_reports(reviewed: ReviewedRun, training: TrainingFolder) -> tuple[Path, Path]:
     """Write report and model card of a training with the present marks into its folder, and return their paths."""
     page = _write_training_report(reviewed, training, training.folder / "report.html")
-    return page, model_card.write_model_card(training.summary, training.folder, reviewed.read_selection())
+    card = model_card.render_model_card(training.summary, reviewed.read_selection())
+    return page, write_page(training.folder / "README.md", card)
 
 
 def _write_training_report(reviewed: ReviewedRun, training: TrainingFolder, path: Path) -> Path:
     """Write the report of a training with the present marks to `path`, and return the path."""
     data = training.load_data()
     predicted = None if data is None else training.predict_labels(data)
-    samples = sample_sections.gather_samples(reviewed, reviewed.score_samples(), data, predicted)
-    return write_report(path, training.summary, samples, reviewed.read_selection())
+    samples = gather_samples(reviewed, reviewed.score_samples(), data, predicted)
+    return write_page(path, render_report(training.summary, samples, reviewed.read_selection()))
 
 
 def render_service_run(run: ServiceRun) -> str:
@@ -162,11 +168,87 @@ def render_service_run(run: ServiceRun) -> str:
         headings=("round", "kept", "noise fitted", "verdict"),
         rows=rows,
         fits=[_draw_fit(number, selection, client.fit(run_id, number)) for number, selection in selections],
-        samples=sample_sections.gather_samples(run, run.score_samples()),
+        samples=gather_samples(run, run.score_samples()),
     )
 
 
-def _write_page(path: Path, page: str) -> Path:
+def write_page(path: Path, page: str) -> Path:
+    """Write a report or a model card to `path`, whose folder is created if it does not exist, and return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, page.encode())
     return path
+
+
+def gather_samples(
+    run: ReviewedRun, samples: ScoredSamples, data: Dataset | None = None, predicted: NDArray[np.int64] | None = None
+) -> dict[str, Any]:
+    """Gather the samples of a run that its report shows, for the template ``samples.html``.
+
+    Parameters
+    ----------
+    run, samples
+        The run, and its samples with their scores.
+    data
+        The data set with the labels of the training; None where it is not available.
+    predicted
+        Shape (n_samples,), the labels that the last network predicts. None uses the labels that the run suggests if
+        there are no `data`, and else shows none.
+    """
+    dropped = np.flatnonzero(~samples.kept)
+    first = rank_samples(samples, "suspicious")[:N_SUSPICIOUS]
+    images: list[str | None] = [None] * len(first)
+    if data is None:
+        samples = run.name_samples(samples, np.union1d(first, dropped))
+        names = [values or [None] * samples.kept.size for values in (samples.labels, samples.suggested)]
+        labels = [(names[0][index], names[1][index]) for index in dropped.tolist()]
+        complete = [pair for pair in labels if None not in pair]
+        pairs = np.array(complete, dtype=np.int64) if complete else _NO_PAIRS
+    else:
+        samples = samples.name_samples(data, predicted)
+        pairs = _NO_PAIRS if predicted is None else np.stack((data.y_train[dropped], predicted[dropped]), axis=1)
+        if not data.has_features:
+            brightest = max(1, int(data.x_train.max()))
+            # The brightest pixel of the data set is white.
+            scaled = (data.x_train[first].astype(np.uint16) * 255 // brightest).astype(np.uint8)
+            images = list(map(encode_image, scaled))
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in samples.format_rows(first)]
+    return {
+        "data_map": figures.draw_data_map(run.make_data_map(samples), run.change_label),
+        **count_confusions(pairs, () if data is None else data.class_names),
+        "suspicious": list(zip(rows, images, strict=True)),
+    }
+
+
+def count_confusions(pairs: NDArray[np.int64], class_names: Sequence[str] = ()) -> dict[str, Any]:
+    """Count how often each given label was predicted as each class.
+
+    Parameters
+    ----------
+    pairs
+        Shape (n, 2), given and predicted label of each sample.
+    class_names
+        Name of each class; empty for numbers.
+
+    Returns
+    -------
+    confusions
+        The pairs, the names of the classes, and the counts of all pairs, as lists by given and predicted label; with
+        more than 20 classes, the counts of the commonest pairs in their place.
+    """
+    names = class_names or tuple(map(str, range(int(pairs.max(initial=-1)) + 1)))
+    n_classes, counts = len(names), None
+    if n_classes <= _MAX_CLASSES:
+        numbers = pairs[:, 0] * n_classes + pairs[:, 1]
+        counts = np.bincount(numbers, minlength=n_classes**2).reshape(n_classes, n_classes).tolist()
+    commonest = Counter(map(tuple, pairs.tolist())).most_common(_MAX_PAIRS)
+    return {"pairs": pairs, "class_names": names, "counts": counts, "commonest": commonest}
+
+
+def encode_image(pixels: NDArray[np.uint8]) -> str:
+    """Encode an image, shape (height, width, n_channels), as a ``data:`` URL: as RGB, or else its first channel."""
+    channels = pixels if pixels.shape[-1] == 3 else pixels[..., 0]
+    image = Image.fromarray(np.ascontiguousarray(channels))
+    image.thumbnail((_MAX_IMAGE_SIDE, _MAX_IMAGE_SIDE))
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"

@@ -66,7 +66,7 @@ def format_table_rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
         for record in results["rounds"]
     ]
     n_samples, noise = results["dataset"]["num_samples"], results["noise"]["actual"]
-    if validation := _get_validation(results):
+    if validation := results.get("validation"):  # which summaries of earlier versions lack
         n_samples -= validation["num_samples"]
     others = [("all labels", n_samples, results["baseline"]["test_accuracy"], noise)]
     finish, oracle = results["finish"], results["oracle"]
@@ -203,7 +203,7 @@ def describe_planting(results: Mapping[str, Any]) -> str | None:
 
 def describe_validation(results: Mapping[str, Any]) -> str | None:
     """Return a sentence that compares the validation accuracy of the rounds; None without held-out samples."""
-    validation = _get_validation(results)
+    validation = results.get("validation")
     if validation is None or not results["rounds"]:
         return None
     accuracies = ", ".join(format_number(record["validation_accuracy"]) for record in results["rounds"])
@@ -229,12 +229,6 @@ def describe_alarms(results: Mapping[str, Any]) -> list[str]:
 def format_number(value: float | None) -> str:
     """Return the number with three decimals; a dash for None."""
     return "-" if value is None else f"{value:.3f}"
-
-
-def _get_validation(results: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return the section ``validation`` of a summary; None without it, as in summaries of earlier versions."""
-    validation: Mapping[str, Any] | None = results.get("validation")
-    return validation
 
 
 def find_round_alarms(rounds: Sequence[RoundRecord]) -> list[str]:

@@ -35,9 +35,9 @@ _HARDWARE_SETTINGS = frozenset({"device", "compile", "threads"})
 _CHANGEABLE_SETTINGS = frozenset(each.name for each in fields(TrainSettings) if each.metadata.get("changeable"))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Checkpoint:
-    """State of a training before the epoch at `position`.
+    """State of a training before the epoch at `position`, which the training changes in place.
 
     Attributes
     ----------
@@ -45,38 +45,38 @@ class Checkpoint:
         The run's id at the backend.
     is_local
         Whether the backend selects in the training process, rather than a service.
+    data
+        What `describe_data` says of the training's data.
     rounds
         Records of the finished rounds.
     epochs
         Records of the open round's finished epochs.
     held_out_agreement
         The agreement of the given labels with held-out predictions; None if it was not measured.
-    model_state, optimiser_state
-        State dictionaries of the network and of the optimiser.
     weights
         Shape (n_samples,), weights of the samples' losses in the open round; None where all weights are equal.
     planted_labels
         The labels of round 0; None if none was broken on purpose.
+    model_state, optimiser_state
+        State dictionaries of the network and of the optimiser; empty unless in a file, as are the following two.
     class_bias
         Shape (n_classes,), the bias of each class in the recorded bits; None if no class prior is declared.
-    data
-        What `describe_data` says of the training's data.
     random_state
         State of torch's random generators, by device type.
     """
 
     run_id: str
     is_local: bool
-    rounds: tuple[RoundRecord, ...]
-    epochs: tuple[EpochRecord, ...]
-    held_out_agreement: HeldOutAgreement | None
-    model_state: dict[str, Any]
-    optimiser_state: dict[str, Any]
+    data: Mapping[str, str]
+    rounds: list[RoundRecord] = field(default_factory=list)
+    epochs: list[EpochRecord] = field(default_factory=list)
+    held_out_agreement: HeldOutAgreement | None = None
     weights: NDArray[np.float32] | None = None
     planted_labels: PlantedLabels | None = None
+    model_state: Mapping[str, Any] = field(default_factory=dict)
+    optimiser_state: Mapping[str, Any] = field(default_factory=dict)
     class_bias: NDArray[np.float32] | None = None
-    data: Mapping[str, str] = field(default_factory=dict)
-    random_state: dict[str, Tensor] = field(default_factory=lambda: get_random_state())
+    random_state: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def position(self) -> Position:
@@ -119,7 +119,7 @@ def get_random_state() -> dict[str, Tensor]:
     return state
 
 
-def set_random_state(state: dict[str, Tensor]) -> None:
+def set_random_state(state: Mapping[str, Tensor]) -> None:
     """Set torch's random generators to a `state` that `get_random_state` returned."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
@@ -180,8 +180,8 @@ def load_checkpoint(folder: Path, settings: TrainSettings) -> Checkpoint:
             )
     agreement, planted = stored["held_out_agreement"], stored["planted_labels"]
     values = {
-        "rounds": tuple(map(RoundRecord.from_json, stored["rounds"])),
-        "epochs": tuple(EpochRecord(**record) for record in stored["epochs"]),
+        "rounds": list(map(RoundRecord.from_json, stored["rounds"])),
+        "epochs": [EpochRecord(**record) for record in stored["epochs"]],
         "held_out_agreement": agreement and HeldOutAgreement(**agreement),
         "planted_labels": planted and PlantedLabels(*map(_to_array, planted)),
         "weights": _to_array(stored["weights"]),

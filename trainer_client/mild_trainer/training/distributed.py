@@ -9,7 +9,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -145,25 +145,17 @@ class Ranks:
         """Call `function` on rank 0 only, and return its result, or raise its exception, on all ranks."""
         if self.world_size == 1:
             return function()
-        outcome: _Outcome[T] = _Outcome()
+        value: T | None = None
+        raised: Exception | None = None
         if self.is_first:
             try:
-                outcome = _Outcome(function())
+                value = function()
             except Exception as error:
-                outcome = _Outcome(error=error)
-        outcome = self.broadcast_object(outcome)
-        if outcome.error is not None:
-            raise outcome.error
-        value: T = outcome.value  # type: ignore[assignment]  # None is a value, too
-        return value
-
-
-@dataclass(frozen=True, slots=True)
-class _Outcome(Generic[T]):
-    """The result of a call, or the exception that it raised."""
-
-    value: T | None = None
-    error: Exception | None = None
+                raised = error
+        value, raised = self.broadcast_object((value, raised))
+        if raised is not None:
+            raise raised
+        return cast("T", value)  # None is a value, too
 
 
 SINGLE_PROCESS = Ranks()

@@ -3,6 +3,7 @@
 import math
 import os
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -104,6 +105,41 @@ def compute_learning_rate(schedule: Schedule, peak: float, step: float, n_steps:
     return peak * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+@dataclass(frozen=True, slots=True)
+class ComputeCost:
+    """Numbers of samples that passed forward and backward through a network, whatever the hardware.
+
+    Test samples are not counted.
+
+    Attributes
+    ----------
+    forward
+        Samples in forward passes, to train, to record bits, and to guess labels.
+    backward
+        Samples in backward passes.
+    """
+
+    forward: int = 0
+    backward: int = 0
+
+    @classmethod
+    def of_training(cls, n_samples: int) -> Self:
+        """Return the cost of training once on `n_samples` samples: one forward and one backward pass for each."""
+        return cls(n_samples, n_samples)
+
+    def __add__(self, other: "ComputeCost") -> "ComputeCost":
+        return ComputeCost(self.forward + other.forward, self.backward + other.backward)
+
+    @property
+    def total(self) -> int:
+        """Sum of forward and backward passes."""
+        return self.forward + self.backward
+
+    def describe(self) -> str:
+        """Return the counts as text, such as ``1,200 forward and 800 backward passes``."""
+        return f"{self.forward:,} forward and {self.backward:,} backward passes"
+
+
 class TrainState:
     """The network and its optimiser, which training changes in place.
 
@@ -147,6 +183,14 @@ class TrainState:
         fresh_model = build_network(self._settings.model, self._n_inputs, self._n_classes)
         self.model.load_state_dict(fresh_model.state_dict())
         self.reset_optimiser()
+
+    def step(self, loss: Tensor, learning_rate: float) -> None:
+        """Change the weights by a step against the gradient of `loss`."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate
+        self.optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        self.optimiser.step()
 
     def reset_optimiser(self) -> None:
         """Replace the optimiser with a new one, whose momentum buffers are empty; the network keeps its weights."""
@@ -198,7 +242,7 @@ def train_epoch(
     loss, accuracy
         Means over the members in the training pass, as scalars on the device.
     """
-    model, optimiser, context = train_state.parallel_model, train_state.optimiser, train_state.context
+    model, context = train_state.parallel_model, train_state.context
     ranks = context.ranks
     model.train()
     order = ranks.shard_with_padding(members[torch.randperm(len(members), device=context.device, generator=generator)])
@@ -210,19 +254,14 @@ def train_epoch(
     for step, (indices, x, labels) in enumerate(
         samples.iter_augmented(order, batch_size, ranks.derive_generator(generator))
     ):
-        for group in optimiser.param_groups:
-            group["lr"] = compute_learning_rate(
-                settings.schedule, settings.lr, epoch * n_batches + step, settings.epochs * n_batches
-            )
+        n_done, n_all = epoch * n_batches + step, settings.epochs * n_batches
+        rate = compute_learning_rate(settings.schedule, settings.lr, n_done, n_all)
         with context.autocast():
             logits = model(x)
         loss = _compute_loss(
             logits.float(), labels, settings.label_smoothing, None if weights is None else weights[indices]
         )
-        optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        optimiser.step()
-
+        train_state.step(loss, rate)
         logits = logits.detach()
         loss_sum += loss.detach() * len(labels)
         n_correct += (logits.argmax(1) == labels).sum()
@@ -296,6 +335,7 @@ def evaluate(
 def predict_classes(train_state: TrainState, samples: DeviceSamples, settings: TrainSettings) -> Tensor:
     """Return the class that the network predicts for every sample, shape (n_samples,), on the device."""
     train_state.model.eval()
+    indices = torch.arange(samples.n_samples, device=train_state.context.device)
     with train_state.context.autocast():
-        batches = samples.iter_plain(None, train_state.context.get_eval_batch_size(settings.batch_size))
+        batches = samples.iter_plain(indices, train_state.context.get_eval_batch_size(settings.batch_size))
         return torch.cat([train_state.model(x).argmax(1) for _, x, _ in batches])

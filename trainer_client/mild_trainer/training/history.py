@@ -17,7 +17,7 @@ from mild_core.bitmap import Bitmap
 from mild_core.types import EpochBits
 from mild_trainer.data import Dataset
 from mild_trainer.settings import TrainSettings
-from mild_trainer.training.compute_cost import ComputeCost
+from mild_trainer.training.engine import ComputeCost
 from mild_trainer.training.finetune import FinishResult
 
 
@@ -95,15 +95,6 @@ class EpochRecord:
     backward: int = 0
     validation_accuracy: float | None = None
 
-    def with_planting_cost(self, seconds: float, cost: ComputeCost) -> Self:
-        """Return a copy with the time and the cost of planting labels, which precedes the epoch, added."""
-        return dataclasses.replace(
-            self,
-            seconds=self.seconds + seconds,
-            forward=self.forward + cost.forward,
-            backward=self.backward + cost.backward,
-        )
-
     def to_metrics(self) -> dict[str, float]:
         """Return the finite metrics by their names in the HTTP API, for `SelectionBackend.put_metrics`."""
         scalars = {
@@ -179,13 +170,9 @@ class RoundRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values, without `bits`."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "bits"}
-        for name in ("members", "selected"):
-            values[name] = base64.b64encode(values[name].tobytes()).decode()
-        values["epochs"] = [dataclasses.asdict(epoch) for epoch in self.epochs]
-        for name in ("fit", "agreement"):
-            values[name] = None if values[name] is None else dataclasses.asdict(values[name])
-        return values
+        values = dataclasses.asdict(dataclasses.replace(self, bits=()))
+        del values["bits"]
+        return values | {name: base64.b64encode(values[name]).decode() for name in ("members", "selected")}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,30 +12,28 @@ from numpy.typing import NDArray
 from mild_client import ClientError, LocalSelector, RunSpec, SelectionBackend
 from mild_client.backend import EndStatus
 from mild_core import bitmap
-from mild_core.agreement import HeldOutAgreement
+from mild_core.agreement import HeldOutAgreement, measure_agreement
 from mild_core.alarms import find_plateau
 from mild_core.bitmap import Bitmap
 from mild_core.sample_ids import find_id_error
 from mild_core.types import take_class_names
 from mild_trainer.data import Dataset
 from mild_trainer.data.imbalance import describe_class_prior
-from mild_trainer.planting import PlantedLabels
+from mild_trainer.errors import DataError
+from mild_trainer.noise import draw_stratified_order
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training import checkpoint, preparation
 from mild_trainer.training.checkpoint import Checkpoint
 from mild_trainer.training.distributed import Ranks, share_backend
-from mild_trainer.training.duration import format_duration
 from mild_trainer.training.finetune import FinishResult
 from mild_trainer.training.history import (
-    EpochRecord,
     History,
     RoundRecord,
     SetMetrics,
     find_set_round,
 )
-from mild_trainer.training.progress import Reporter, format_count
+from mild_trainer.training.progress import Reporter, format_count, format_duration
 from mild_trainer.training.trainer import Trainer
-from mild_trainer.training.verification import measure_held_out_agreement
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +79,51 @@ def find_stop_reason(
 def get_validation_accuracies(records: Sequence[RoundRecord]) -> list[float]:
     """Return the validation accuracy of each round; empty without held-out samples."""
     return [record.validation_accuracy for record in records if record.validation_accuracy is not None]
+
+
+_FOLDS = 2
+_MIN_SAMPLES = 2 * _FOLDS
+"""Smallest data set: training needs two samples in each fold."""
+
+
+def measure_held_out_agreement(
+    settings: TrainSettings, data: Dataset, trainer: Trainer, reporter: Reporter
+) -> HeldOutAgreement:
+    """Measure how well networks trained on one half of the samples predict the given labels of the other half.
+
+    Parameters
+    ----------
+    settings, data
+        Settings of the training, and its data set with the given labels.
+    trainer
+        Trains the two networks, each as in round 0. Afterwards it has the weights of the second one, until
+        `Trainer.initialise_round` draws new ones.
+    reporter
+        Receives the progress.
+    """
+    if data.n_samples < _MIN_SAMPLES:
+        raise DataError(
+            f"{data.name} has {data.n_samples} training samples and held-out agreement takes at least {_MIN_SAMPLES}; "
+            "leave out --verify"
+        )
+    folds = assign_folds(data.y_train, settings.seed)
+    predicted = np.empty_like(data.y_train)
+    for number in range(_FOLDS):
+        title, in_other_fold = f"held-out fold {number}", folds != number
+        members = bitmap.pack(in_other_fold) & trainer.trainable
+        started = time.perf_counter()
+        reporter.on_round_start(title, bitmap.popcount(members), settings.count_epochs(0))
+        test_accuracy = trainer.train_comparison_network(members)
+        predicted[~in_other_fold] = trainer.predict_labels()[~in_other_fold]
+        reporter.on_comparison_end(title, test_accuracy, time.perf_counter() - started)
+    return measure_agreement(data.y_train, predicted, data.n_classes, folds)
+
+
+def assign_folds(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Assign the samples of every class to the folds in turn; return each sample's fold, shape (n_samples,)."""
+    folds = np.empty(len(labels), dtype=np.int64)
+    folds[draw_stratified_order(labels, (seed, 2))] = np.arange(len(labels)) % _FOLDS
+    return folds
 
 
 _ORACLE_TITLE = "true clean set"
@@ -150,26 +194,19 @@ class _TrainingLoop:
     ) -> None:
         self.settings, self.data = settings, data
         self.reporter, self.out, self.keep_bits, self.ranks = reporter, out, keep_bits, ranks
-        self.data_description = checkpoint.describe_data(data)
-        self.is_local = isinstance(backend, LocalSelector)
+        self.state = Checkpoint("", isinstance(backend, LocalSelector), checkpoint.describe_data(data))
         self.own_backend = backend
         self.backend = share_backend(ranks, backend)
         self.trainer = Trainer(settings, data)
         self.clean = data.clean
         if self.clean is not None:
             self.clean = self.clean & bitmap.unpack(self.trainer.trainable, data.n_samples)
-        self.run_id = ""
-        self.planted_labels: PlantedLabels | None = None
-        self.planting_seconds = 0.0
-        self.records: list[RoundRecord] = []
-        self.epochs: list[EpochRecord] = []
-        self.held_out_agreement: HeldOutAgreement | None = None
-        self.weights: NDArray[np.float32] | None = None
 
     def run(self, run_id: str, stored_checkpoint: Checkpoint | None) -> History:
         """Run the whole training, from the beginning or from the stored checkpoint."""
-        self.run_id = self.ranks.broadcast_object(run_id if stored_checkpoint is None else stored_checkpoint.run_id)
-        self.backend.open(self.make_run_spec(), None if stored_checkpoint is None else stored_checkpoint.position)
+        self.state = stored_checkpoint or self.state
+        self.state.run_id = self.ranks.broadcast_object(run_id if stored_checkpoint is None else self.state.run_id)
+        self.backend.open(self.make_run_spec(), None if stored_checkpoint is None else self.state.position)
         try:
             return self.train(stored_checkpoint)
         except Exception as error:
@@ -185,30 +222,30 @@ class _TrainingLoop:
         self.backend.put_labels(self.data.y_train.astype(np.min_scalar_type(int(self.data.y_train.max()))))
         if (ids := self.list_sample_ids()) is not None:
             self.backend.put_sample_ids(ids)
-        if type(self.reporter) is not Reporter:
+        if self.reporter.console is not None:
             self.reporter.on_start(self.describe_start())
         if stored_checkpoint is None:
             if self.settings.verify:
-                self.held_out_agreement = self.ranks.broadcast_object(
+                self.state.held_out_agreement = self.ranks.broadcast_object(
                     measure_held_out_agreement(self.settings, self.data, self.trainer, self.reporter)
                 )
-                self.reporter.on_agreement_measured(self.held_out_agreement)
+                self.reporter.on_agreement_measured(self.state.held_out_agreement)
             if self.find_stop_reason() is None:
                 self.plant_labels()
             self.trainer.initialise_round(0)
             self.save_checkpoint_if_due()
         else:
-            self.restore_checkpoint(stored_checkpoint)
+            self.restore_checkpoint()
 
         while (stop_reason := self.find_stop_reason()) is None:
             record = self.train_round()
             self.reporter.on_round_end(record)
-            self.records.append(record)
-            self.epochs = []
+            self.state.rounds.append(record)
+            self.state.epochs = []
             if self.out is not None:
                 checkpoint.save_model(self.out, self.trainer.train_state.model)
             if self.settings.weights == "fresh":
-                self.trainer.initialise_round(len(self.records))
+                self.trainer.initialise_round(len(self.state.rounds))
             else:
                 self.trainer.train_state.reset_optimiser()
             self.save_checkpoint_if_due()
@@ -218,14 +255,14 @@ class _TrainingLoop:
         return History(
             self.settings,
             self.data,
-            tuple(self.records),
+            tuple(self.state.rounds),
             oracle_accuracy,
             stop_reason,
-            self.held_out_agreement,
-            None if self.planted_labels is None else self.planted_labels.planted,
+            self.state.held_out_agreement,
+            None if self.state.planted_labels is None else self.state.planted_labels.planted,
             finish_result,
             self.trainer.held_out if self.trainer.held_out.any() else None,
-            self.run_id,
+            self.state.run_id,
         )
 
     def list_sample_ids(self) -> list[str] | None:
@@ -235,7 +272,7 @@ class _TrainingLoop:
         ids: list[str] = self.data.sample_ids.tolist()
         for index, sample_id in enumerate(ids):
             if (error := find_id_error(sample_id)) is not None:
-                logger.warning("run %s names no samples, as the id of sample %d: %s", self.run_id, index, error)
+                logger.warning("run %s names no samples, as the id of sample %d: %s", self.state.run_id, index, error)
                 return None
         return ids
 
@@ -258,65 +295,63 @@ class _TrainingLoop:
         try:
             backend.set_status(status)
         except ClientError as error:
-            logger.warning("run %s could not be marked as %s: %s", self.run_id, status, error)
+            logger.warning("run %s could not be marked as %s: %s", self.state.run_id, status, error)
 
     def plant_labels(self) -> None:
         """Break labels on purpose for round 0, and send the planted samples to the backend."""
         started = time.perf_counter()
-        self.planted_labels = self.ranks.broadcast_object(self.trainer.draw_planted_labels())
-        if self.planted_labels is not None:
-            self.planting_seconds = time.perf_counter() - started
-            self.reporter.on_labels_planted(self.planted_labels.n_planted, self.planting_seconds)
-            self.trainer.use_planted_labels(self.planted_labels)
-            self.backend.put_planted(self.planted_labels.planted)
+        self.state.planted_labels = labels = self.ranks.broadcast_object(self.trainer.draw_planted_labels())
+        if labels is not None:
+            seconds = time.perf_counter() - started
+            self.reporter.on_labels_planted(labels.n_planted, seconds)
+            self.trainer.use_planted_labels(labels, seconds)
+            self.backend.put_planted(labels.planted)
 
     def find_stop_reason(self) -> str | None:
         """Return why there is no further round; None if there is a further round."""
         return find_stop_reason(
-            self.settings, self.records, self.held_out_agreement, bitmap.popcount(self.get_next_members())
+            self.settings, self.state.rounds, self.state.held_out_agreement, bitmap.popcount(self.get_next_members())
         )
 
     def get_next_members(self) -> Bitmap:
         """Return the training samples of the next round: all in round 0, then the clean set or those with a weight."""
-        if not self.records:
+        if not self.state.rounds:
             return self.trainer.trainable
-        members = self.get_clean_set() if self.weights is None else bitmap.pack(self.weights > 0)
+        members = self.get_clean_set() if self.state.weights is None else bitmap.pack(self.state.weights > 0)
         return members & self.trainer.trainable  # an audit may have added held-out samples to the set
 
     def get_clean_set(self) -> Bitmap:
         """Return the clean set of the finished rounds, which a round without a cut does not replace."""
-        return self.records[find_set_round([record.summary for record in self.records])].selected
+        return self.state.rounds[find_set_round([record.summary for record in self.state.rounds])].selected
 
     def train_round(self) -> RoundRecord:
         """Train the remaining epochs of the next round, select its clean set, and return its record."""
-        number, n_samples, clean = len(self.records), self.data.n_samples, self.clean
+        number, n_samples, clean = len(self.state.rounds), self.data.n_samples, self.clean
         members = self.get_next_members()
-        previous = self.records[-1].selected if self.records else members
+        previous = self.state.rounds[-1].selected if self.state.rounds else members
         # Without a call, the members are all samples in round 0, and the previous set in later rounds.
         default_members = previous if number else bitmap.full(n_samples)
-        if not self.epochs and not np.array_equal(members, default_members):
+        if not self.state.epochs and not np.array_equal(members, default_members):
             self.backend.put_members(number, members)
         self.reporter.on_round_start(f"round {number}", bitmap.popcount(members), self.settings.count_epochs(number))
         epoch_bits = []
-        for epoch in range(len(self.epochs), self.settings.count_epochs(number)):
-            record, bits = self.trainer.run_epoch(number, epoch, members, self.weights)
-            if number == epoch == 0:
-                record = record.with_planting_cost(self.planting_seconds, self.trainer.planting_cost)
+        for epoch in range(len(self.state.epochs), self.settings.count_epochs(number)):
+            record, bits = self.trainer.run_epoch(number, epoch, members, self.state.weights)
             self.backend.put_epoch(number, epoch, bits)
             self.backend.put_metrics(number, epoch, record.to_metrics())
             self.reporter.on_epoch_end(record)
-            self.epochs.append(record)
+            self.state.epochs.append(record)
             epoch_bits.append(bits)
             self.save_checkpoint_if_due()
         result = self.backend.finish(number)
-        is_replaced = find_set_round([*(record.summary for record in self.records), result.summary]) == number
+        is_replaced = find_set_round([*(record.summary for record in self.state.rounds), result.summary]) == number
         if self.settings.use == "weights" and is_replaced:
-            self.weights = self.backend.compute_weights(result)
+            self.state.weights = self.backend.compute_weights(result)
         return RoundRecord(
             round=number,
             members=members,
             selected=result.selected,
-            epochs=tuple(self.epochs),
+            epochs=tuple(self.state.epochs),
             summary=result.summary,
             fit=result.fit,
             agreement=None if clean is None else SetMetrics.compare(bitmap.unpack(result.selected, n_samples), clean),
@@ -327,13 +362,13 @@ class _TrainingLoop:
     def compute_overlap(self, number: int, previous: Bitmap, selected: Bitmap) -> float:
         """Return the Jaccard similarity of two consecutive clean sets; in round 1 without the planted samples."""
         compared = bitmap.full(self.data.n_samples)
-        if number == 1 and self.planted_labels is not None:
-            compared &= ~self.planted_labels.planted
+        if number == 1 and self.state.planted_labels is not None:
+            compared &= ~self.state.planted_labels.planted
         return bitmap.compute_jaccard(previous & compared, selected & compared)
 
     def train_finish_network(self) -> FinishResult | None:
         """Train a new network on the last clean set; return None if there is no finish, or the set is too small."""
-        if self.settings.finish == "none" or not self.records:
+        if self.settings.finish == "none" or not self.state.rounds:
             return None
         clean_set = self.get_clean_set() & self.trainer.trainable
         if bitmap.popcount(clean_set) < 2:
@@ -351,7 +386,7 @@ class _TrainingLoop:
         test set.
         """
         clean = self.clean
-        if not self.settings.oracle or not self.records or clean is None or clean.sum() < 2:
+        if not self.settings.oracle or not self.state.rounds or clean is None or clean.sum() < 2:
             return None
         if not len(self.data.y_test):
             return None
@@ -365,7 +400,7 @@ class _TrainingLoop:
         """Return the spec with which this training opens its run."""
         settings = self.settings
         return RunSpec(
-            run_id=self.run_id,
+            run_id=self.state.run_id,
             num_samples=self.data.n_samples,
             num_classes=self.data.n_classes,
             class_names=take_class_names(self.data.class_names),
@@ -379,35 +414,27 @@ class _TrainingLoop:
 
     def save_checkpoint_if_due(self) -> None:
         """Write a checkpoint between rounds and every `checkpoint_every` epochs."""
-        every, n_done = self.settings.checkpoint_every, len(self.epochs)
-        between_rounds = n_done in (0, self.settings.count_epochs(len(self.records)))
+        every, n_done = self.settings.checkpoint_every, len(self.state.epochs)
+        between_rounds = n_done in (0, self.settings.count_epochs(len(self.state.rounds)))
         if self.out is None or not every or not (between_rounds or n_done % every == 0):
             return
-        state = Checkpoint(
-            run_id=self.run_id,
-            is_local=self.is_local,
-            rounds=tuple(self.records),
-            epochs=tuple(self.epochs),
-            held_out_agreement=self.held_out_agreement,
+        state = replace(
+            self.state,
             model_state=self.trainer.train_state.model.state_dict(),
             optimiser_state=self.trainer.train_state.optimiser.state_dict(),
-            weights=self.weights,
-            planted_labels=self.planted_labels,
-            class_bias=self.trainer.class_bias,
-            data=self.data_description,
+            class_bias=self.trainer.tracker.class_bias,
+            random_state=checkpoint.get_random_state(),
         )
         checkpoint.save_checkpoint(self.out, self.settings, state)
 
-    def restore_checkpoint(self, stored_checkpoint: Checkpoint) -> None:
-        """Set the state of the training, and torch's random state, to those of a checkpoint."""
-        self.records, self.epochs = [*stored_checkpoint.rounds], [*stored_checkpoint.epochs]
-        self.held_out_agreement = stored_checkpoint.held_out_agreement
-        self.trainer.train_state.model.load_state_dict(stored_checkpoint.model_state)
-        self.trainer.train_state.optimiser.load_state_dict(stored_checkpoint.optimiser_state)
-        checkpoint.set_random_state(stored_checkpoint.random_state)
-        self.weights = stored_checkpoint.weights
-        self.trainer.class_bias = stored_checkpoint.class_bias
-        self.planted_labels = stored_checkpoint.planted_labels
-        if self.planted_labels is not None:
-            self.trainer.use_planted_labels(self.planted_labels)
-            self.backend.put_planted(self.planted_labels.planted)  # for a run that was lost before its first epoch
+    def restore_checkpoint(self) -> None:
+        """Set the network, its optimiser, and torch's random state to those of the checkpoint that was read."""
+        state, train_state = self.state, self.trainer.train_state
+        train_state.model.load_state_dict(state.model_state)
+        train_state.optimiser.load_state_dict(dict(state.optimiser_state))
+        checkpoint.set_random_state(state.random_state)
+        self.trainer.tracker.class_bias = state.class_bias
+        state.model_state = state.optimiser_state = {}
+        if state.planted_labels is not None:
+            self.trainer.use_planted_labels(state.planted_labels)
+            self.backend.put_planted(state.planted_labels.planted)  # for a run that was lost before its first epoch

@@ -1,4 +1,4 @@
-"""Reporters of a training's progress: none, a log of plain lines, or progress bars in a terminal."""
+"""Reporters of a training's progress: plain lines, or progress bars in a terminal."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,23 @@ from mild_trainer.training.history import EpochRecord, RoundRecord
 
 
 class Reporter:
-    """Receives the progress of a training, and puts each step into a line; subclasses write the lines."""
+    """Receives the progress of a training, and writes a line of plain text for each step.
+
+    Attributes
+    ----------
+    console
+        Where the lines are written; None writes none.
+    """
+
+    console: Console | None = None
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console
 
     def write_line(self, line: str) -> None:
-        """Write a line of text; this class writes none."""
+        """Write a line of text."""
+        if self.console is not None:
+            self.console.print(line, highlight=False, soft_wrap=True)
 
     def on_start(self, lines: Sequence[str]) -> None:
         """Report the data, the network, the device and the expected time, in lines of text."""
@@ -58,21 +71,11 @@ class Reporter:
         self.write_line(f"finish, {finish_result.method}: {scores}, {finish_result.passes.describe()}")
 
 
-class LogReporter(Reporter):
-    """Writes a line of plain text for each step, for logs."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def write_line(self, line: str) -> None:
-        """Write a line."""
-        self._console.print(line, highlight=False, soft_wrap=True)
-
-
 class ProgressBarReporter(Reporter):
     """Draws a progress bar for each round in a terminal, inside a ``with`` block, and other lines above the bars."""
 
     def __init__(self, console: Console) -> None:
+        super().__init__(console)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=28),
@@ -89,10 +92,6 @@ class ProgressBarReporter(Reporter):
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
-
-    def write_line(self, line: str) -> None:
-        """Write a line above the bars."""
-        self._progress.print(line, highlight=False, soft_wrap=True)
 
     def on_round_start(self, title: str, n_members: int, n_epochs: int) -> None:
         """Add a bar for the round or the comparison."""
@@ -112,6 +111,15 @@ class ProgressBarReporter(Reporter):
 def format_count(n: int, noun: str) -> str:
     """Return the number `n` with its noun in the singular or plural, such as ``1 epoch`` or ``2 epochs``."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in words, such as ``40 s``, ``3 min`` or ``2 h``."""
+    if seconds < 55:
+        return f"{max(5, round(seconds / 5) * 5)} s"
+    if seconds < 5400:
+        return f"{max(1, round(seconds / 60))} min"
+    return f"{round(seconds / 3600):,} h"
 
 
 def _describe_epoch(record: EpochRecord) -> str:

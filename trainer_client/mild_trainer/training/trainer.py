@@ -1,6 +1,7 @@
 """`Trainer`: trains a network on one data set, epoch by epoch, records the correctness bits, and tests."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -15,18 +16,23 @@ from mild_core.types import EpochBits
 from mild_trainer import planting
 from mild_trainer.data import Dataset
 from mild_trainer.data.imbalance import parse_class_prior
+from mild_trainer.errors import DataError
+from mild_trainer.noise import Labels, draw_stratified_order
 from mild_trainer.planting import PlantedLabels
 from mild_trainer.settings import TrainSettings
-from mild_trainer.training.augment import Augmentation, DeviceImages
-from mild_trainer.training.compute_cost import ComputeCost
-from mild_trainer.training.device_features import DeviceFeatures
-from mild_trainer.training.device_samples import DeviceSamples
-from mild_trainer.training.duration import EARLY_EPOCHS, estimate_duration
-from mild_trainer.training.engine import ComputeContext, TrainState, evaluate, predict_classes, train_epoch
-from mild_trainer.training.finetune import FinishResult, train_finish
-from mild_trainer.training.finetune.pool import Pool
+from mild_trainer.training.device_samples import Augmentation, DeviceFeatures, DeviceImages, DeviceSamples
+from mild_trainer.training.engine import ComputeContext, ComputeCost, TrainState, evaluate, predict_classes, train_epoch
+from mild_trainer.training.finetune import FinishResult, Pool, train_finish
 from mild_trainer.training.history import EpochRecord
-from mild_trainer.training.validation import hold_out_samples
+
+EARLY_EPOCHS = 2
+"""Number of epochs after which class confusions are measured: the classes are learnt, wrong labels hardly yet."""
+_FORWARD_SHARE = 1 / 3
+"""Cost of a forward pass as a share of that of a training step."""
+_WARM_UP, _TIMED = 8, 32
+"""Number of images of the first, untimed batch and of the least timed one."""
+_LONGEST_TIMING = 1.0
+"""Seconds that a full timed batch may be expected to take; a slower network is timed with fewer images."""
 
 
 class Trainer:
@@ -41,20 +47,27 @@ class Trainer:
         Settings of the training.
     data
         The data set with the given labels.
+    make_tracker
+        Makes the tracker, of the arguments of `CorrectnessTracker`.
 
     Attributes
     ----------
+    tracker
+        Records the bits; its `class_bias` is to be stored where the training may be resumed.
     held_out
         Shape (n_bytes,), the validation samples, which are never trained on.
     trainable
         Shape (n_bytes,), all other samples.
-    planting_cost
-        Cost of the predictions that planting used.
     train_state
         The network and its optimiser.
     """
 
-    def __init__(self, settings: TrainSettings, data: Dataset) -> None:
+    def __init__(
+        self,
+        settings: TrainSettings,
+        data: Dataset,
+        make_tracker: Callable[..., CorrectnessTracker] = CorrectnessTracker,
+    ) -> None:
         self._settings, self._data = settings, data
         self._context = ComputeContext.from_settings(settings)
         device = self._context.device
@@ -67,26 +80,48 @@ class Trainer:
             self._to_indices(self.trainable),
         )
         self._planted_labels: Tensor | None = None
-        self.planting_cost = ComputeCost()
+        self._planting_cost, self._planting_seconds = ComputeCost(), 0.0
         prior = parse_class_prior(settings.class_prior, data.n_classes)
-        self._tracker = CorrectnessTracker(data.n_samples, device, class_prior=prior)
+        self.tracker = make_tracker(data.n_samples, device, class_prior=prior)
         self.train_state = TrainState(settings, self._context, data.x_train.shape[-1], data.n_classes)
 
-    @property
-    def class_bias(self) -> NDArray[np.float32] | None:
-        """`CorrectnessTracker.class_bias`."""
-        return self._tracker.class_bias
-
-    @class_bias.setter
-    def class_bias(self, values: NDArray[np.float32] | None) -> None:
-        self._tracker.class_bias = values
-
     def estimate_duration(self) -> float | None:
-        """Return how many seconds the training takes at most, roughly; None if that cannot be told before it.
+        """Return how many seconds the training takes at most, roughly; None where the network is compiled first.
 
-        The network is to be initialised afterwards.
+        The network is to be initialised afterwards, as some batches are trained on.
         """
-        return estimate_duration(self._settings, self.train_state, self._samples, len(self._data.y_test))
+        n_samples, batch_size = self._samples.n_samples, self._settings.batch_size
+        if self._settings.compile or n_samples < _WARM_UP:
+            return None
+        self._time_samples(_WARM_UP)  # the first batch chooses algorithms
+        n_timed, full = min(_TIMED, n_samples), min(4 * batch_size, n_samples)
+        seconds = self._time_samples(n_timed)
+        if seconds * full / n_timed < _LONGEST_TIMING:
+            n_timed, seconds = full, self._time_samples(full)
+        return seconds / n_timed * self._count_steps()
+
+    def _count_steps(self) -> float:
+        """Return the cost of a whole training, with all rounds on all samples, in training steps of one sample."""
+        settings, n_samples = self._settings, self._samples.n_samples
+        epochs = settings.count_epochs(0) * (1 + settings.verify + settings.oracle)
+        epochs += EARLY_EPOCHS if settings.plant and settings.plant_how == "confused" else 0
+        epochs += (settings.rounds - 1) * settings.epochs
+        n_evaluated = len(self._data.y_test) + (n_samples if settings.observe == "all" else 0)
+        cost: float = epochs * (n_samples + _FORWARD_SHARE * n_evaluated)
+        if settings.finish != "none":
+            cost += (settings.finish_epochs or settings.epochs) * n_samples
+        return cost
+
+    def _time_samples(self, n_samples: int) -> float:
+        """Return the seconds that training on the first `n_samples` takes."""
+        context, settings = self._context, replace(self._settings, epochs=1)
+        members = torch.arange(n_samples, device=context.device)
+        generator = torch.Generator(context.device).manual_seed(0)
+        for _ in range(1 + context.is_cuda):  # there the first pass chooses algorithms for these batch sizes
+            started = time.perf_counter()
+            loss, _ = train_epoch(self.train_state, self._samples, members, settings, 0, generator)
+            float(loss)  # waits for the device
+        return time.perf_counter() - started
 
     def describe_device(self) -> str:
         """Return the device in words, such as ``cpu, 2 threads``."""
@@ -115,11 +150,15 @@ class Trainer:
             data.y_train, data.n_classes, settings.plant, settings.seed, predicted, self.held_out
         )
 
-    def use_planted_labels(self, planted_labels: PlantedLabels) -> None:
-        """Train round 0 on `planted_labels`; later rounds train on the given labels."""
+    def use_planted_labels(self, planted_labels: PlantedLabels, seconds: float = 0.0) -> None:
+        """Train round 0 on `planted_labels`; later rounds train on the given labels.
+
+        `seconds` are what drawing them took, which counts as part of the first epoch, like its cost.
+        """
+        self._planting_seconds = seconds
         if self._settings.plant_how == "confused":
             warm_up = ComputeCost.of_training(EARLY_EPOCHS * len(self._trainable_indices))
-            self.planting_cost = warm_up + ComputeCost(forward=self._data.n_samples)
+            self._planting_cost = warm_up + ComputeCost(forward=self._data.n_samples)
         self._planted_labels = torch.from_numpy(planted_labels.labels).to(self._context.device)
 
     def run_epoch(
@@ -138,8 +177,10 @@ class Trainer:
         weights
             Shape (n_samples,), weights of the samples' losses, up to a common factor; None for equal weights.
         """
-        settings, train_state, tracker = self._get_round_settings(round), self.train_state, self._tracker
-        started = time.perf_counter()
+        settings, train_state, tracker = self._get_round_settings(round), self.train_state, self.tracker
+        started, planting_cost = time.perf_counter(), ComputeCost()
+        if round == epoch == 0:
+            started, planting_cost = started - self._planting_seconds, self._planting_cost
         self._samples.labels = self._given_labels if round or self._planted_labels is None else self._planted_labels
         training_tracker = None if settings.observe == "all" else tracker
         generator = self._make_generator(1, round, epoch)
@@ -176,8 +217,8 @@ class Trainer:
             train_accuracy=scores[1],
             test_accuracy=scores[2] if len(self._data.y_test) else None,
             seconds=time.perf_counter() - started,
-            forward=len(member_indices) + n_evaluated,
-            backward=len(member_indices),
+            forward=len(member_indices) + n_evaluated + planting_cost.forward,
+            backward=len(member_indices) + planting_cost.backward,
             validation_accuracy=scores[3] if len(self._held_out_indices) else None,
         )
         return record, bits
@@ -242,6 +283,39 @@ class Trainer:
     def _to_indices(self, samples: Bitmap) -> Tensor:
         """Convert a bitmap of samples to their indices, on the device."""
         return torch.from_numpy(bitmap.to_indices(samples, self._data.n_samples)).to(self._context.device)
+
+
+def hold_out_samples(labels: Labels, share: float, seed: int) -> Bitmap:
+    """Draw the validation samples from every class, in proportion to the size of the class.
+
+    They are held out of all training to compare rounds by how well they predict the labels, which are as noisy as all
+    others. A network trained on a cleaner set agrees with more of them: labels that are wrong at random cannot be
+    learnt from other samples, and a network that has memorised wrong labels has memorised others. Where wrong labels
+    follow a pattern, agreement with them can be learnt, too.
+
+    Parameters
+    ----------
+    labels
+        Shape (n_samples,), the given labels.
+    share
+        Share of the samples to hold out, in 0..0.5.
+    seed
+        Seed of the draw.
+
+    Returns
+    -------
+    held_out
+        Bitmap of the validation samples, shape (n_bytes,).
+    """
+    n_samples = len(labels)
+    n_held_out = round(share * n_samples)
+    if share and (n_held_out == 0 or n_samples - n_held_out < 2):
+        raise DataError(
+            f"--validation {share:g} holds {n_held_out} of {n_samples} training samples out, at least 1 is needed and "
+            "2 have to be left; give another share, or 0"
+        )
+    positions = (np.arange(n_held_out) + 0.5) * (n_samples / max(n_held_out, 1))
+    return bitmap.from_indices(draw_stratified_order(labels, (seed, 4))[positions.astype(np.int64)], n_samples)
 
 
 def place_samples(
