@@ -262,13 +262,15 @@ def test_a_selection_from_a_file_is_printed_as_json(run: CliRunner, tmp_path: Pa
 def test_a_selection_from_a_file_is_written_as_indices(run: CliRunner, tmp_path: Path) -> None:
     np.save(tmp_path / "bits.npy", bits()[0])
     out = tmp_path / "clean.npy"
-    result = run.invoke(cli.app, ["select", str(tmp_path / "bits.npy"), "--out", str(out)])
-    assert result.exit_code == 0, result.output
+    arguments = ["select", str(tmp_path / "bits.npy"), "--out", str(out)]
+    plain, result = run.invoke(cli.app, arguments), run.invoke(cli.app, [*arguments, "--json"])
+    assert (plain.exit_code, result.exit_code) == (0, 0), result.output
     written = np.load(out)
     assert written.dtype == np.int64
     printed = run.invoke(cli.app, ["select", str(tmp_path / "bits.npy")])
     assert written.tolist() == json.loads(printed.stdout)["indices"]
     assert "indices" not in json.loads(result.stdout), "the file has them"
+    assert (plain.stdout, plain.stderr) == (result.stderr, ""), "the same sentences, where there is no JSON to pipe"
     assert result.stderr == (
         "How many of the 300 kept labels are wrong is not known: no label was checked.\n"
         "Verdict: weak. The fit finds two groups of samples, but not all signs that one of them has the wrong labels. "

@@ -1,6 +1,7 @@
 """`mild features`: images through networks of every kind, into the file that a training on features reads."""
 
 import base64
+import shlex
 import sys
 from pathlib import Path
 
@@ -124,13 +125,17 @@ def test_a_network_of_every_kind_gives_the_same_features(kind: str, folder: Path
 
 
 def test_labels_names_and_paths_follow_and_a_training_reads_them_by_itself(folder: Path) -> None:
-    extract(".", "--model", "own_networks:mean", "--out", "f.npz", "--image-size", "16")
-    data = load("features", folder / "f.npz")
+    (folder / "out [1]").mkdir()
+    out = "out [1]/f.npz"
+    printed = extract(".", "--model", "own_networks:mean", "--out", out, "--image-size", "16")
+    data = load("features", folder / out)
     assert data.class_names == ("cat", "dog")
     assert data.y_train.tolist() == [0, 0, 0, 1, 1, 1]
     assert data.sample_ids is not None
     assert data.sample_ids[0] == "train/cat/0.png"
-    words = ["train", "--data-dir", "f.npz", "--local", "--epochs", "2", "--rounds", "1", "--out", "run"]
+    words = shlex.split(printed.partition(". Next: ")[2])
+    assert words[words.index("train") :] == ["train", "--data-dir", out]
+    words = [*words[words.index("train") :], "--local", "--epochs", "2", "--rounds", "1", "--out", "run"]
     assert CliRunner().invoke(cli.app, words).exit_code == 0
     assert "train/dog/2.png" in (folder / "run/clean.csv").read_text()
 

@@ -33,7 +33,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def select(source: Path, *arguments: object) -> tuple[list[dict[str, str]], Result]:
     """The rows of the clean.csv, in which the clean samples are kept, and the others not."""
     out = source.parent / "clean.csv"
-    result = invoke(source, *arguments, "--out", out)
+    result = invoke(source, *arguments, "--out", out, "--json")
     assert result.exit_code == 0, result.output
     rows = read_rows(out)
     assert [row["kept"] for row in rows] == ["true"] * N_CLEAN + ["false"] * (N_SAMPLES - N_CLEAN)

@@ -44,7 +44,7 @@ def test_a_run_is_listed_finished_and_read(url: str, tmp_path: Path) -> None:
     listed = invoke("runs", "--url", url).output.splitlines()
     assert [cell.strip() for cell in listed[3].split("│")[1:4]] == ["a", "running", "90"]
     assert "data=digits" in listed[3]
-    finished = invoke("finish", "a", "--url", url, "--out", str(tmp_path / "clean.npy"))
+    finished = invoke("finish", "a", "--url", url, "--out", str(tmp_path / "clean.npy"), "--json")
     assert finished.exit_code == 0, finished.output
     answer = json.loads(finished.stdout)
     assert (answer["num_selected"], "indices" in answer) == (60, False)
@@ -63,8 +63,9 @@ def test_the_clean_set_of_a_run_is_written_as_a_table(url: str, tmp_path: Path) 
         client.put_sample_ids("a", names)
         client.post_records("a", records(names), complete=True)
     out = tmp_path / "clean.csv"
-    got = invoke("get", "a", "--url", url, "--out", str(out))
+    got = invoke("get", "a", "--url", url, "--out", str(out), "--json")
     assert got.exit_code == 0, got.output
+    assert invoke("get", "a", "--url", url, "--out", str(out)).stdout == got.stderr
     assert got.stderr.splitlines()[-1] == f"The clean set: {out}, a line for each of 90 samples, 60 of them kept"
     selection = json.loads(got.stdout)
     assert (selection["provisional"], "ids" in selection) == (True, False)
@@ -89,7 +90,7 @@ def test_the_set_of_a_draw_is_written_with_its_guarantee(url: str, tmp_path: Pat
         drawn = client.draw_audit("a", 40)["draw"]["indices"]
         client.put_audit("a", drawn, [index < 60 for index in drawn])
     out = tmp_path / "clean.csv"
-    got = invoke("get", "a", "--url", url, "--threshold", "fdr", "--alpha", "0.2", "--out", str(out))
+    got = invoke("get", "a", "--url", url, "--threshold", "fdr", "--alpha", "0.2", "--out", str(out), "--json")
     assert got.exit_code == 0, got.output
     answer = json.loads(got.stdout)
     assert (answer["threshold"]["rule"], answer["guarantee"]["alpha"], answer["guarantee"]["drawn"]) == ("fdr", 0.2, 40)

@@ -130,14 +130,14 @@ def features(
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 32,
     settings: dict[str, Any],
 ) -> None:
-    """Turn images into features by a network of yours, for `mild train --dataset features`."""
+    """Turn images into features by a network of yours, for `mild train --data-dir features.npz`."""
     from mild_trainer import feature_extraction
 
     settings.setdefault("dataset", guess_dataset(images))
     resolved = TrainSettings(data_dir=images, image_size=image_size or 0, **settings)
     check_fields(resolved)
     channels = feature_extraction.parse_channels("--mean", mean), feature_extraction.parse_channels("--std", std, 0)
-    feature_extraction.extract_features(resolved, model, out, Console(), batch_size, *channels)
+    feature_extraction.extract_features(resolved, model, out, Console(markup=False), batch_size, *channels)
 
 
 @app.command(name="presets")
@@ -173,11 +173,9 @@ def demo(
         serve_command = format_command(
             "mild-service", "serve", "--embedded", "--data-dir", folder / "service" / "store"
         )
-        Console().print(
+        typer.echo(
             f"To look at the run in a browser, start its service, then open the address:\n"
-            f"    {serve_command}\n    http://127.0.0.1:8000",
-            highlight=False,
-            soft_wrap=True,
+            f"    {serve_command}\n    http://127.0.0.1:8000"
         )
 
 
@@ -185,6 +183,7 @@ _SetOut: TypeAlias = Annotated[
     Path | None,
     typer.Option(help="Write the clean set: a .csv with a line for each sample, or a .npy of indices."),
 ]
+_AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON with --out, too, in place of sentences.")]
 
 
 @app.command()
@@ -218,8 +217,9 @@ def select(
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw histogram, components and cut: a .png, .svg or .pdf.")] = None,
     out: _SetOut = None,
+    as_json: _AsJson = False,
 ) -> None:
-    """Print the clean set of a file of recorded predictions, as JSON; with --out, write its samples to a file."""
+    """Print the clean set of a file of recorded predictions, as JSON; with --out, write and describe it."""
     from mild_trainer.file_selection import select_from_file
     from mild_trainer.recorded_bits import FileSource
 
@@ -229,39 +229,41 @@ def select(
     result, clean_set, description = select_from_file(source, SelectionOptions(**selection), plot)
     if description:
         typer.echo(description, err=True)
-    _print_selection(result, clean_set, out)
+    _print_selection(result, clean_set, out, as_json)
 
 
-def _print_selection(selection: dict[str, Any], clean_set: CleanSet, out: Path | None) -> None:
-    """Print a selection as JSON; with `out`, write its clean set there first, and name the file on stderr.
+def _print_selection(selection: dict[str, Any], clean_set: CleanSet, out: Path | None, as_json: bool) -> None:
+    """Print a selection as JSON, and what is known of it in sentences on stderr.
 
-    The file has the samples then, and the JSON leaves their lists out.
+    With `out`, its clean set is written there first, and only the sentences are printed, on stdout; with `as_json` the
+    JSON as well, without the lists of samples, which the file has.
     """
-    lists = {name: selection[name] for name in _LIST_FIELDS if selection.get(name) is not None}
+    texts, lists = describe_selection(selection), _LIST_FIELDS
     if out is not None:
         clean_set.write(out)
-    typer.echo(_format_selection(selection, {} if out is not None else lists))
-    for text in describe_selection(selection):
-        typer.echo(text, err=True)
-    if out is not None:
-        typer.echo(clean_set.describe_file(out), err=True)
+        texts, lists = [*texts, clean_set.describe_file(out)], ()
+    prints_json = out is None or as_json
+    if prints_json:
+        typer.echo(_format_selection(selection, lists))
+    for text in texts:
+        typer.echo(text, err=prints_json)
 
 
 _FIRST_FIELDS = ("num_samples", "num_selected", "bounds", "guarantee", "measured", "verdict", "reasons")
 _LAST_FIELDS = ("fitted", "components")
-_LIST_FIELDS = ("indices", "ids")
+_LIST_FIELDS: tuple[str, ...] = ("indices", "ids")
 
 
-def _format_selection(selection: dict[str, Any], lists: dict[str, list[Any]]) -> str:
-    """Return a selection as indented JSON, with each of its lists of samples, `lists`, in one line.
+def _format_selection(selection: dict[str, Any], lists: Sequence[str]) -> str:
+    """Return a selection as indented JSON, with each of its lists of samples that `lists` names, in one line.
 
     What was done and is known comes first, the figures of the fit last, before the lists.
     """
     others = [name for name in selection if name not in (*_FIRST_FIELDS, *_LAST_FIELDS, *_LIST_FIELDS)]
     names = [name for name in (*_FIRST_FIELDS, *others, *_LAST_FIELDS) if name in selection]
     head = json.dumps({name: selection[name] for name in names}, indent=2)
-    lines = [head.removesuffix("\n}"), *(f'  "{name}": {json.dumps(values)}' for name, values in lists.items())]
-    return ",\n".join(lines) + "\n}"
+    samples = [f'  "{name}": {json.dumps(selection[name])}' for name in lists if selection.get(name) is not None]
+    return ",\n".join([head.removesuffix("\n}"), *samples]) + "\n}"
 
 
 @app.command()
@@ -336,7 +338,7 @@ def runs(
     with MildClient(url, api_key=api_key) as client:
         table = service_runs.build_runs_table(client, limit)
         if table.row_count:
-            Console().print(table)
+            Console(markup=False).print(table)
         else:
             typer.echo(f"{client.url} has no runs; `mild push --create` and `mild train --url` open one")
 
@@ -352,8 +354,9 @@ def get(
         str, typer.Option("--round", help="A round's number; latest: the last finished one; best: by the audit.")
     ] = "latest",
     out: _SetOut = None,
+    as_json: _AsJson = False,
 ) -> None:
-    """Print the clean set of a run at a service, as JSON; with --out, write its samples to a file.
+    """Print the clean set of a run at a service, as JSON; with --out, write and describe it.
 
     Options of the selection replace those of the run, and change nothing at the service.
     """
@@ -361,7 +364,7 @@ def get(
         check_set_path(out)
     with MildClient(url, api_key=api_key) as client:
         answer, clean_set = fetch_clean_set(client, run, which, selection)
-    _print_selection(answer, clean_set, out)
+    _print_selection(answer, clean_set, out, as_json)
 
 
 @app.command()
@@ -373,8 +376,9 @@ def finish(
         bool, typer.Option("--allow-gaps", help="Count missing epochs as unobserved, which is an error without it.")
     ] = False,
     out: _SetOut = None,
+    as_json: _AsJson = False,
 ) -> None:
-    """Finish the open round of a run and the run itself, and print the clean set, as JSON."""
+    """Finish the open round of a run and the run itself, and print the clean set, as JSON; --out as for `mild get`."""
     from mild_trainer.service_runs import finish_run
 
     if out is not None:
@@ -382,7 +386,7 @@ def finish(
     with MildClient(url, api_key=api_key) as client:
         number = finish_run(client, run, allow_gaps=allow_gaps)["round"]
         selection, clean_set = fetch_clean_set(client, run, number)
-    _print_selection(selection, clean_set, out)
+    _print_selection(selection, clean_set, out, as_json)
 
 
 @app.command()
@@ -546,7 +550,7 @@ def sync(
     for result in results:
         numbers = (result.n_sent, result.n_refused, result.n_unsent, result.n_unsent_bytes)
         table.add_row(result.run_id, *map(str, numbers), str(result.folder), style=None if result.is_done else "yellow")
-    Console().print(table)
+    Console(markup=False).print(table)
     for result in results:
         if result.problem:
             typer.echo(f"{result.folder}: {result.problem}", err=True)

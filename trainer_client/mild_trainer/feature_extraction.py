@@ -4,6 +4,7 @@ import math
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -80,9 +81,9 @@ def extract_features(
     source = open_images(settings.dataset, settings.data_dir, ClassFilter(settings.classes, side)).take(
         settings.limit, settings.seed
     )
-    data = source.data
+    data, show = source.data, partial(console.print, highlight=False, soft_wrap=True)
     for note in data.notes:
-        console.print(note, highlight=False, soft_wrap=True)
+        show(note)
     preparation = ImagePreparation(
         side, _to_channels(mean or model.mean, device), _to_channels(std or model.std, device)
     )
@@ -98,15 +99,11 @@ def extract_features(
 
         n_features = write_features(out, data, iter_blocks())
     for note in source.describe_conversions():
-        console.print(note, highlight=False, soft_wrap=True)
+        show(note)
     test = f" and {len(data.y_test):,} test" if len(data.y_test) else ""
-    command = format_command("mild", "train", "--dataset", "features", "--data-dir", out)
-    console.print(
-        f"{out}: {n_features:,} features of {data.n_samples:,} training{test} images of {side}x{side} pixels. "
-        f"Next: {command}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    command = format_command("mild", "train", "--data-dir", out)
+    counts = f"{n_features:,} features of {data.n_samples:,} training{test} images of {side}x{side} pixels"
+    show(f"{out}: {counts}. Next: {command}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,7 @@ class Job:
     run_id: str | None
     resume: bool
     given: Collection[str] = ()
-    console: Console = field(default_factory=Console)
+    console: Console = field(default_factory=lambda: Console(markup=False))  # paths may have brackets
 
     def run(self) -> None:
         """Train, write the summary and the report, and print the results.

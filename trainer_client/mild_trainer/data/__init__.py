@@ -70,7 +70,7 @@ def open_images(name: str, data_dir: Path | None, class_filter: ClassFilter) -> 
         return folder.open_webvision(data_dir, class_filter)
     data = load(name, data_dir, replace(class_filter, size=0))
     if data.has_features:
-        raise DataError(f"{data_dir} holds features already; train on them with --dataset features")
+        raise DataError(f"{data_dir} holds features already; train on them: mild train --data-dir {data_dir}")
     return pictures.ImageSource(data)
 
 

@@ -27,9 +27,9 @@ from mild_trainer.errors import DataError
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "JPEG2000")
 """Formats that are recognised by their content in files of other suffixes."""
-_SUFFIXES = frozenset(
-    [".avif", *(end for end, name in Image.registered_extensions().items() if name in (*_FORMATS, "TGA"))]
-)
+_NAMED_FORMATS = (*_FORMATS, "AVIF", "TGA")
+_SUFFIXES = {".avif", *(end for end, name in Image.registered_extensions().items() if name in _NAMED_FORMATS)}
+"""Suffixes of the formats; Pillow may have been built without AVIF, whose pictures are refused then and not skipped."""
 _SYSTEM_NAMES = frozenset({"__MACOSX", "__pycache__", "@eaDir", "Thumbs.db", "thumbs.db", "desktop.ini"})
 _TRAIN_NAMES, _TEST_NAMES = ("train", "training"), ("test", "testing", "val", "valid", "validation")
 _FOLDER_REMEDY = (
@@ -241,7 +241,7 @@ def _describe_no_pictures(part: _Part) -> str:
     there = f"only {part.format_suffixes()}" if part.skipped else "nothing"
     return (
         f"{folder} holds no images in {format_names(part.empty_classes)}, {there} "
-        f"(pictures are {', '.join(sorted(_SUFFIXES))}); {_FOLDER_REMEDY}"
+        f"(pictures are {', '.join(_NAMED_FORMATS)}); {_FOLDER_REMEDY}"
     )
 
 
