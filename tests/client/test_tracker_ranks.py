@@ -54,12 +54,15 @@ def two_ranks(rank: int, folder: Path) -> None:
                 alone(batches(rank, epoch), epoch, tracker)
             (folder / f"{name}-merged-{rank}-{epoch}").write_bytes(merged.take().to_body())
             (folder / f"{name}-shard-{rank}-{epoch}").write_bytes(shards.take_shard().to_body())
-    balanced = CorrectnessTracker(N, class_prior=PRIOR)
-    for epoch in range(EPOCHS):
-        alone(uneven(rank, epoch), epoch, balanced)
-        balanced.take()
-    assert balanced.class_bias is not None
-    np.save(folder / f"bias-{rank}", balanced.class_bias)
+    for name, merge in (("merged", True), ("shards", True), ("own", False)):
+        balanced = CorrectnessTracker(N, class_prior=PRIOR, merge=merge)
+        for epoch in range(EPOCHS):
+            alone(uneven(rank, epoch), epoch, balanced)
+            bits = balanced.take() if name == "merged" else balanced.take_shard()
+        assert balanced.class_bias is not None
+        np.save(folder / f"bias-{name}-{rank}", balanced.class_bias)
+        assert bits.observed is not None
+        assert name == "merged" or np.unpackbits(bits.observed).sum() < 150, "a shard has the samples of its rank"
     twice = CorrectnessTracker(2)  # both ranks see sample 0, and one of them gets it right
     twice.update(torch.tensor([0]), torch.eye(2)[[rank]], torch.tensor([0]))
     bits = twice.end_epoch()
@@ -111,7 +114,8 @@ def test_shards_of_ranks_give_the_set_of_one_process(name: str, recorded: Path, 
     assert 0 < np.unpackbits(found).sum() < N
 
 
-def test_ranks_share_the_bias_of_one_process(recorded: Path) -> None:
+@pytest.mark.parametrize("name", ["merged", "shards"])
+def test_ranks_share_the_bias_of_one_process(name: str, recorded: Path) -> None:
     tracker = CorrectnessTracker(N, class_prior=PRIOR)
     for epoch in range(EPOCHS):
         for rank in range(WORLD):
@@ -120,4 +124,9 @@ def test_ranks_share_the_bias_of_one_process(recorded: Path) -> None:
     assert tracker.class_bias is not None
     assert np.ptp(tracker.class_bias) > 0.5
     for rank in range(WORLD):
-        assert np.load(recorded / f"bias-{rank}.npy").tolist() == tracker.class_bias.tolist()
+        assert np.load(recorded / f"bias-{name}-{rank}.npy").tolist() == tracker.class_bias.tolist()
+
+
+def test_ranks_that_do_not_merge_follow_their_own_bias(recorded: Path) -> None:
+    own = [np.load(recorded / f"bias-own-{rank}.npy").tolist() for rank in range(WORLD)]
+    assert own[0] != own[1]

@@ -42,7 +42,8 @@ class CorrectnessTracker:
     merge
         Whether all ranks of an initialised torch.distributed merge their bits. All ranks must then call `take` or
         `end_epoch`, and all get the same bits. A sample that several ranks have seen, such as the padding of a
-        sampler, is correct if any of them predicted its label.
+        sampler, is correct if any of them predicted its label. With a `class_prior`, all ranks must call `take_shard`
+        as well, and have one bias; with False, each follows a bias of its own.
     threshold
         Output above which a sample is predicted as class 1, for models with a single output: 0 for logits, 0.5 for
         probabilities. None for models with an output for each class.
@@ -167,11 +168,9 @@ class CorrectnessTracker:
         ParameterError
             If labels of the first epoch, on a device, are no classes of the model.
         """
-        if self._merge and distributed.is_available() and distributed.is_initialized():
+        if self._has_merging_ranks:
             # The states' maximum is both bitmaps' OR, and NCCL knows no OR.
             distributed.all_reduce(self._state, distributed.ReduceOp.MAX)
-            if self._bias is not None:
-                distributed.all_reduce(self._bias.n_predicted)
         observed, correct = self._fetch_bits()
         all_observed = bitmap.popcount(observed) == self.n_samples
         return EpochBits(self.n_samples, correct, None if all_observed else observed)
@@ -179,7 +178,8 @@ class CorrectnessTracker:
     def take_shard(self) -> EpochBits:
         """Return the bits of this rank alone, with `observed`, and reset the tracker.
 
-        The result is a shard of the epoch, for `MildClient.put_shard`.
+        The result is a shard of the epoch, for `MildClient.put_shard`. With a `class_prior` and `merge`, all ranks call
+        this, and agree on how often each class was predicted.
         """
         observed, correct = self._fetch_bits()
         return EpochBits(self.n_samples, correct, observed)
@@ -196,6 +196,11 @@ class CorrectnessTracker:
         """Set the number of the round, and the number of the epoch to 0."""
         self.round, self.epoch = round, 0
 
+    @property
+    def _has_merging_ranks(self) -> bool:
+        """Whether this rank merges what it recorded with others."""
+        return self._merge and distributed.is_available() and distributed.is_initialized()
+
     def _fetch_bits(self) -> NDArray[np.uint8]:
         """Return the packed observed and correct bits, shape (2, n_bytes), and reset the tracker."""
         rows = self._state.view(-1, 8)
@@ -203,6 +208,8 @@ class CorrectnessTracker:
         packed: NDArray[np.uint8] = torch.stack([self._pack_bits(mask) for mask in masks]).cpu().numpy()
         self._state.fill_(_UNSEEN)
         if self._bias is not None:
+            if self._has_merging_ranks:
+                distributed.all_reduce(self._bias.n_predicted)
             self._bias.follow_predictions()
         label_bounds, output_bounds = self._label_bounds, self._output_bounds
         self._label_bounds = self._output_bounds = None
