@@ -349,7 +349,7 @@ def test_a_picture_that_cannot_be_drawn_is_one_line(run: CliRunner, tmp_path: Pa
         ({"correct": np.zeros((2, 3), bool), "observed": np.zeros((1, 3), bool)}, r"observed is \(1, 3\)"),
         ({"correct": np.zeros((2, 3), bool), "clean": np.zeros(2, bool)}, r"clean has shape \(2,\) for 3 samples"),
         ({"correct": np.zeros((2, 3), bool), "planted": np.zeros(2, bool)}, r"planted is bool of shape \(2,\) for 3"),
-        ({"correct": np.zeros((2, 3), bool), "planted": np.arange(3)}, r"for 3 samples; give a 0 or 1 each"),
+        ({"correct": np.zeros((2, 3), bool), "planted": np.arange(3)}, r"for 3 samples; give a 0 or 1 for each"),
         (
             {"correct": np.zeros((2, 3), bool), "clean": np.arange(3), "labels": np.arange(2)},
             "2 labels for 3 samples; give one each",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from mild_core.errors import ParameterError
-from mild_trainer import cli, memory, noise
+from mild_trainer import cli, noise
 from mild_trainer.data import Dataset, files, guess_dataset, load
 from mild_trainer.data.feature_arrays import compute_feature_statistics
 from mild_trainer.errors import DataError
@@ -176,7 +176,7 @@ def test_more_than_the_free_memory_is_refused_before_it_is_read(
     monkeypatch.setattr(files, "measure_free_bytes", lambda: 1000.0)
     with pytest.raises(DataError, match=r"holds arrays of [\d,]+ bytes, and 1,000 bytes of memory are free"):
         load("features", path)
-    monkeypatch.setattr(memory, "measure_free_bytes", lambda: 11_519.0)
+    monkeypatch.setattr(files, "measure_free_bytes", lambda: 11_519.0)
     with pytest.raises(ParameterError, match=r"12 features take 11,520 bytes as float32, and 11,519"):
         DeviceFeatures(data.x_train, data.y_train, *data.compute_channel_statistics(), CPU)
 
@@ -184,10 +184,10 @@ def test_more_than_the_free_memory_is_refused_before_it_is_read(
 def test_free_memory_is_that_of_the_system_or_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = tmp_path / "meminfo"
     facts.write_text("MemTotal:       100 kB\nMemAvailable:    42 kB\n")
-    monkeypatch.setattr(memory, "_MEMORY_FACTS", facts)
-    assert memory.measure_free_bytes() == 42 * 1024
+    monkeypatch.setattr(files, "_MEMORY_FACTS", facts)
+    assert files.measure_free_bytes() == 42 * 1024
     facts.unlink()
-    assert memory.measure_free_bytes() == float("inf")
+    assert files.measure_free_bytes() == float("inf")
 
 
 def test_statistics_are_those_of_double_precision(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mild_core.agreement import HeldOutAgreement
 from mild_trainer.data import Dataset
-from mild_trainer.report import figures, model_card, report, summary
+from mild_trainer.report import figures, report, summary
 from mild_trainer.report.summary import summarise_training
 from mild_trainer.settings import TrainSettings
 from mild_trainer.training.history import EpochRecord, History
@@ -144,7 +144,7 @@ def test_without_a_checked_label_the_report_says_what_makes_the_set_known(histor
         assert step is not None
         assert step.startswith("Draw 100 samples at random and check them: about 9 minutes")
         assert step.endswith(f"mild review out {command}")
-        page, card = report.render_report(results), model_card.render_model_card(results)
+        page, card = report.render_report(results), report.render_model_card(results)
         for text in (page, card):
             assert text.index("is not known: no label was checked.") < text.index(f"mild review RUN {command}")
             assert text.index(f"mild review RUN {command}") < text.index("By the fit, ")

@@ -17,8 +17,8 @@ from mild_core.inspect.histograms import count_data_map
 from mild_core.types import EpochBits, SelectionOptions
 from mild_trainer import cli
 from mild_trainer.clean_set import COLUMNS
-from mild_trainer.report import figures, model_card, report, summary
-from mild_trainer.report.rendering import render
+from mild_trainer.report import figures, report, summary
+from mild_trainer.report.report import render
 from mild_trainer.review.review_runs import ServiceRun
 from tests.trainer.trainings import by_itself
 
@@ -159,11 +159,11 @@ def test_the_card_loads_the_weights_as_it_says(trained: Path, monkeypatch: pytes
 def test_a_card_of_a_finish_names_it_and_one_without_rounds_claims_nothing(trained: Path) -> None:
     numbers = json.loads((trained / "summary.json").read_text())
     finish = {"method": "mixmatch", "n_kept": 7, "test_accuracy": 0.625}
-    card = model_card.render_model_card({**numbers, "finish": finish})
+    card = report.render_model_card({**numbers, "finish": finish})
     assert "| test accuracy, mixmatch finish | 0.625 |" in card
     assert '"value": 0.625' in card
     bare = {**numbers, "rounds": [], "baseline": {"test_accuracy": None}}
-    assert '"results": []' in model_card.render_model_card(bare)
+    assert '"results": []' in report.render_model_card(bare)
     assert summary.describe_planting(bare) is None
     assert "<h2>Rounds</h2>" in report.render_report(bare)
 

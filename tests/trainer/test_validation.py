@@ -18,7 +18,7 @@ from mild_trainer import cli
 from mild_trainer.data import Dataset
 from mild_trainer.errors import DataError
 from mild_trainer.planting import plant_labels
-from mild_trainer.report import model_card, report, summary
+from mild_trainer.report import report, summary
 from mild_trainer.settings import TrainSettings, Use
 from mild_trainer.training.finetune import FinishResult
 from mild_trainer.training.history import EpochRecord, History, RoundRecord
@@ -295,7 +295,7 @@ def test_held_out_labels_speak_against_a_fit_in_every_record_of_the_training(
         results = summary.summarise_training(changed)
         assert any(alarm.startswith(sentence) for alarm in results["rounds"][0]["alarms"])
         assert sentence in report.render_report(results)
-        assert sentence in model_card.render_model_card(results)
+        assert sentence in report.render_model_card(results)
     agreement = HeldOutAgreement(300, 0.9, 0.1, 0.02, 40.0, True)
     verified = replace(contradicted, held_out=None, held_out_agreement=agreement)
     (alarm,) = (a for a in summary.summarise_training(verified)["rounds"][0]["alarms"] if a.startswith("the fit finds"))

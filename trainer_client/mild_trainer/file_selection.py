@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from mild_client import RoundFit
 from mild_core import bitmap
 from mild_core.audit import Annotations, Audit, evaluate_selection
-from mild_core.bitmap import Bitmap
 from mild_core.selection import select
 from mild_core.types import RoundBits, SelectionOptions
 from mild_core.wrong_predictions import ClassComparison, find_majority_classes
@@ -127,17 +126,19 @@ def read_arrays(source: FileSource) -> RecordedBits:
                 f"{path}: predicted are numbers, and labels are names such as {class_names[0]!r}; give both as numbers"
             )
         arrays["correct"] = _compare_predictions(path, predicted, labels)
-    correct, is_number = _check_bits(path, "correct", arrays["correct"])
-    observed = _check_bits(path, "observed", arrays["observed"])[0] if "observed" in arrays else is_number
-    if observed is not None and observed.shape != correct.shape:
-        raise DataError(f"{path}: observed is {observed.shape}, correct is {correct.shape}; give both the same shape")
-    if observed is not None and is_number is not None:
-        observed &= is_number
+    correct, observed = _check_bits(path, "correct", arrays["correct"])
+    if "observed" in arrays:
+        seen, _ = _check_bits(path, "observed", arrays["observed"])
+        if seen.shape != correct.shape:
+            raise DataError(f"{path}: observed is {seen.shape}, correct is {correct.shape}; give both the same shape")
+        observed &= seen
+    if (planted := arrays.get("planted")) is not None:
+        _check_mask(path, "planted", planted, (n_samples,), f"{n_samples} samples")
     bits = RoundBits(
         n_samples=n_samples,
-        correct=bitmap.pack(correct if observed is None else correct & observed),
-        observed=None if observed is None else bitmap.pack(observed),
-        planted=_read_planted(path, arrays, n_samples),
+        correct=bitmap.pack(correct & observed),
+        observed=None if observed.all() else bitmap.pack(observed),
+        planted=None if planted is None else bitmap.pack(planted.astype(bool)),
     )
     return RecordedBits(
         [bits],
@@ -233,18 +234,17 @@ def _compare_predictions(path: Path, predicted: NDArray[Any], labels: NDArray[np
 
 
 def _count_predictions(
-    predicted: NDArray[np.integer], correct: NDArray[np.bool_], observed: NDArray[np.bool_] | None
+    predicted: NDArray[np.integer], correct: NDArray[np.bool_], observed: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
     """Return the class that was predicted most often, -1 where that is the given label; shape (n_samples,)."""
-    is_seen = np.ones_like(correct) if observed is None else observed
-    wrong = np.where(is_seen & ~correct, predicted + 1, 0).astype(np.uint32)
-    return find_majority_classes(wrong, (correct & is_seen).sum(axis=0)).suggested.astype(np.int64) - 1
+    wrong = np.where(observed & ~correct, predicted + 1, 0).astype(np.uint32)
+    return find_majority_classes(wrong, (correct & observed).sum(axis=0)).suggested.astype(np.int64) - 1
 
 
-def _check_bits(path: Path, name: str, array: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
-    """Return a matrix of 0 and 1 as booleans, and where it is not NaN (None: anywhere); raise DataError otherwise."""
-    is_number = None
-    if array.dtype.kind == "f" and np.isnan(array).any():
+def _check_bits(path: Path, name: str, array: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return a matrix of 0 and 1 as booleans, and where it is not NaN; raise DataError if it holds something else."""
+    is_number = np.ones(array.shape, dtype=bool)
+    if array.dtype.kind == "f":
         is_number = ~np.isnan(array)
         array = np.where(is_number, array, 0)
     if array.ndim != 2 or not array.size or array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
@@ -252,21 +252,15 @@ def _check_bits(path: Path, name: str, array: NDArray[Any]) -> tuple[NDArray[np.
     return array.astype(bool), is_number
 
 
-def _read_planted(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> Bitmap | None:
-    """Return the bitmap, shape (n_bytes,), of the samples with planted labels; None if the file has none."""
-    if "planted" not in arrays:
-        return None
-    array = arrays["planted"]
-    if not _is_mask(array, (n_samples,)):
+def _check_mask(path: Path, name: str, array: NDArray[Any], shape: tuple[int, ...], noun: str, more: str = "") -> None:
+    """Raise DataError unless an array has this shape and holds integers or booleans, each 0 or 1.
+
+    `noun` is what the array has an entry for, and `more` another remedy.
+    """
+    if array.shape != shape or array.dtype.kind not in "biu" or not np.isin(array, (0, 1)).all():
         raise DataError(
-            f"{path}: planted is {array.dtype} of shape {array.shape} for {n_samples} samples; give a 0 or 1 each"
+            f"{path}: {name} is {array.dtype} of shape {array.shape} for {noun}; give a 0 or 1 for each{more}"
         )
-    return bitmap.pack(array.astype(bool))
-
-
-def _is_mask(array: NDArray[Any], shape: tuple[int, ...]) -> bool:
-    """Return whether an array has this shape and holds integers or booleans, each 0 or 1."""
-    return array.shape == shape and array.dtype.kind in "biu" and bool(np.isin(array, (0, 1)).all())
 
 
 def _read_audit(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> Audit | None:
@@ -286,14 +280,9 @@ def _read_audit(path: Path, arrays: dict[str, NDArray[Any]], n_samples: int) -> 
             f"0..{n_samples - 1}, one dimension"
         )
     drawn = np.zeros(1, dtype=bool) if drawn is None else drawn
-    for name, array in (("audit_clean", clean), ("audit_random", drawn)):
-        is_single = name == "audit_random" and array.size == 1
-        if not _is_mask(array, array.shape if is_single else index.shape):
-            one_for_all = ", or one for all of them" if name == "audit_random" else ""
-            raise DataError(
-                f"{path}: {name} is {array.dtype} of shape {array.shape} for {index.size} checked samples; give a 0 or "
-                f"1 for each{one_for_all}"
-            )
+    noun, shape = f"{index.size} checked samples", drawn.shape if drawn.size == 1 else index.shape
+    _check_mask(path, "audit_clean", clean, index.shape, noun)
+    _check_mask(path, "audit_random", drawn, shape, noun, ", or one for all of them")
     is_drawn = bool(drawn.item()) if drawn.size == 1 else drawn.astype(bool).tolist()
     return Audit.from_marks(index.tolist(), clean.astype(bool).tolist(), n_samples, random=is_drawn)
 

@@ -169,7 +169,7 @@ class Job:
 
     def _write_results(self, history: "History", service: EmbeddedService | None, client: MildClient | None) -> None:
         """Write the summary, the clean set, the model card and the report, and print the results."""
-        from mild_trainer.report import model_card, report, summary
+        from mild_trainer.report import report, summary
         from mild_trainer.review.review_runs import TrainingFolder
 
         results = summary.summarise_training(history)
@@ -188,7 +188,7 @@ class Job:
         if service is not None:
             service.request_stop()  # it stops while the report is drawn
         if history.rounds:
-            report.write_page(self.out / "README.md", model_card.render_model_card(results, selection))
+            report.write_page(self.out / "README.md", report.render_model_card(results, selection))
         report.write_page(self.out / "report.html", report.render_report(results, samples, selection))
         self._print_results(history, results, selection, clean_set_line)
 

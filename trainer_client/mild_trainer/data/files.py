@@ -1,4 +1,4 @@
-"""Reading of array files with helpful errors."""
+"""Reading of array files with helpful errors, and the memory that is free for arrays."""
 
 import gzip
 import io
@@ -6,6 +6,7 @@ import pickle
 import zipfile
 import zlib
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 
 from mild_core.errors import get_reason
 from mild_trainer.errors import DataError
-from mild_trainer.memory import measure_free_bytes
 
 # The globals in pickles of arrays and numbers, under the names of old and new numpy.
 _ALLOWED_GLOBALS = {
@@ -180,3 +180,15 @@ def _require_dictionary(path: Path, content: object, remedy: str) -> dict[Any, A
     if not isinstance(content, dict):
         raise DataError(f"{path} holds a {type(content).__name__} where a dictionary belongs; {remedy}")
     return content
+
+
+_MEMORY_FACTS = Path("/proc/meminfo")
+
+
+def measure_free_bytes() -> float:
+    """Return the bytes that can be had without swapping; infinity where the system does not say."""
+    try:
+        lines = _MEMORY_FACTS.read_text().splitlines()
+    except OSError:
+        return inf
+    return next((float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), inf)

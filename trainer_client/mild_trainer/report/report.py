@@ -1,13 +1,18 @@
-"""``report.html``, a self-contained page about a training in a folder, or about a run of a service."""
+"""``report.html``, a self-contained page about a training or a run of a service, and a training's model card.
+
+The model card is ``README.md`` next to the weights, with measured facts only.
+"""
 
 import base64
 import io
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -17,8 +22,7 @@ from mild_core.agreement import HeldOutAgreement
 from mild_core.statements import count_judged, describe_draw, describe_quality, propose_draw_size
 from mild_trainer.clean_set import COLUMNS
 from mild_trainer.data import Dataset
-from mild_trainer.report import figures, model_card, summary
-from mild_trainer.report.rendering import render
+from mild_trainer.report import figures, summary
 from mild_trainer.review.review_list import ScoredSamples, rank_samples
 from mild_trainer.review.review_runs import ReviewedRun, ServiceRun, TrainingFolder, open_reviewed_run
 
@@ -28,6 +32,28 @@ _MAX_CLASSES, _MAX_PAIRS = 20, 30
 _MAX_IMAGE_SIDE = 128
 """Longest side of an image in pixels; larger images are scaled down."""
 _NO_PAIRS = np.empty((0, 2), dtype=np.int64)
+
+
+def format_cell(text: str) -> str:
+    """Escape bars, line ends and tags for a cell of a Markdown table."""
+    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
+
+
+# Undefined names are errors: otherwise a page would silently lack data.
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=select_autoescape(["html"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_ENVIRONMENT.filters |= {"cell": format_cell, "json": json.dumps}
+
+
+def render(template: str, **context: Any) -> str:
+    """Return a template with the values of `context`, which are escaped in HTML unless they are `Markup`."""
+    return _ENVIRONMENT.get_template(template).render(context)
 
 
 def render_report(
@@ -131,7 +157,7 @@ def write_run_report(run: str, url: str | None, api_key: str | None, path: Path)
 def write_reports(reviewed: ReviewedRun, training: TrainingFolder) -> tuple[Path, Path]:
     """Write report and model card of a training with the present marks into its folder, and return their paths."""
     page = _write_training_report(reviewed, training, training.folder / "report.html")
-    card = model_card.render_model_card(training.summary, reviewed.read_selection())
+    card = render_model_card(training.summary, reviewed.read_selection())
     return page, write_page(training.folder / "README.md", card)
 
 
@@ -252,3 +278,78 @@ def encode_image(pixels: NDArray[np.uint8]) -> str:
     content = io.BytesIO()
     image.save(content, "PNG")
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def render_model_card(results: Mapping[str, Any], selection: Mapping[str, Any] | None = None) -> str:
+    """Return the model card of a training as Markdown, with front matter for model hubs.
+
+    The values of the front matter are JSON, which is a subset of YAML.
+
+    Parameters
+    ----------
+    results
+        Content of ``summary.json``.
+    selection
+        The set's selection as it is now, with what has been audited since; None for that of `results`.
+    """
+    settings = results["settings"]
+    statements = summary.describe_last_set(results, selection)
+    headings, rows = summary.build_rounds_table(results)
+    task = "image-classification" if results["dataset"]["kind"] == "images" else "tabular-classification"
+    return render(
+        "model_card.md",
+        name=f"{settings['model']} on {summary.describe_data(results)}",
+        task=task,
+        model_results=_list_results(results, task),
+        texts=[
+            *(statement.text for statement in statements if statement.basis != "fitted"),
+            summary.describe_next_step(statements, "mild review RUN", results),
+            summary.describe_set_round(results),
+            summary.describe_state(),
+            *summary.describe_alarms(results),
+        ],
+        fitted=[statement.text for statement in statements if statement.basis == "fitted"],
+        facts=_list_facts(results),
+        headings=headings,
+        rows=rows,
+        ended=results["ended"],
+        data=results["dataset"],
+        settings={key: value for key, value in settings.items() if key != "data_dir"},  # a card may be published
+    )
+
+
+def _list_facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the names and values of the measured facts."""
+    data, noise = results["dataset"], results["noise"]
+    facts = [
+        ("data set", f"{data['name']}: {summary.count_samples(results)}"),
+        ("classes", str(data["num_classes"])),
+        ("noise", noise["spec"]),
+        ("share of wrong labels, true", summary.format_number(noise["actual"])),
+    ]
+    if results["verified"] is not None:
+        facts.append(("held-out agreement", HeldOutAgreement.from_json(results["verified"]).summary_text))
+    if results["rounds"]:
+        last, set_round = results["rounds"][-1], summary.get_set_round(results)
+        facts += [("rounds", str(len(results["rounds"]))), ("samples kept", f"{set_round['selected']:,}")]
+        facts += [("verdict", last["verdict"])]
+        facts += [("test accuracy, last round", summary.format_number(last["test_accuracy"]))]
+    if results["finish"] is not None:
+        finish = results["finish"]
+        facts += [(f"test accuracy, {finish['method']} finish", summary.format_number(finish["test_accuracy"]))]
+    return [*facts, *((f"version of {name}", version) for name, version in results["versions"].items())]
+
+
+def _list_results(results: Mapping[str, Any], task: str) -> list[dict[str, Any]]:
+    """Return the test accuracy of the weights, in the format of model hubs; an empty list if none were trained."""
+    last_training = results["finish"] or (results["rounds"][-1] if results["rounds"] else None)
+    if last_training is None or last_training["test_accuracy"] is None:
+        return []
+    data = results["dataset"]["name"]
+    return [
+        {
+            "task": {"type": task},
+            "dataset": {"name": data, "type": data},
+            "metrics": [{"type": "accuracy", "value": last_training["test_accuracy"]}],
+        }
+    ]

@@ -323,7 +323,7 @@ def summarise_training(history: History) -> dict[str, Any]:
         ],
         "ended": history.stop_reason,
         "baseline": {
-            "test_accuracy": history.baseline_accuracy,
+            "test_accuracy": history.rounds[0].test_accuracy if history.rounds else None,
             "what": "the same network and epochs on all labels, planted ones included, which is what round 0 trains on",
         },
         "finish": history.finish_result

@@ -142,7 +142,8 @@ class DeviceImages:
 
     def iter_augmented(self, indices: Tensor, batch_size: int, generator: torch.Generator) -> Batches:
         """Yield batches (indices, images, labels) of augmented images, in the order of `indices`."""
-        slab_sizes = compute_part_sizes(len(indices), self._count_slab_batches(batch_size) * batch_size)
+        batch_values = batch_size * self.height * self.width * self.n_channels
+        slab_sizes = compute_part_sizes(len(indices), max(1, _SLAB_VALUES // batch_values) * batch_size)
         for slab, padded, rows_of_part in self._storage.iter_parts(indices, slab_sizes):
             n = len(slab)
             rows = self._rows + self._draw_shifts(n, generator)
@@ -186,11 +187,6 @@ class DeviceImages:
     def _normalise(self, images: Tensor) -> Tensor:
         """Normalise bytes (n, height, width, n_channels) to floats (n, n_channels, height, width)."""
         return ((images.to(self.dtype) - self._mean) * self._inverse_std).permute(0, 3, 1, 2)
-
-    def _count_slab_batches(self, batch_size: int) -> int:
-        """Return the number of batches in a slab."""
-        values: int = batch_size * self.height * self.width * self.n_channels
-        return max(1, _SLAB_VALUES // values)
 
 
 _MAX_NOISE_VALUES = 1 << 21

@@ -275,11 +275,6 @@ class History:
             clean = clean[~bitmap.unpack(self.held_out, len(clean))]
         return None if clean is None else float(1 - clean.mean())
 
-    @property
-    def baseline_accuracy(self) -> float | None:
-        """Test accuracy of round 0, which trains on all labels, planted ones too; None without rounds or test set."""
-        return self.rounds[0].test_accuracy if self.rounds else None
-
 
 def _decode_bitmap(text: str) -> Bitmap:
     return np.frombuffer(base64.b64decode(text), dtype=np.uint8)

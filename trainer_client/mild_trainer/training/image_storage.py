@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mild_core.errors import ParameterError
-from mild_trainer import memory
+from mild_trainer.data import files
 from mild_trainer.settings import DataOn
 
 N_BUFFERS = 3
@@ -204,7 +204,7 @@ def store_images(images: NDArray[np.uint8], pad: int, device: torch.device, data
 def measure_free_bytes(device: torch.device) -> float:
     """Return the free bytes of a device, on a GPU including those that torch has reserved; infinity if not known."""
     if device.type == "cpu":
-        return memory.measure_free_bytes()
+        return files.measure_free_bytes()
     if device.type != "cuda":
         return inf
     free, _ = torch.cuda.mem_get_info(device)

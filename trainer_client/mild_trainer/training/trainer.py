@@ -195,15 +195,11 @@ class Trainer:
             training_tracker,
             self._normalise_weights(weights, member_indices),
         )
+        # Samples that the evaluation pass leaves out: those whose bits the training pass has made, or that make none.
+        excluded = {"all": np.zeros_like(members), "mixed": members, "members": self.trainable}[settings.observe]
+        evaluated = self._to_indices(self.trainable & ~excluded)
         recording_generator = self._make_generator(4, round, epoch)
-        n_evaluated = 0
-        if settings.observe == "all":
-            n_evaluated = len(self._trainable_indices)
-            evaluate(train_state, self._samples, settings, self._trainable_indices, tracker, recording_generator)
-        elif settings.observe == "mixed":
-            non_members = self._to_indices(self.trainable & ~members)
-            n_evaluated = len(non_members)
-            evaluate(train_state, self._samples, settings, non_members, tracker, recording_generator)
+        evaluate(train_state, self._samples, settings, evaluated, tracker, recording_generator)
         test_accuracy = evaluate(train_state, self._test_samples, settings)
         validation_accuracy = evaluate(train_state, self._samples, settings, self._held_out_indices)
         bits = tracker.take()
@@ -217,14 +213,17 @@ class Trainer:
             train_accuracy=scores[1],
             test_accuracy=scores[2] if len(self._data.y_test) else None,
             seconds=time.perf_counter() - started,
-            forward=len(member_indices) + n_evaluated + planting_cost.forward,
+            forward=len(member_indices) + len(evaluated) + planting_cost.forward,
             backward=len(member_indices) + planting_cost.backward,
             validation_accuracy=scores[3] if len(self._held_out_indices) else None,
         )
         return record, bits
 
     def train_comparison_network(self, members: Bitmap) -> float | None:
-        """Train new weights on the given labels of the members, and return the test accuracy; no bits are recorded."""
+        """Train new weights on the given labels of the members, and return the test accuracy; None without a test set.
+
+        No bits are recorded.
+        """
         self.initialise_round(0)
         self._samples.labels = self._given_labels
         member_indices = self._to_indices(members)
@@ -232,13 +231,7 @@ class Trainer:
         for epoch in range(settings.epochs):
             generator = self._make_generator(1, 0, epoch)
             train_epoch(self.train_state, self._samples, member_indices, settings, epoch, generator)
-        return self.measure_test_accuracy()
-
-    def measure_test_accuracy(self) -> float | None:
-        """Return the accuracy of the network on the test set; None without a test set."""
-        if not len(self._data.y_test):
-            return None
-        return float(evaluate(self.train_state, self._test_samples, self._settings))
+        return float(evaluate(self.train_state, self._test_samples, settings)) if len(self._data.y_test) else None
 
     def run_finish(self, selected: Bitmap) -> FinishResult:
         """Train new weights after the last round, by the method `settings.finish`.
