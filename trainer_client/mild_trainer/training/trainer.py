@@ -75,10 +75,7 @@ class Trainer:
         self._given_labels = self._samples.labels
         self.held_out = hold_out_samples(data.y_train, settings.validation, settings.seed)
         self.trainable = bitmap.full(data.n_samples) & ~self.held_out
-        self._held_out_indices, self._trainable_indices = (
-            self._to_indices(self.held_out),
-            self._to_indices(self.trainable),
-        )
+        self._held_out_indices, self._trainable_indices = map(self._to_indices, (self.held_out, self.trainable))
         self._planted_labels: Tensor | None = None
         self._planting_cost, self._planting_seconds = ComputeCost(), 0.0
         prior = parse_class_prior(settings.class_prior, data.n_classes)
