@@ -27,6 +27,7 @@ _REMEDY = re.compile(rf"(?:^|[,;:(] |[,;:]? ?\b(?:and|or|then|to) )(?:have|GET|{
 
 PASSED_ON = {
     "{reasons[-1]}",
+    "{describe_os_error(error)}",
     "{_describe_missing_draw(self.audit, n_samples)}",
     "{_describe_no_pictures(part)}",
     "entry {position} of MILD_API_KEYS: {error}",
