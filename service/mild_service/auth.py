@@ -2,7 +2,6 @@
 
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import replace
@@ -10,6 +9,7 @@ from dataclasses import replace
 import anyio
 
 from mild_service.api_keys import ApiKey, hash_secret, parse_static_keys
+from mild_service.concurrency import LruCache
 from mild_service.config import Settings, is_loopback
 from mild_service.errors import ConfigurationError, StoreError
 from mild_service.store import Store
@@ -53,7 +53,7 @@ class Authenticator:
         self._session_seconds = settings.session_seconds
         self._clock, self._monotonic = clock, monotonic
         self._next_check = monotonic()
-        self._cached_keys: OrderedDict[str, tuple[float, ApiKey]] = OrderedDict()
+        self._cached_keys: LruCache[tuple[float, ApiKey]] = LruCache(_MAX_CACHED_KEYS)
 
     async def requires_key(self) -> bool:
         """Return whether requests need a key. After the first True, the answer stays True until the process ends."""
@@ -83,7 +83,7 @@ class Authenticator:
 
     async def _find_by_digest(self, digest: str) -> ApiKey | None:
         """Return the valid key whose secret has this digest; None if there is no such key."""
-        expiry, cached_key = self._cached_keys.get(digest, (0.0, None))
+        expiry, cached_key = self._cached_keys.get(digest) or (0.0, None)
         key = self._static_keys.get(digest) or (cached_key if self._monotonic() < expiry else None)
         if key is None:
             key = await self._store.credentials.get(digest)
@@ -93,7 +93,7 @@ class Authenticator:
 
     async def _add_to_cache(self, digest: str, key: ApiKey) -> None:
         """Cache a valid key, and store the time of its use unless a recent time is stored already."""
-        used_at = self._cached_keys.pop(digest, (0.0, key))[1].used_at
+        used_at = (self._cached_keys.get(digest) or (0.0, key))[1].used_at
         now = self._clock()
         if key.state(now) != "live":
             return
@@ -101,9 +101,7 @@ class Authenticator:
             used_at = now
             with suppress(StoreError):  # a full store, for example, must not deny access
                 await self._store.credentials.mark_used(key.key_id)
-        self._cached_keys[digest] = (self._monotonic() + self._cache_seconds, replace(key, used_at=used_at))
-        if len(self._cached_keys) > _MAX_CACHED_KEYS:
-            self._cached_keys.popitem(last=False)
+        self._cached_keys.put(digest, (self._monotonic() + self._cache_seconds, replace(key, used_at=used_at)), 1)
 
 
 def check_network_exposure(settings: Settings) -> None:

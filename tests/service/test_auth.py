@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from pydantic import SecretStr
 
-from mild_service import auth
 from mild_service.api_keys import ApiKey, generate_key, generate_secret, hash_secret
 from mild_service.auth import Authenticator
+from mild_service.concurrency import LruCache
 from mild_service.config import Settings
 from mild_service.errors import ConfigurationError, StoreUnavailable
 from mild_service.store import Store
@@ -61,7 +61,7 @@ async def test_a_verified_key_is_not_looked_up_again_at_once(
 async def test_so_many_keys_are_remembered_and_no_more(
     store: Store, authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auth, "_MAX_CACHED_KEYS", 2)
+    monkeypatch.setattr(authenticator, "_cached_keys", LruCache(2))
     keys = [await made(store) for _ in range(3)]
     for secret, _ in keys:
         assert await authenticator.find_by_secret(secret)
