@@ -35,8 +35,7 @@ class RoundStore(StorePart):
     async def resume(self, run: Run, round_: int, epoch: int) -> int:
         """Delete the open round's epochs from `epoch` on, start a new attempt, and return the number of the attempt."""
         keys = self._context.keys_of(run)
-        *names, events = keys.list_written(round_)
-        names += [keys.metrics(round_), events]
+        names = [*keys.list_written(round_), keys.metrics(round_)]
         _, attempt, _ = await self._context.change_run("resume_run", run, names, [epoch], round_)
         return int(attempt)
 
@@ -154,16 +153,8 @@ class RoundStore(StorePart):
         bool
             False, with nothing changed, if the round was changed after `round_` was read.
         """
-        keys, number = self._context.keys_of(run), round_.number
+        number, next_round = round_.number, self._context.keys_of(run).round(round_.number + 1)
         ref = _make_set_ref(number, selected)
-        names = [
-            keys.run,
-            keys.round(number),
-            keys.chunk(number, 0),
-            keys.round(number + 1),
-            keys.epochs(number),
-            keys.events,
-        ]
         arguments: list[Argument] = [
             round_.version,
             codec.encode_set_ref(ref),
@@ -174,7 +165,7 @@ class RoundStore(StorePart):
         ]
         field, contents = set_field(ref.digest), codec.split_chunks([selected])
         (outcome,) = await commit_bitmaps(
-            self._context, "finish_round", run, number, attempt, arguments, field, contents, names
+            self._context, "finish_round", run, number, attempt, arguments, field, contents, [next_round]
         )
         return outcome == "set"
 

@@ -32,25 +32,19 @@ class SelectionCache(StorePart):
         n_samples = run.spec.num_samples
         names = [f"bits:{chunk}" for chunk in range(codec.count_chunks(n_samples))]
         members = np.empty(bitmap.n_bytes(n_samples), dtype=np.uint8)
-        heads = await self._read_fields(key, ["summary", "fit"])
-        if heads is None:
+        try:
+            summary, fit = map(orjson.loads, await self._read_fields(key, ["summary", "fit"]))
+            for group in codec.group_by_size([codec.CHUNK_BYTES] * len(names)):
+                contents = await self._read_fields(key, [names[position] for position in group])
+                for position, content in zip(group, contents, strict=True):
+                    members[codec.chunk_slice(position, n_samples)] = np.frombuffer(content, dtype=np.uint8)
+        except StoreDamaged:  # or not there, or expired just now
             return None
-        for group in codec.group_by_size([codec.CHUNK_BYTES] * len(names)):
-            contents = await self._read_fields(key, [names[position] for position in group])
-            if contents is None:
-                return None  # expired just now
-            for position, content in zip(group, contents, strict=True):
-                members[codec.chunk_slice(position, n_samples)] = np.frombuffer(content, dtype=np.uint8)
-        summary, fit = (orjson.loads(content) for content in heads)
         return ComputedSelection(digest, summary, fit, members)
 
-    async def _read_fields(self, key: str, fields: list[str]) -> list[memoryview] | None:
-        """Read fields of a cached selection; None if one is missing or damaged: the selection is then computed."""
-        values = await self._context.read_fields(key, fields)
-        try:
-            return unseal_all(key, fields, values)
-        except StoreDamaged:
-            return None
+    async def _read_fields(self, key: str, fields: list[str]) -> list[memoryview]:
+        """Read fields of a cached selection; raise `StoreDamaged` if one is missing or damaged."""
+        return unseal_all(key, fields, await self._context.read_fields(key, fields))
 
     async def put(self, run: Run, computed: ComputedSelection) -> None:
         """Add a computed selection to the cache, unless the run was deleted."""

@@ -135,14 +135,14 @@ async def commit_bitmaps(
     arguments: Sequence[Argument],
     field: str,
     contents: Sequence[bytes],
-    names: Sequence[str] | None = None,
+    more_names: Sequence[str] = (),
 ) -> list[str]:
-    """Write a field of the chunk hashes of a round, as `commit_values`; None are the usual keys of such scripts.
+    """Write a field of the chunk hashes of a round, as `commit_values`; `more_names` follow the keys of such scripts.
 
     If the round is finished by then, chunks that came after its cleanup are deleted.
     """
     keys = context.keys_of(run)
-    names = names or keys.list_written(round_)
+    names = [*keys.list_written(round_), *more_names]
     chunks = list(zip(keys.list_chunks(round_), contents, strict=False))  # no set at all has one empty content
     try:
         return await commit_values(context, script, run, names, arguments, field, chunks, round_, attempt)
