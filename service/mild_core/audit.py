@@ -29,7 +29,7 @@ class Audit:
     ----------
     n_samples
         Number of samples of the run.
-    known
+    checked
         Shape (n_bytes,), the checked samples.
     clean
         Shape (n_bytes,), the checked samples whose given label is true.
@@ -39,7 +39,7 @@ class Audit:
     """
 
     n_samples: int
-    known: Bitmap
+    checked: Bitmap
     clean: Bitmap
     random: Bitmap | None = None
 
@@ -83,7 +83,7 @@ class Audit:
                 "one per index (true: the sample was drawn at random)"
             )
         drawn = [index for index, is_of_draw in zip(indices, is_drawn, strict=True) if is_of_draw]
-        return cls(n_samples, marked.known, marked.clean, bitmap.from_indices(drawn, n_samples) if drawn else None)
+        return cls(n_samples, marked.checked, marked.clean, bitmap.from_indices(drawn, n_samples) if drawn else None)
 
     @classmethod
     def from_body(cls, body: bytes, n_samples: int) -> Self:
@@ -102,53 +102,53 @@ class Audit:
                 f"an audit of {n_samples} samples takes {2 * size} bytes (known, then clean), got {len(body)}; "
                 "pack one bit per sample of the whole data set, twice"
             )
-        known = bitmap.validate(body[:size], n_samples, "known bitmap")
+        checked = bitmap.validate(body[:size], n_samples, "known bitmap")
         clean = bitmap.validate(body[size:], n_samples, "clean bitmap")
         bitmap.check_empty(
-            clean & ~known,
+            clean & ~checked,
             "{n} samples are clean but not known",
             "send the bitmap of those that were checked first, then that of the clean ones among them",
         )
-        return cls(n_samples, known, clean)
+        return cls(n_samples, checked, clean)
 
     def to_body(self) -> bytes:
         """Serialise as two consecutive bitmaps: known, then clean."""
-        return self.known.tobytes() + self.clean.tobytes()
+        return self.checked.tobytes() + self.clean.tobytes()
 
     def take(self, part: slice) -> Self:
         """Return the marks of the samples of a slice of the bitmaps' bytes, which share memory with these."""
         n_samples = min(part.stop * 8, self.n_samples) - part.start * 8
         random = None if self.random is None else self.random[part]
-        return type(self)(n_samples, self.known[part], self.clean[part], random)
+        return type(self)(n_samples, self.checked[part], self.clean[part], random)
 
     def merge(self, newer: "Audit") -> Self:
         """Return the marks of both audits; marks and draw of `newer` have precedence."""
         drawn = self.random if newer.random is None else newer.random
-        known, clean = self.known | newer.known, (self.clean & ~newer.known) | newer.clean
-        return type(self)(self.n_samples, known, clean, drawn)
+        checked, clean = self.checked | newer.checked, (self.clean & ~newer.checked) | newer.clean
+        return type(self)(self.n_samples, checked, clean, drawn)
 
     def remove(self, samples: Bitmap) -> Self:
         """Return the audit without the marks of `samples`, a bitmap of shape (n_bytes,)."""
-        return type(self)(self.n_samples, self.known & ~samples, self.clean & ~samples, self.random)
+        return type(self)(self.n_samples, self.checked & ~samples, self.clean & ~samples, self.random)
 
     def restrict_to_draw(self, among: NDArray[np.bool_]) -> Self:
         """Return only the marks of samples that were drawn at random and are in `among`, shape (n_samples,)."""
         drawn = bitmap.pack(among) & self.drawn
-        return type(self)(self.n_samples, self.known & drawn, self.clean & drawn, drawn)
+        return type(self)(self.n_samples, self.checked & drawn, self.clean & drawn, drawn)
 
     def count_contradictions(self, other: "Audit") -> int:
         """Count the samples that one audit marks as clean and the other as mislabelled."""
-        return bitmap.popcount(self.known & other.known & (self.clean ^ other.clean))
+        return bitmap.popcount(self.checked & other.checked & (self.clean ^ other.clean))
 
     def get_mark(self, index: int) -> bool | None:
         """Return whether the given label of the sample `index` is true; None if the sample was not checked."""
-        known, clean = (bool(bitmap.get_sample_bits(bits, index)) for bits in (self.known, self.clean))
-        return clean if known else None
+        is_checked, is_clean = (bool(bitmap.get_sample_bits(bits, index)) for bits in (self.checked, self.clean))
+        return is_clean if is_checked else None
 
     @property
     def drawn(self) -> Bitmap:
         """The samples that were drawn at random, shape (n_bytes,)."""
-        return np.zeros_like(self.known) if self.random is None else self.random
+        return np.zeros_like(self.checked) if self.random is None else self.random
 
     @property
     def n_drawn(self) -> int:
@@ -158,7 +158,7 @@ class Audit:
     @property
     def n_unanswered(self) -> int:
         """Number of drawn samples that have not been checked yet."""
-        return bitmap.popcount(self.drawn & ~self.known)
+        return bitmap.popcount(self.drawn & ~self.checked)
 
     @property
     def n_answered(self) -> int:
@@ -171,9 +171,9 @@ class Audit:
         return self.n_drawn > 0 and self.n_unanswered == 0
 
     @property
-    def n_known(self) -> int:
+    def n_checked(self) -> int:
         """Number of checked samples."""
-        return bitmap.popcount(self.known)
+        return bitmap.popcount(self.checked)
 
     @property
     def n_clean(self) -> int:
@@ -183,7 +183,7 @@ class Audit:
     @property
     def drawn_wrong(self) -> Bitmap:
         """The drawn and checked samples whose given label is wrong, shape (n_bytes,)."""
-        return self.drawn & self.known & ~self.clean
+        return self.drawn & self.checked & ~self.clean
 
     @property
     def random_mask(self) -> NDArray[np.bool_]:
@@ -192,8 +192,8 @@ class Audit:
 
     @property
     def masks(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """`known` and `clean` as booleans, shape (n_samples,) each."""
-        return bitmap.unpack(self.known, self.n_samples), bitmap.unpack(self.clean, self.n_samples)
+        """`checked` and `clean` as booleans, shape (n_samples,) each."""
+        return bitmap.unpack(self.checked, self.n_samples), bitmap.unpack(self.clean, self.n_samples)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -233,20 +233,20 @@ class AuditChange:
         for index, mark in zip(indices, clean, strict=True):
             marked[mark].append(index)
         clean_bits, wrong_bits, removed = (bitmap.from_indices(part, n_samples) for part in marked.values())
-        known, remedy = clean_bits | wrong_bits, "give one mark per sample"
+        checked, remedy = clean_bits | wrong_bits, "give one mark per sample"
         bitmap.check_empty(clean_bits & wrong_bits, "{n} samples are marked both clean and mislabelled", remedy)
-        bitmap.check_empty(known & removed, "the marks of {n} samples are both given and taken back", remedy)
-        return cls(Audit(n_samples, known, clean_bits), removed)
+        bitmap.check_empty(checked & removed, "the marks of {n} samples are both given and taken back", remedy)
+        return cls(Audit(n_samples, checked, clean_bits), removed)
 
     @classmethod
     def from_audit(cls, audit: Audit) -> Self:
         """Create a change that adds all marks of an audit and removes none."""
-        return cls(audit, np.zeros_like(audit.known))
+        return cls(audit, np.zeros_like(audit.checked))
 
     @property
     def n_changed(self) -> int:
         """Number of samples whose mark is added or removed."""
-        return self.added.n_known + bitmap.popcount(self.removed)
+        return self.added.n_checked + bitmap.popcount(self.removed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -298,7 +298,7 @@ class Annotations:
 def _describe_missing_draw(audit: Audit | None, n_samples: int) -> str:
     """Return why a rule that needs a random audit has none, and the remedy."""
     if audit is None or not audit.n_drawn:
-        n_marks = 0 if audit is None else audit.n_known
+        n_marks = 0 if audit is None else audit.n_checked
         size = f"{DRAW_SIZE} or more" if n_samples > DRAW_SIZE else "all"
         return (
             f"threshold 'fdr' needs an audit that was drawn at random, got {n_marks} checked samples and 0 drawn "
@@ -316,55 +316,59 @@ class Evaluation:
 
     Attributes
     ----------
-    known
+    n_checked
         Number of checked samples.
-    clean
+    n_clean
         Number of checked samples whose given label is true.
-    kept
+    n_kept
         Number of checked samples in the set.
-    kept_clean
+    n_kept_clean
         Number of checked samples in the set whose given label is true.
     auc
         Probability that a clean checked sample has a lower score than a mislabelled one, ties counted half; None
         without scored samples of both kinds.
-    drawn
+    n_drawn
         Number of checked samples that were drawn at random.
     """
 
-    known: int
-    clean: int
-    kept: int
-    kept_clean: int
+    n_checked: int
+    n_clean: int
+    n_kept: int
+    n_kept_clean: int
     auc: float | None
-    drawn: int = 0
+    n_drawn: int = 0
 
     @property
     def precision(self) -> float | None:
         """Share of the kept checked samples that are clean; None if none was kept."""
-        return self.kept_clean / self.kept if self.kept else None
+        return self.n_kept_clean / self.n_kept if self.n_kept else None
 
     @property
     def recall(self) -> float | None:
         """Share of the clean checked samples that are kept; None if none is clean."""
-        return self.kept_clean / self.clean if self.clean else None
+        return self.n_kept_clean / self.n_clean if self.n_clean else None
 
     @property
     def f1(self) -> float | None:
         """Harmonic mean of precision and recall; None if no checked sample is kept or clean."""
-        total = self.kept + self.clean
-        return 2 * self.kept_clean / total if total else None
+        total = self.n_kept + self.n_clean
+        return 2 * self.n_kept_clean / total if total else None
 
     @property
     def basis(self) -> str:
         """How the checked samples were chosen, in words: without a random draw they may be unlike the others."""
-        if not self.drawn:
-            return f"{self.known} audited samples that somebody chose"
-        others = self.known - self.drawn
-        return f"{self.drawn} audited samples drawn at random" + (f", {others} that somebody chose" if others else "")
+        if not self.n_drawn:
+            return f"{self.n_checked} audited samples that somebody chose"
+        others = self.n_checked - self.n_drawn
+        return f"{self.n_drawn} audited samples drawn at random" + (f", {others} that somebody chose" if others else "")
 
     def summary(self) -> dict[str, float | int | str | None]:
         """Return precision, recall, F1 score, AUC, number and choice of the checked samples as JSON values."""
-        return asdict(Measured(self.precision, self.recall, self.f1, self.auc, self.known, self.basis))
+        return asdict(Measured(self.precision, self.recall, self.f1, self.auc, self.n_checked, self.basis))
+
+    def summary_with_counts(self) -> dict[str, float | int | str | None]:
+        """Return `summary` with the counts behind the figures."""
+        return {**self.summary(), "clean": self.n_clean, "kept": self.n_kept, "kept_clean": self.n_kept_clean}
 
 
 def evaluate_selection(selected: Bitmap, scores: NDArray[np.floating] | None, audit: Audit) -> Evaluation:
@@ -380,12 +384,12 @@ def evaluate_selection(selected: Bitmap, scores: NDArray[np.floating] | None, au
         Audit of the same samples.
     """
     return Evaluation(
-        known=audit.n_known,
-        clean=audit.n_clean,
-        kept=bitmap.popcount(selected & audit.known),
-        kept_clean=bitmap.popcount(selected & audit.clean),
+        n_checked=audit.n_checked,
+        n_clean=audit.n_clean,
+        n_kept=bitmap.popcount(selected & audit.checked),
+        n_kept_clean=bitmap.popcount(selected & audit.clean),
         auc=None if scores is None else _compute_audit_auc(scores, audit),
-        drawn=audit.n_answered,
+        n_drawn=audit.n_answered,
     )
 
 
@@ -412,6 +416,6 @@ def compute_auc(clean_scores: NDArray[np.floating], noisy_scores: NDArray[np.flo
 
 def _compute_audit_auc(scores: NDArray[np.floating], audit: Audit) -> float | None:
     """Compute the AUC of the checked samples that have a score."""
-    known, clean = audit.masks
+    is_checked, is_clean = audit.masks
     has_score = ~np.isnan(scores)
-    return compute_auc(scores[has_score & clean], scores[has_score & known & ~clean])
+    return compute_auc(scores[has_score & is_clean], scores[has_score & is_checked & ~is_clean])

@@ -4,7 +4,7 @@
 answers does not depend on the noise, the network or the scores. All functions take counts by cut, for samples sorted
 into bins whose scores ascend:
 
-- `kept`, shape (n_cuts,): samples up to each cut; the last one is `N`;
+- `sizes`, shape (n_cuts,): samples up to each cut; the last one is `N`;
 - `drawn`, `wrong`, shape (..., n_cuts): drawn samples up to each cut, and those of them found mislabelled. Leading axes
   are independent draws.
 
@@ -37,16 +37,16 @@ class DrawCounts(NamedTuple):
 
     Attributes
     ----------
-    kept, drawn, wrong
+    sizes, drawn, wrong
         Shape (n_cuts,) each.
     """
 
-    kept: Counts
+    sizes: Counts
     drawn: Counts
     wrong: Counts
 
 
-def conformal_cut(kept: Counts, drawn: Counts, wrong: Counts, alpha: float) -> Counts:
+def conformal_cut(sizes: Counts, drawn: Counts, wrong: Counts, alpha: float) -> Counts:
     """Find the largest cut whose expected share of wrong labels is at most `alpha`.
 
     Averaged over draws, the share of wrong labels among the kept samples that were not drawn is at most `alpha`, an
@@ -63,23 +63,23 @@ def conformal_cut(kept: Counts, drawn: Counts, wrong: Counts, alpha: float) -> C
     is wrong: if it is, its score is as likely to have any rank among those of the drawn wrong labels. The procedure of
     Benjamini and Hochberg on the ``N - n`` p-values of the other samples keeps scores up to the largest ``t`` with::
 
-        (N - n) (1 + wrong(t)) / (n + 1)  <=  alpha (kept(t) - drawn(t))
+        (N - n) (1 + wrong(t)) / (n + 1)  <=  alpha (size(t) - drawn(t))
     """
-    n_samples, n_drawn = kept[..., -1:], drawn[..., -1:]
-    passes = (n_samples - n_drawn) * (1 + wrong) <= alpha * (n_drawn + 1) * (kept - drawn)
+    n_samples, n_drawn = sizes[..., -1:], drawn[..., -1:]
+    passes = (n_samples - n_drawn) * (1 + wrong) <= alpha * (n_drawn + 1) * (sizes - drawn)
     return _last(passes)
 
 
-def precision_cut(kept: Counts, drawn: Counts, wrong: Counts, target: float) -> Counts:
+def precision_cut(sizes: Counts, drawn: Counts, wrong: Counts, target: float) -> Counts:
     """Find the largest cut whose bound of precision is at least `target`; -1 where there is none.
 
     The bounds hold at all cuts at once, so they hold at this one, although the answers choose it.
     """
-    precision, _ = bound_quality(kept, drawn, wrong)
-    return _last((precision >= target - 1e-9) & (kept > 0))
+    precision, _ = bound_quality(sizes, drawn, wrong)
+    return _last((precision >= target - 1e-9) & (sizes > 0))
 
 
-def limit_undrawn_wrong(kept: Counts, drawn: Counts, wrong: Counts, error: float = UPPER_ERROR) -> Counts:
+def limit_undrawn_wrong(sizes: Counts, drawn: Counts, wrong: Counts, error: float = UPPER_ERROR) -> Counts:
     """Bound the wrong labels among the samples up to each cut that were not drawn, at all cuts at once.
 
     Returns
@@ -89,22 +89,22 @@ def limit_undrawn_wrong(kept: Counts, drawn: Counts, wrong: Counts, error: float
 
     Notes
     -----
-    Exact limits (`limit_wrong`) at few cuts, chosen from `kept` alone, share the error equally (Bonferroni). Between
+    Exact limits (`limit_wrong`) at few cuts, chosen from `sizes` alone, share the error equally (Bonferroni). Between
     two of them the limits follow without error: with the cut, the number of undrawn wrong labels grows, and by no more
     than the number of undrawn samples that are added.
     """
-    cuts = choose_bound_cuts(kept)
-    undrawn = kept - drawn
+    cuts = choose_bound_cuts(sizes)
+    undrawn = sizes - drawn
     limits = undrawn.copy()
     if cuts.size:
-        at_cuts = limit_wrong(kept[cuts], drawn[..., cuts], wrong[..., cuts], error / cuts.size)
+        at_cuts = limit_wrong(sizes[cuts], drawn[..., cuts], wrong[..., cuts], error / cuts.size)
         limits[..., cuts] = at_cuts - wrong[..., cuts]
     limits = np.minimum.accumulate(limits[..., ::-1], axis=-1)[..., ::-1]
     tightened: Counts = np.minimum.accumulate(limits - undrawn, axis=-1) + undrawn
     return tightened
 
 
-def bound_quality(kept: Counts, drawn: Counts, wrong: Counts, error: float = BOUND_ERROR) -> tuple[Floats, Floats]:
+def bound_quality(sizes: Counts, drawn: Counts, wrong: Counts, error: float = BOUND_ERROR) -> tuple[Floats, Floats]:
     """Bound precision and recall of the samples up to each cut from below, at all cuts at once.
 
     Returns
@@ -116,14 +116,14 @@ def bound_quality(kept: Counts, drawn: Counts, wrong: Counts, error: float = BOU
     Notes
     -----
     With ``W`` the limit of the wrong labels up to a cut and ``C`` the limit of the clean ones above it, precision is at
-    least ``(kept - W) / kept`` and recall at least ``(kept - W) / (kept - W + C)``.
+    least ``(size - W) / size`` and recall at least ``(size - W) / (size - W + C)``.
     """
-    kept_clean = kept - (wrong + limit_undrawn_wrong(kept, drawn, wrong, error))
+    kept_clean = sizes - (wrong + limit_undrawn_wrong(sizes, drawn, wrong, error))
     above, drawn_above, clean_above = (
-        (counts[..., -1:] - counts)[..., ::-1] for counts in (kept, drawn, drawn - wrong)
+        (counts[..., -1:] - counts)[..., ::-1] for counts in (sizes, drawn, drawn - wrong)
     )
     dropped_clean = (clean_above + limit_undrawn_wrong(above, drawn_above, clean_above, error))[..., ::-1]
-    precision = np.where(kept > 0, kept_clean / np.maximum(kept, 1), 1.0)
+    precision = np.where(sizes > 0, kept_clean / np.maximum(sizes, 1), 1.0)
     return precision, kept_clean / np.maximum(kept_clean + dropped_clean, 1)
 
 
@@ -168,15 +168,15 @@ def limit_wrong(size: Counts, drawn: Counts, wrong: Counts, error: float) -> Cou
     return low
 
 
-def choose_bound_cuts(kept: Counts) -> NDArray[np.intp]:
+def choose_bound_cuts(sizes: Counts) -> NDArray[np.intp]:
     """Choose at most `MAX_BOUND_CUTS` cuts from the sizes of the sets alone, in equal ratios of these sizes."""
-    sizes, first_cuts = np.unique(kept, return_index=True)
-    first_cuts = first_cuts[sizes > 0]
+    distinct_sizes, first_cuts = np.unique(sizes, return_index=True)
+    first_cuts = first_cuts[distinct_sizes > 0]
     if first_cuts.size <= MAX_BOUND_CUTS:
         return first_cuts
-    smallest = max(kept[first_cuts[0]], SMALLEST_BOUND_SHARE * kept[-1])
-    wanted_sizes = np.geomspace(smallest, kept[-1], MAX_BOUND_CUTS).clip(max=kept[-1])
-    return np.unique(np.searchsorted(kept, wanted_sizes))
+    smallest = max(sizes[first_cuts[0]], SMALLEST_BOUND_SHARE * sizes[-1])
+    wanted_sizes = np.geomspace(smallest, sizes[-1], MAX_BOUND_CUTS).clip(max=sizes[-1])
+    return np.unique(np.searchsorted(sizes, wanted_sizes))
 
 
 def _last(passes: NDArray[np.bool_]) -> Counts:

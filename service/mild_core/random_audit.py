@@ -62,17 +62,17 @@ class RandomAudit:
         counts = (np.cumsum(numbers).astype(np.int64) for numbers in (selection.histogram.counts, drawn, wrong))
         return cls(audit.drawn, audit.drawn_wrong, selection.bins, DrawCounts(*counts))
 
-    def count_set(self, kept: Bitmap) -> "SetCounts":
+    def count_set(self, bits: Bitmap) -> "SetCounts":
         """Count the samples of a set, shape (n_bytes,)."""
-        n_bins = self.counts.kept.size
-        by_bin, drawn, wrong = (count_bins(self.bins, n_bins, kept & mask) for mask in (kept, self.drawn, self.wrong))
-        n_scored = np.diff(self.counts.kept, prepend=0)
+        n_bins = self.counts.sizes.size
+        by_bin, drawn, wrong = (count_bins(self.bins, n_bins, bits & mask) for mask in (bits, self.drawn, self.wrong))
+        n_scored = np.diff(self.counts.sizes, prepend=0)
         size = int(by_bin.sum())
         # The smallest cut that keeps as many samples as the set: whether it keeps the same ones, the bins tell.
-        cut = int(np.searchsorted(self.counts.kept, size)) if size else -1
+        cut = int(np.searchsorted(self.counts.sizes, size)) if size else -1
         is_one_cut = np.array_equal(by_bin, np.where(np.arange(n_bins) <= cut, n_scored, 0))
         return SetCounts(
-            size, int(drawn.sum()), int(wrong.sum()), bitmap.popcount(kept) - size, cut if is_one_cut else None
+            size, int(drawn.sum()), int(wrong.sum()), bitmap.popcount(bits) - size, cut if is_one_cut else None
         )
 
     def compute_bound_curves(self) -> BoundCurves:
@@ -89,15 +89,15 @@ class RandomAudit:
         curves
             The bounds of every cut; None if they cannot be used.
         """
-        kept, drawn, wrong = self.counts
+        sizes, drawn, wrong = self.counts
         n_scored, n_drawn, n_wrong = (int(counts[-1]) for counts in self.counts)
         if not n_drawn:
             return None
         cut = set_counts.cut
         if curves is None or cut is None:
             numbers = ((set_counts.size, n_scored), (set_counts.n_drawn, n_drawn), (set_counts.n_wrong, n_wrong))
-            kept, drawn, wrong = (np.array(pair) for pair in numbers)  # two cuts: this set, and everything
-            curves, cut = BoundCurves(*bound_quality(kept, drawn, wrong)), 0
+            sizes, drawn, wrong = (np.array(pair) for pair in numbers)  # two cuts: this set, and everything
+            curves, cut = BoundCurves(*bound_quality(sizes, drawn, wrong)), 0
         return Bounds(
             noise_rate=Estimate(n_wrong / n_drawn, *bound_noise_rate_by_draw(n_scored, n_drawn, n_wrong)),
             precision=1.0 if cut < 0 else float(curves.precision[cut]),

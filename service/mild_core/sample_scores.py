@@ -98,11 +98,11 @@ def score_part(query: Query, table: PosteriorTable | None, part: SamplePart) -> 
 
 def keep_part(query: Query, limit: float, part: SamplePart) -> Bitmap:
     """Keep the scored samples of one part of a source whose score is at most `limit`, shape (n_bytes,)."""
-    kept = []
+    parts = []
     for block in part.read().split():
         scores = score_samples(query.take_rounds(block.rounds)[1], query.options.metric)
-        kept.append(bitmap.pack(scores.scored & (scores.values <= limit)))
-    return np.concatenate(kept)
+        parts.append(bitmap.pack(scores.scored & (scores.values <= limit)))
+    return np.concatenate(parts)
 
 
 def _score_block(block: SampleBlock, query: Query, table: PosteriorTable | None) -> NDArray[np.float32]:

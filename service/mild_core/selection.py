@@ -103,7 +103,7 @@ def select_from(source: SampleSource, options: SelectionOptions, executor: Execu
     return replace(selection, member_overlap=overlap)
 
 
-def measure_member_overlap(kept: Bitmap, members: Bitmap | None, scored: Bitmap) -> MemberOverlap | None:
+def measure_member_overlap(clean_set: Bitmap, members: Bitmap | None, scored: Bitmap) -> MemberOverlap | None:
     """Measure, among the scored samples, how much the kept set overlaps with the members of its round.
 
     A network has learnt its members and not the other samples, so a selection tends to keep the members, right label or
@@ -112,7 +112,7 @@ def measure_member_overlap(kept: Bitmap, members: Bitmap | None, scored: Bitmap)
 
     Parameters
     ----------
-    kept
+    clean_set
         Shape (n_bytes,), the kept samples.
     members
         Shape (n_bytes,), the samples that the model was trained on; None for all samples.
@@ -128,9 +128,9 @@ def measure_member_overlap(kept: Bitmap, members: Bitmap | None, scored: Bitmap)
     n_members = n_scored if members is None else bitmap.popcount(members & scored)
     if members is None or n_members in (0, n_scored):
         return None
-    member_share, kept_share = n_members / n_scored, bitmap.popcount(kept & scored) / n_scored
+    member_share, kept_share = n_members / n_scored, bitmap.popcount(clean_set & scored) / n_scored
     return MemberOverlap(
-        agreement=1 - bitmap.popcount((kept ^ members) & scored) / n_scored,
+        agreement=1 - bitmap.popcount((clean_set ^ members) & scored) / n_scored,
         by_chance=member_share * kept_share + (1 - member_share) * (1 - kept_share),
     )
 
@@ -153,8 +153,8 @@ def _pack_rounds(rounds: RoundLike | Sequence[RoundLike]) -> list[RoundBits]:
             f"a round has {longest} epochs, at most {MAX_EPOCHS} are counted; give every second one, or transpose an "
             "array that has one row per sample"
         )
-    for given, bits in zip(sequence, packed_rounds, strict=True):
-        if bits.n_epochs > bits.n_samples and not isinstance(given, RoundBits):
+    for unpacked, bits in zip(sequence, packed_rounds, strict=True):
+        if bits.n_epochs > bits.n_samples and not isinstance(unpacked, RoundBits):
             warnings.warn(
                 f"a round has {bits.n_epochs} epochs of {bits.n_samples} samples; transpose it if its rows are samples",
                 stacklevel=3,
@@ -292,7 +292,7 @@ class _SetBuilder:
         return np.concatenate(list(map_parts(keep, self._source.split())))
 
     def _keep_by_class(
-        self, groups: ClassGroups, cuts: NDArray[np.int64] | None, kept: Bitmap
+        self, groups: ClassGroups, cuts: NDArray[np.int64] | None, cut_bitmap: Bitmap
     ) -> tuple[Bitmap, NDArray[np.int64]]:
         """Keep samples by the cuts of their classes, or those of a bitmap; return the bitmap, and the number by class.
 
@@ -302,14 +302,14 @@ class _SetBuilder:
             The scored samples by given label.
         cuts
             Shape (n_classes,), last bin that is kept of every class; None to keep the samples of the bitmap.
-        kept
+        cut_bitmap
             Shape (n_bytes,), the bitmap.
         """
         bins, kept_parts = self._data.bins, []
         n_kept = np.zeros(groups.labels.size, dtype=np.int64)
         for part in self._source.split():
             positions = groups.find_positions(part.read_labels())
-            mask = bitmap.unpack(kept[part.extent], positions.size)
+            mask = bitmap.unpack(cut_bitmap[part.extent], positions.size)
             if cuts is not None:
                 mask = bins[part.extent.start * 8 : part.extent.stop * 8].astype(np.int64) <= cuts[positions]
             n_kept += np.bincount(positions[mask], minlength=groups.labels.size)
@@ -319,7 +319,7 @@ class _SetBuilder:
     def _follow_marks(self, cut_bitmap: Bitmap) -> Bitmap:
         """Keep or drop checked samples by their mark: all with ``audit="fit"``, else those that made the cut."""
         if self._audit is not None:
-            return (cut_bitmap & ~self._audit.known) | self._audit.clean
+            return (cut_bitmap & ~self._audit.checked) | self._audit.clean
         if self._draw is None:
             return cut_bitmap
         scored = bitmap.pack(self._data.bins < np.iinfo(self._data.bins.dtype).max)
@@ -343,17 +343,17 @@ class _SetBuilder:
         )
 
 
-def check_not_empty(kept: Bitmap, reasons: Sequence[str]) -> None:
+def check_not_empty(clean_set: Bitmap, reasons: Sequence[str]) -> None:
     """Check that a set that is to be stored, or trained on, has a sample.
 
     Parameters
     ----------
-    kept
+    clean_set
         Shape (n_bytes,), the bitmap of the set.
     reasons
         Reasons of the selection; the last one says why nothing can be kept.
     """
-    if not kept.any():
+    if not clean_set.any():
         raise EmptySetError(reasons[-1])
 
 

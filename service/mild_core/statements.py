@@ -60,10 +60,10 @@ def describe_quality(selection: Mapping[str, Any]) -> list[Statement]:
 def describe_selection(selection: Mapping[str, Any]) -> list[str]:
     """Describe a selection in sentences: what is known of its set, the verdict, and last the fit's own figures."""
     statements = describe_quality(selection)
-    known, fitted = (
+    texts, fitted_texts = (
         [each.text for each in statements if (each.basis == "fitted") == is_fitted] for is_fitted in (False, True)
     )
-    return [*known, f"Verdict: {selection['verdict']}. {describe_verdict(selection)}", *fitted]
+    return [*texts, f"Verdict: {selection['verdict']}. {describe_verdict(selection)}", *fitted_texts]
 
 
 def _describe_bounds(selection: Mapping[str, Any]) -> list[str]:
@@ -205,17 +205,17 @@ class DrawPlan:
     upper: float
 
 
-def plan_draws(kept: Sequence[int], cut: int | None) -> list[DrawPlan]:
+def plan_draws(sizes: Sequence[int], cut: int | None) -> list[DrawPlan]:
     """Compute what draws of 50, 100, 300 and 500 samples would bound; only of those that are fewer than all samples.
 
     Parameters
     ----------
-    kept
+    sizes
         Shape (n_cuts,), samples up to each cut; the last one is all that can be drawn.
     cut
         The cut of the set; None, or -1, if it has all samples.
     """
-    counts: Counts = np.asarray(kept, dtype=np.int64)
+    counts: Counts = np.asarray(sizes, dtype=np.int64)
     position = counts.size - 1 if cut is None or cut < 0 else cut
     plans = []
     for n in filter(lambda n: n < counts[-1], _DRAW_SIZES):

@@ -54,7 +54,7 @@ def test_a_draw_is_made_read_and_answered(client: MildClient) -> None:
     assert client.draw_audit("run", 150, 0, {"alpha": 0.2})["outcome"] == "same"
     assert client.get_draw("run") == answer["draw"]
     audit = client.audit("run", N)
-    assert (audit.n_known, audit.n_drawn, audit.n_unanswered) == (0, 150, 150)
+    assert (audit.n_checked, audit.n_drawn, audit.n_unanswered) == (0, 150, 150)
     client.put_audit("run", drawn, CLEAN[drawn].tolist())
     audit = client.audit("run", N)
     assert audit.is_complete_draw
@@ -98,5 +98,5 @@ def test_an_answer_that_is_no_array_is_noticed() -> None:
 
 
 def test_an_empty_audit_is_one(client: MildClient) -> None:
-    assert not client.audit("run", N).known.any()
+    assert not client.audit("run", N).checked.any()
     assert bitmap.popcount(client.audit("run", N).clean) == 0

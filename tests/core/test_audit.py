@@ -8,9 +8,9 @@ from mild_core.errors import BitmapLengthError, InvalidInput, SampleIndexError
 
 def test_marks_and_bitmaps_say_the_same() -> None:
     audit = Audit.from_marks([9, 0, 4, 4], [True, False, True, True], 10)
-    assert bitmap.to_indices(audit.known, 10).tolist() == [0, 4, 9]
+    assert bitmap.to_indices(audit.checked, 10).tolist() == [0, 4, 9]
     assert bitmap.to_indices(audit.clean, 10).tolist() == [4, 9]
-    assert (audit.n_known, audit.n_clean) == (3, 2)
+    assert (audit.n_checked, audit.n_clean) == (3, 2)
     assert [audit.get_mark(index) for index in (0, 1, 4, 9)] == [False, None, True, True]
     again = Audit.from_body(audit.to_body(), 10)
     assert again.to_body() == audit.to_body()
@@ -23,7 +23,7 @@ def test_the_newer_of_two_audits_is_right() -> None:
     older = Audit.from_marks([0, 1, 2], [True, False, True], 10)
     newer = Audit.from_marks([1, 2, 3], [True, True, False], 10)
     both = older.merge(newer)
-    assert bitmap.to_indices(both.known, 10).tolist() == [0, 1, 2, 3]
+    assert bitmap.to_indices(both.checked, 10).tolist() == [0, 1, 2, 3]
     assert bitmap.to_indices(both.clean, 10).tolist() == [0, 1, 2]
     assert older.count_contradictions(newer) == 1
     assert Audit.empty(10).merge(older).to_body() == older.to_body()

@@ -19,7 +19,7 @@ def kept(*indices: int) -> bitmap.Bitmap:
 def test_only_checked_samples_count() -> None:
     audit = Audit.from_marks([0, 1, 3, 4], [True, True, True, False], SCORES.size)
     evaluation = evaluate_selection(kept(0, 1, 2, 4, 6), SCORES, audit)
-    assert (evaluation.known, evaluation.clean, evaluation.kept, evaluation.kept_clean) == (4, 3, 3, 2)
+    assert (evaluation.n_checked, evaluation.n_clean, evaluation.n_kept, evaluation.n_kept_clean) == (4, 3, 3, 2)
     assert evaluation.summary() == {
         "precision": pytest.approx(2 / 3),
         "recall": pytest.approx(2 / 3),

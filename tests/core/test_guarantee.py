@@ -47,7 +47,7 @@ def test_the_cut_is_that_of_benjamini_and_hochberg_on_conformal_p_values(seed: i
     drawn[rng.choice(n_samples, 80, replace=False)] = True
     counts = count_draw(scores, n_bins, drawn, is_wrong)
     for alpha in (0.03, 0.07, 0.15, 0.31):
-        cut = int(conformal_cut(counts.kept, counts.drawn, counts.wrong, alpha))
+        cut = int(conformal_cut(counts.sizes, counts.drawn, counts.wrong, alpha))
         kept = np.flatnonzero(~drawn & (scores <= cut))
         assert kept.tolist() == benjamini_hochberg(scores, drawn, is_wrong, alpha).tolist()
 
@@ -98,8 +98,8 @@ def test_limits_follow_from_one_cut_to_the_next() -> None:
     drawn = np.zeros(2000, dtype=bool)
     drawn[rng.choice(2000, 300, replace=False)] = True
     counts = count_draw(bins, 40, drawn, wrong)
-    undrawn = counts.kept - counts.drawn
-    limits = limit_undrawn_wrong(counts.kept, counts.drawn, counts.wrong)
+    undrawn = counts.sizes - counts.drawn
+    limits = limit_undrawn_wrong(counts.sizes, counts.drawn, counts.wrong)
     steps = np.diff(limits)
     assert (steps >= 0).all()
     assert (steps <= np.diff(undrawn)).all()

@@ -207,7 +207,7 @@ def test_upper_is_that_of_all_cuts_at_once() -> None:
     drawn = drawn_audit(clean).random_mask
     bins = np.rint((selection.scores - selection.histogram.origin) / selection.histogram.width).astype(int)
     counts = count_draw(bins, 31, drawn, ~clean)
-    limit = limit_undrawn_wrong(counts.kept, counts.drawn, counts.wrong)[selection.threshold.cut]
+    limit = limit_undrawn_wrong(counts.sizes, counts.drawn, counts.wrong)[selection.threshold.cut]
     assert selection.guarantee.upper == pytest.approx(limit / (kept & ~drawn).sum())
 
 
@@ -298,6 +298,6 @@ def test_without_a_complete_draw_or_a_histogram_nothing_is_said() -> None:
 def test_marks_that_were_drawn_are_told_from_the_others() -> None:
     audit = Audit.from_marks([3, 1, 7], [True, False, True], 10, random=[True, True, False])
     marked = audit.restrict_to_draw(np.arange(10) < 3)
-    assert (bitmap.to_indices(marked.known, 10).tolist(), marked.n_clean, marked.n_drawn) == ([1], 0, 1)
+    assert (bitmap.to_indices(marked.checked, 10).tolist(), marked.n_clean, marked.n_drawn) == ([1], 0, 1)
     chosen = replace(audit, random=None).restrict_to_draw(np.ones(10, dtype=bool))
-    assert (chosen.n_known, chosen.n_drawn) == (0, 0)
+    assert (chosen.n_checked, chosen.n_drawn) == (0, 0)

@@ -65,7 +65,7 @@ class GeneratedPart:
         labels = None if source.annotations.labels is None else self.read_labels()
         if audit is not None:
             assert audit.random is not None
-            audit = Audit(n_samples, audit.known[part], audit.clean[part], audit.random[part])
+            audit = Audit(n_samples, audit.checked[part], audit.clean[part], audit.random[part])
         return SampleBlock([RoundBits(n_samples, correct)], labels, audit)
 
     def read_labels(self) -> NDArray[np.integer]:

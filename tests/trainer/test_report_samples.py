@@ -77,9 +77,9 @@ def test_a_run_of_a_service_is_reported_with_what_it_knows(service: httpx.Client
     assert ">30 kept<" in page
     assert ">10 dropped<" in page
     data_map = reviewed.make_data_map(reviewed.score_samples())
-    assert data_map.dropped[0, 10] == 9, "these were misclassified in all ten epochs"
-    assert data_map.dropped[0, 9] == 1
-    assert data_map.kept[0, 0] == 30
+    assert data_map.n_dropped[0, 10] == 9, "these were misclassified in all ten epochs"
+    assert data_map.n_dropped[0, 9] == 1
+    assert data_map.n_kept[0, 0] == 30
 
 
 def test_the_map_counts_the_changes_of_every_round(service: httpx.Client) -> None:
@@ -96,9 +96,9 @@ def test_the_map_counts_the_changes_of_every_round(service: httpx.Client) -> Non
     reviewed = ServiceRun(client, "mine", None)
     data_map = reviewed.make_data_map(reviewed.score_samples())
     assert (data_map.x.width, data_map.y.n_bins) == (1, 2)
-    assert data_map.dropped[1, 19] == 2, "memorised once, in one of the two rounds"
-    assert data_map.dropped[0, 20] == 8
-    assert data_map.kept[0, 0] == 30
+    assert data_map.n_dropped[1, 19] == 2, "memorised once, in one of the two rounds"
+    assert data_map.n_dropped[0, 20] == 8
+    assert data_map.n_kept[0, 0] == 30
 
 
 def render_samples(pairs: list[tuple[int, int]], row: Sequence[str] = (), image: str | None = None) -> str:

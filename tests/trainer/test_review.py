@@ -82,7 +82,7 @@ def test_a_list_survives_its_way_through_a_file_and_is_not_written_over(tmp_path
     }
     assert (second["index"], second["score"], second["mark"]) == ("2", "", "")
     marks = review_list.read_marks(path, 6)
-    assert (marks.n_known, marks.get_mark(5)) == (1, False)
+    assert (marks.n_checked, marks.get_mark(5)) == (1, False)
     with pytest.raises(ReviewError, match="exists and may hold marks; give another --out"):
         review_list.write_list(path, [])
 
@@ -120,7 +120,7 @@ def test_marks_are_read_as_spreadsheets_save_them(text: str, tmp_path: Path) -> 
     path = tmp_path / "marks.csv"
     path.write_text(text, encoding="utf-8", newline="")
     marks = review_list.read_marks(path, 10)
-    assert (marks.n_known, marks.get_mark(3), marks.get_mark(5)) == (2, False, True)
+    assert (marks.n_checked, marks.get_mark(3), marks.get_mark(5)) == (2, False, True)
 
 
 def test_impossible_marks_are_refused(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_run_of_a_service_is_listed_marked_and_measured(
     assert (lines[-1]["kept"], lines[-1]["id"]) == ("true", f"image-{first[-1]}")
     found = reviewed.add_marks(Audit.from_marks(range(N), clean.tolist(), N))
     assert (found["known"], found["precision"], found["recall"], found["f1"]) == (N, 1.0, 1.0, 1.0)
-    assert reviewed.score_samples().audit.n_known == N
+    assert reviewed.score_samples().audit.n_checked == N
     summary, clean_set = reviewed.select_with_audit()
     assert clean_set.kept.tolist() == clean.tolist()
     assert summary["num_selected"] == 90

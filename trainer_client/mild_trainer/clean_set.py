@@ -101,7 +101,7 @@ class CleanSet:
         texts, numbers = (self.ids, self.labels, self.suggested), (self.scores, self.noisy_posterior)
         for block in np.split(indices, range(_BLOCK_ROWS, len(indices), _BLOCK_ROWS)):
             positions, unknown = block.tolist(), [None] * len(block)
-            is_marked, is_clean = bitmap.get_sample_bits(np.stack((audit.known, audit.clean)), block).tolist()
+            is_marked, is_clean = bitmap.get_sample_bits(np.stack((audit.checked, audit.clean)), block).tolist()
             columns = (
                 *(unknown if values is None else [values[index] for index in positions] for values in texts),
                 *(unknown if values is None else values[block].tolist() for values in numbers),

@@ -57,14 +57,14 @@ class DataMap:
     ----------
     x, y
         The axes.
-    kept, dropped
+    n_kept, n_dropped
         Number of kept and of dropped samples in every cell, shape (y.n_bins, x.n_bins) each.
     """
 
     x: Axis
     y: Axis
-    kept: Counts
-    dropped: Counts
+    n_kept: Counts
+    n_dropped: Counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +98,9 @@ class ClassRow:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Number of samples with the given label `given` that were mostly predicted as the class `suggested`."""
+    """Number of samples with the given label `label` that were mostly predicted as the class `suggested`."""
 
-    given: int
+    label: int
     suggested: int
     n_samples: int
 
@@ -139,14 +139,14 @@ class Comparison:
 def build_data_map(table: SampleTable, max_x: int = 40, max_y: int = 20) -> DataMap:
     """Build the data map of a table with at most `max_x` by `max_y` cells."""
     is_observed = table.observed > 0
-    columns = (table.misclassified[is_observed], table.transitions[is_observed], table.kept[is_observed])
+    columns = (table.misclassified[is_observed], table.transitions[is_observed], table.is_kept[is_observed])
     return count_data_map(*columns, max_x, max_y)
 
 
 def count_data_map(
     misclassified: NDArray[np.number],
     transitions: NDArray[np.number],
-    kept: NDArray[np.bool_],
+    is_kept: NDArray[np.bool_],
     max_x: int = 40,
     max_y: int = 20,
 ) -> DataMap:
@@ -156,15 +156,15 @@ def count_data_map(
     ----------
     misclassified, transitions
         Number of misclassified epochs and of transitions of every sample, shape (n_samples,) each.
-    kept
+    is_kept
         Whether each sample is kept, shape (n_samples,).
     max_x, max_y
         Largest numbers of bins of the two axes; adjacent counts share a bin where there would be more bins.
     """
     x = Axis.for_counts(int(misclassified.max(initial=0)), max_x)
     y = Axis.for_counts(int(transitions.max(initial=0)), max_y)
-    kept_cells, dropped_cells = (count_cells(x, y, misclassified[mask], transitions[mask]) for mask in (kept, ~kept))
-    return DataMap(x, y, kept_cells, dropped_cells)
+    n_kept, n_dropped = (count_cells(x, y, misclassified[mask], transitions[mask]) for mask in (is_kept, ~is_kept))
+    return DataMap(x, y, n_kept, n_dropped)
 
 
 def count_cells(x: Axis, y: Axis, x_values: NDArray[np.number], y_values: NDArray[np.number]) -> Counts:
@@ -196,7 +196,7 @@ def build_class_table(table: SampleTable, labels: NDArray[np.integer]) -> list[C
     has_posterior = table.scored & ~np.isnan(table.noisy_posterior)
     n_samples, n_kept, n_posteriors = (
         np.bincount(class_indices[mask], minlength=classes.size).tolist()
-        for mask in (np.ones(labels.size, dtype=np.bool_), table.kept, has_posterior)
+        for mask in (np.ones(labels.size, dtype=np.bool_), table.is_kept, has_posterior)
     )
     sums = np.bincount(class_indices[has_posterior], table.noisy_posterior[has_posterior], minlength=classes.size)
     rows = []
@@ -239,15 +239,18 @@ def compare_selections(first: SampleTable, second: SampleTable, n_bins: int = 30
             f"selections of {first.n_samples} and of {second.n_samples} samples cannot be compared sample by sample; "
             "choose two of the same data set"
         )
-    n_union = int((first.kept | second.kept).sum())
-    n_both = int((first.kept & second.kept).sum())
+    n_union = int((first.is_kept | second.is_kept).sum())
+    n_both = int((first.is_kept & second.is_kept).sum())
     has_scores = ~(np.isnan(first.scores) | np.isnan(second.scores))
     scores = [table.scores[has_scores] for table in (first, second)]
     x, y = (Axis.for_values(values, n_bins) for values in scores)
-    moved_in, moved_out = np.flatnonzero(second.kept & ~first.kept), np.flatnonzero(first.kept & ~second.kept)
+    moved_in, moved_out = (
+        np.flatnonzero(second.is_kept & ~first.is_kept),
+        np.flatnonzero(first.is_kept & ~second.is_kept),
+    )
     return Comparison(
-        n_first=int(first.kept.sum()),
-        n_second=int(second.kept.sum()),
+        n_first=int(first.is_kept.sum()),
+        n_second=int(second.is_kept.sum()),
         n_both=n_both,
         jaccard=n_both / n_union if n_union else 1.0,
         moved_in=moved_in[np.argsort(second.scores[moved_in], kind="stable")],

@@ -32,7 +32,7 @@ class SampleTable:
         The score, and the probability of being mislabelled as far as the fit identifies it; NaN without the value.
     scored
         Whether the sample was observed often enough to be judged.
-    kept
+    is_kept
         Whether the selection keeps the sample.
     observed, misclassified
         Number of epochs in which the sample was observed, and in which it was misclassified. A round in which the
@@ -49,7 +49,7 @@ class SampleTable:
     scores: NDArray[np.float32]
     noisy_posterior: NDArray[np.float32]
     scored: Mask
-    kept: Mask
+    is_kept: Mask
     observed: NDArray[np.int32]
     misclassified: NDArray[np.int32]
     transitions: NDArray[np.int32]
@@ -64,7 +64,7 @@ class SampleTable:
     @property
     def n_bytes(self) -> int:
         """Size of the columns in memory, in bytes: 26 per sample."""
-        columns = (self.scores, self.noisy_posterior, self.scored, self.kept)
+        columns = (self.scores, self.noisy_posterior, self.scored, self.is_kept)
         counts = (self.observed, self.misclassified, self.transitions, self.order)
         return sum(column.nbytes for column in (*columns, *counts))
 
@@ -112,7 +112,7 @@ def build_sample_table(
         scores=selection.scores,
         noisy_posterior=selection.identified_posterior,
         scored=selection.scored,
-        kept=bitmap.unpack(selection.bitmap, n_samples),
+        is_kept=bitmap.unpack(selection.bitmap, n_samples),
         observed=observed,
         misclassified=misclassified,
         transitions=transitions,

@@ -73,7 +73,7 @@ def sweep_cuts(
         return []
     n_kept = np.cumsum(histogram["counts"])
     if by_mark is not None:
-        n_kept += [evaluation.clean - evaluation.kept for evaluation in by_mark]
+        n_kept += [evaluation.n_clean - evaluation.n_kept for evaluation in by_mark]
     estimates = [CutEstimates()] * n_kept.size
     if curves is not None:  # column j + 1 belongs to the cut j; row 0 is the noise rate
         rows = [np.array(curves[part])[row, 1:] for row in (1, 2) for part in ("value", "low", "high")]
@@ -94,13 +94,13 @@ def sweep_cuts(
 
 def evaluate_cuts(selection: Selection, audit: Audit) -> list[Evaluation] | None:
     """Evaluate every cut of a selection on an audit; None if there is no histogram or no checked sample."""
-    if selection.histogram is None or not audit.n_known:
+    if selection.histogram is None or not audit.n_checked:
         return None
     n_bins = selection.histogram.counts.size
-    kept, kept_clean = (
-        np.cumsum(count_bins(selection.bins, n_bins, samples)) for samples in (audit.known, audit.clean)
+    n_kept, n_kept_clean = (
+        np.cumsum(count_bins(selection.bins, n_bins, samples)) for samples in (audit.checked, audit.clean)
     )
     return [
-        Evaluation(known=audit.n_known, clean=audit.n_clean, kept=int(n_kept), kept_clean=int(n_clean), auc=None)
-        for n_kept, n_clean in zip(kept, kept_clean, strict=True)
+        Evaluation(audit.n_checked, audit.n_clean, int(n_of_cut), int(n_clean_of_cut), auc=None)
+        for n_of_cut, n_clean_of_cut in zip(n_kept, n_kept_clean, strict=True)
     ]

@@ -139,8 +139,8 @@ class LabelsAndAudits:
             outcome, _ = await self._store.annotations.put_audit(run, merged, draw)
             if outcome != "moved":
                 self._telemetry.annotations.labels("audit", outcome).inc()
-                added = merged.n_known - remaining_audit.n_known
-                removed = bitmap.popcount(stored_audit.known & change.removed)
+                added = merged.n_checked - remaining_audit.n_checked
+                removed = bitmap.popcount(stored_audit.checked & change.removed)
                 return AuditUpdate(merged, added, stored_audit.count_contradictions(change.added), removed)
             run = await self._store.runs.refresh(run)
 

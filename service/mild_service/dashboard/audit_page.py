@@ -56,11 +56,11 @@ async def show_audit(
     if draw is not None:
         allow_images(request, run)
         number = _find_page(draw, draw.find_next_unanswered(-1)) if number is None else number
-        shown = draw.indices[number * PAGE_SIZE :][:PAGE_SIZE]
-        _, labels = await labels_and_audits.read_labels(run, shown)
+        samples = draw.indices[number * PAGE_SIZE :][:PAGE_SIZE]
+        _, labels = await labels_and_audits.read_labels(run, samples)
         context |= {
             "choice": draw.choice,
-            "rows": await describe_samples(run, shown, labels, audit, sample_ids),
+            "rows": await describe_samples(run, samples, labels, audit, sample_ids),
             "number": number,
             "first": number * PAGE_SIZE,
             "n_pages": -(-draw.indices.size // PAGE_SIZE),
@@ -76,9 +76,9 @@ async def _plan(run: Run, selections: Selections) -> dict[str, Any]:
         return {"next_choice": None, "plans": [], "draw_size": DRAW_SIZE}
     choice = DrawChoice(run.round - 1, replace(run.spec.selection, threshold="fdr"))
     sweep = await (await selections.open(run, choice.round, {})).compute_sweep()
-    kept = [cut.num_kept for cut in sweep["cuts"]]
-    plans = plan_draws(kept, sweep["threshold"]["cut"]) if kept else []
-    return {"next_choice": choice, "plans": plans, "draw_size": propose_draw_size(kept[-1] if kept else 0)}
+    sizes = [cut.num_kept for cut in sweep["cuts"]]
+    plans = plan_draws(sizes, sweep["threshold"]["cut"]) if sizes else []
+    return {"next_choice": choice, "plans": plans, "draw_size": propose_draw_size(sizes[-1] if sizes else 0)}
 
 
 async def _describe(

@@ -32,7 +32,7 @@ class Cell:
         Numbers from the left and from the bottom.
     x, y, width, height
         Position and size, in percent of the drawing from the upper left.
-    kept, dropped
+    n_kept, n_dropped
         Numbers of samples.
     strength
         Opacity, by the logarithm of the number of samples.
@@ -44,30 +44,30 @@ class Cell:
     y: float
     width: float
     height: float
-    kept: int
-    dropped: int
+    n_kept: int
+    n_dropped: int
     strength: float
 
     @property
     def n(self) -> int:
         """Number of samples."""
-        return self.kept + self.dropped
+        return self.n_kept + self.n_dropped
 
     @property
     def dropped_height(self) -> float:
         """The part of the height for dropped samples."""
-        return self.height * self.dropped / self.n
+        return self.height * self.n_dropped / self.n
 
 
-def make_cells(kept: Counts, dropped: Counts) -> list[Cell]:
+def make_cells(n_kept: Counts, n_dropped: Counts) -> list[Cell]:
     """Return the cells of a grid that have samples, row by row from the bottom.
 
     Parameters
     ----------
-    kept, dropped
+    n_kept, n_dropped
         Numbers of samples; shape (n_rows, n_columns).
     """
-    counts = kept + dropped
+    counts = n_kept + n_dropped
     n_rows, n_columns = counts.shape
     max_log = math.log1p(int(counts.max(initial=1)))
     width, height = 100 / n_columns, 100 / n_rows
@@ -79,8 +79,8 @@ def make_cells(kept: Counts, dropped: Counts) -> list[Cell]:
             y=height * (n_rows - 1 - row),
             width=width,
             height=height,
-            kept=int(kept[row, column]),
-            dropped=int(dropped[row, column]),
+            n_kept=int(n_kept[row, column]),
+            n_dropped=int(n_dropped[row, column]),
             strength=_FAINTEST + (1 - _FAINTEST) * math.log1p(int(counts[row, column])) / max_log,
         )
         for row, column in np.argwhere(counts).tolist()
@@ -119,7 +119,7 @@ class Bar:
     x: float
     width: float
     height: float
-    kept: bool
+    is_kept: bool
 
 
 @dataclass(frozen=True, slots=True)

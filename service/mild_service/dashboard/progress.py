@@ -137,4 +137,4 @@ def find_draw(run: Run, audit: Audit) -> DrawProgress | None:
     if run.draw is None:
         return None
     indices = bitmap.first_indices(audit.drawn, audit.n_drawn)
-    return DrawProgress(run.draw, indices, bitmap.get_sample_bits(audit.known, indices))
+    return DrawProgress(run.draw, indices, bitmap.get_sample_bits(audit.checked, indices))

@@ -61,7 +61,7 @@ async def describe_samples(
     sample_ids
         Reads the external ids of the samples.
     """
-    given = [None] * samples.size if labels is None else labels.tolist()
+    given_labels = [None] * samples.size if labels is None else labels.tolist()
     ids = await sample_ids.get_optional_ids(run, samples)
     return [
         {
@@ -71,7 +71,7 @@ async def describe_samples(
             "label": label,
             "mark": audit.get_mark(index),
         }
-        for index, sample_id, label in zip(samples.tolist(), ids, given, strict=True)
+        for index, sample_id, label in zip(samples.tolist(), ids, given_labels, strict=True)
     ]
 
 
@@ -87,7 +87,7 @@ async def build_rows(
     return [
         {
             **rows[index],
-            "kept": bool(table.kept[index]),
+            "kept": bool(table.is_kept[index]),
             "scored": bool(table.scored[index]),
             "score": to_optional_float(table.scores[index]),
             "noisy": to_optional_float(table.noisy_posterior[index]),
@@ -157,7 +157,7 @@ class SampleQuery(BaseModel):
         audit
             The run's audit.
         """
-        mask = table.kept == (self.state == "kept") if self.state else np.ones(table.n_samples, dtype=np.bool_)
+        mask = table.is_kept == (self.state == "kept") if self.state else np.ones(table.n_samples, dtype=np.bool_)
         if self.low:
             mask &= table.scores >= float(self.low)
         if self.high:
@@ -294,8 +294,8 @@ async def show_sample(
     if page.selection is not None:
         explanation, suggestion = await page.selection.explain(index)
         audit, fit, run = await page.selection.read_audit(), await page.selection.read_fit(), page.selection.run
-        given, suggested = suggestion.given if suggestion.given[0] >= 0 else None, int(suggestion.suggested[0])
-        (row,) = await describe_samples(run, suggestion.samples, given, audit, sample_ids)
+        labels, suggested = suggestion.labels if suggestion.labels[0] >= 0 else None, int(suggestion.suggested[0])
+        (row,) = await describe_samples(run, suggestion.samples, labels, audit, sample_ids)
         allow_images(request, run)
         context |= {
             **row,

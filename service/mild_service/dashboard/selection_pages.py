@@ -42,11 +42,11 @@ async def show_map(request: Request, page: PageDep) -> HTMLResponse:
         context |= {
             "data_map": data_map,
             "n_epochs": table.n_epochs,
-            "n_kept": int(data_map.kept.sum()),
-            "n_dropped": int(data_map.dropped.sum()),
+            "n_kept": int(data_map.n_kept.sum()),
+            "n_dropped": int(data_map.n_dropped.sum()),
             "cells": [
                 (cell, _format_range(data_map.x, cell.column), _format_range(data_map.y, cell.row))
-                for cell in charts.make_cells(data_map.kept, data_map.dropped)
+                for cell in charts.make_cells(data_map.n_kept, data_map.n_dropped)
             ],
             "x_ticks": charts.make_count_ticks(data_map.x, 8),
             "y_ticks": charts.make_count_ticks(data_map.y, 5),
@@ -82,26 +82,26 @@ async def show_classes(request: Request, page: PageDep) -> HTMLResponse:
             context |= {"rows": rows[:_MAX_ROWS], "n_classes": len(rows), "floor": floor}
         suggestions = await selection.suggest_all()
         if suggestions is not None:
-            n_dropped = table.n_samples - int(table.kept.sum())
+            n_dropped = table.n_samples - int(table.is_kept.sum())
             context |= {**_build_confusion_context(suggestions), "n_dropped": n_dropped}
     return render(request, "classes.html", context)
 
 
 def _build_confusion_context(suggestions: LabelSuggestions) -> dict[str, Any]:
     """Return the context for suggested labels: the most frequent pairs, and a matrix if there are few classes."""
-    given, suggested = suggestions.given, suggestions.suggested
-    is_other = (given >= 0) & (suggested >= 0) & (given != suggested)
-    given, suggested = given[is_other], suggested[is_other]
-    classes = np.union1d(given, suggested)
+    labels, suggested = suggestions.labels, suggestions.suggested
+    is_other = (labels >= 0) & (suggested >= 0) & (labels != suggested)
+    labels, suggested = labels[is_other], suggested[is_other]
+    classes = np.union1d(labels, suggested)
     context: dict[str, Any] = {
-        "pairs": find_confusions(given, suggested, _MAX_PAIRS),
+        "pairs": find_confusions(labels, suggested, _MAX_PAIRS),
         "n_counted": suggestions.samples.size,
-        "n_other": given.size,
+        "n_other": labels.size,
         "matrix": None,
     }
     if 0 < classes.size <= _MAX_MATRIX_CLASSES:
         counts = np.zeros((classes.size, classes.size), dtype=np.int64)
-        np.add.at(counts, tuple(np.searchsorted(classes, (given, suggested))), 1)
+        np.add.at(counts, tuple(np.searchsorted(classes, (labels, suggested))), 1)
         largest = int(counts.max())
         context["columns"] = classes.tolist()
         context["matrix"] = [

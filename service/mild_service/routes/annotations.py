@@ -192,7 +192,7 @@ async def put_audit(
     merged = await labels_and_audits.put_audit(run, marks)
     return AuditedView(
         run_id=run.run_id,
-        num_known=merged.audit.n_known,
+        num_known=merged.audit.n_checked,
         num_clean=merged.audit.n_clean,
         num_added=merged.added,
         num_replaced=merged.replaced,
@@ -224,7 +224,7 @@ async def get_audit(request: Request, run: RunDep, labels_and_audits: LabelsAndA
     run, audit = await labels_and_audits.read_audit(run)
     if representation.media_type == media_types.BITMAP:
         return await make_response(representation, audit.to_body)
-    n_bytes = responses.estimate_pieces(audit.n_known, len(str(run.spec.num_samples)) + len("false,"))
+    n_bytes = responses.estimate_pieces(audit.n_checked, len(str(run.spec.num_samples)) + len("false,"))
     return await make_response(representation, lambda: _encode_audit(run, audit), n_bytes=n_bytes)
 
 
@@ -263,14 +263,14 @@ def _encode_audit(run: Run, audit: Audit) -> Iterator[bytes]:
     """Yield the pieces of an audit as JSON."""
     fields = {
         "run_id": run.run_id,
-        "num_known": audit.n_known,
+        "num_known": audit.n_checked,
         "num_clean": audit.n_clean,
         "draw": _serialize_draw(run, audit),
     }
-    indices = responses.iterate_indices(audit.known, run.spec.num_samples)
+    indices = responses.iterate_indices(audit.checked, run.spec.num_samples)
     marks = (
         bitmap.get_sample_bits(audit.clean, part)
-        for part in responses.iterate_indices(audit.known, run.spec.num_samples)
+        for part in responses.iterate_indices(audit.checked, run.spec.num_samples)
     )
     return responses.encode_lists(fields, {"indices": indices, "clean": marks})
 

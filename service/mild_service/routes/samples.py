@@ -134,11 +134,11 @@ async def get_sample(
     """Return a sample's history over all rounds, its score, and why it was kept or dropped, in words."""
     explanation, suggestion = await selection.explain(index)
     audit, run = await selection.read_audit(), selection.run
-    given, suggested = int(suggestion.given[0]), int(suggestion.suggested[0])
+    label, suggested = int(suggestion.labels[0]), int(suggestion.suggested[0])
     return SampleView(
         **selection.head,
         id=(await sample_ids.get_optional_ids(run, suggestion.samples))[0],
-        label=None if run.labels is None else given,
+        label=None if run.labels is None else label,
         suggested=None if suggested < 0 else suggested,
         audited=audit.get_mark(index),
         **asdict(explanation),
@@ -155,16 +155,9 @@ async def get_sweep(selection: RoundSelectionDep) -> Response:
 async def get_evaluation(selection: RoundSelectionDep) -> EvaluationView:
     """Return the quality of the round's set, or of the set of other options, by the audit."""
     run_id = selection.run.run_id
-    if not (await selection.read_audit()).n_known:
+    if not (await selection.read_audit()).n_checked:
         raise NoAudit(
             f"run {run_id!r} has 0 audited samples, at least 1 is needed to measure by; "
             f"check some labels and send the result with PUT /runs/{run_id}/audit"
         )
-    evaluation = await selection.evaluate()
-    return EvaluationView(
-        **selection.head,
-        **evaluation.summary(),
-        clean=evaluation.clean,
-        kept=evaluation.kept,
-        kept_clean=evaluation.kept_clean,
-    )
+    return EvaluationView.model_validate({**selection.head, **(await selection.evaluate()).summary_with_counts()})

@@ -173,11 +173,11 @@ async def make_selection_response(
 ) -> Response:
     """Return a selection as a response; with `sample_ids`, it has the external ids of the kept samples too."""
     document = await selection.read_document() if representation.media_type == media_types.JSON else {}
-    kept, run, ids = await selection.read_set(), selection.run, None
+    clean_set, run, ids = await selection.read_set(), selection.run, None
     if sample_ids is not None:
-        ids = await sample_ids.get_ids(run, bitmap.to_indices(kept, run.spec.num_samples))
+        ids = await sample_ids.get_ids(run, bitmap.to_indices(clean_set, run.spec.num_samples))
     identity = _make_identity(selection, with_ids=sample_ids is not None)
-    return await responses.make_set_response(representation, document, kept, run.spec.num_samples, ids, identity)
+    return await responses.make_set_response(representation, document, clean_set, run.spec.num_samples, ids, identity)
 
 
 def _make_identity(selection: RoundSelection, *, with_ids: bool) -> str:
@@ -235,10 +235,10 @@ async def select_stateless(
     if not rounds:
         named_columns = parse_columns(columns or "")
         rounds, ids = await predictions.read_standalone(media_type, log, num_samples, samples_by, named_columns)
-    document, kept = await selections.select_stateless(rounds, replace(options, **changes).validate())
+    document, clean_set = await selections.select_stateless(rounds, replace(options, **changes).validate())
     n_samples = rounds[0].n_samples
-    kept_ids = None if ids is None else [ids[index] for index in bitmap.to_indices(kept, n_samples).tolist()]
-    return await responses.make_set_response(representation, document, kept, n_samples, kept_ids)
+    kept_ids = None if ids is None else [ids[index] for index in bitmap.to_indices(clean_set, n_samples).tolist()]
+    return await responses.make_set_response(representation, document, clean_set, n_samples, kept_ids)
 
 
 def _holds_records(body: bytes) -> bool:

@@ -254,8 +254,7 @@ class EvidenceReader:
         source = await self._open(evidence, [evidence.used_epochs(r) for r in evidence.rounds], Annotations())
         if samples is not None:
             return await to_thread.run_sync(pick_samples, source, samples)
-        whole = slice(0, bitmap.n_bytes(source.n_samples))
-        return await to_thread.run_sync(source.read_rounds, whole)
+        return await to_thread.run_sync(source.read_rounds, slice(0, bitmap.n_bytes(source.n_samples)))
 
     async def read_wrong_predictions(
         self, evidence: Evidence, samples: NDArray[np.int64]

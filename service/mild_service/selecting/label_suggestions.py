@@ -19,7 +19,7 @@ class LabelSuggestions:
     ----------
     samples
         Indices of the samples, ascending.
-    given
+    labels
         The given labels: those of the run, or else those in the logs; -1 where neither is known.
     suggested
         The classes that were predicted in most epochs, which may be the given labels; -1 without predictions.
@@ -28,7 +28,7 @@ class LabelSuggestions:
     """
 
     samples: NDArray[np.int64]
-    given: NDArray[np.int64]
+    labels: NDArray[np.int64]
     suggested: NDArray[np.int64]
     n_votes: NDArray[np.int64]
     n_observed: NDArray[np.int64]
@@ -36,7 +36,7 @@ class LabelSuggestions:
     @property
     def columns(self) -> tuple[NDArray[np.int64], ...]:
         """All arrays, in the order of the attributes."""
-        return self.samples, self.given, self.suggested, self.n_votes, self.n_observed
+        return self.samples, self.labels, self.suggested, self.n_votes, self.n_observed
 
     @property
     def n_bytes(self) -> int:
@@ -72,7 +72,7 @@ def suggest_labels(
             bits.n_epochs if bits.observed is None else bitmap.unpack(bits.observed, bits.n_samples).sum(axis=0)
         )
     tally = find_majority_classes(predicted, n_correct)
-    given = logged.max(axis=0, initial=0).astype(np.int64) - 1 if labels is None else labels
+    given_labels = logged.max(axis=0, initial=0).astype(np.int64) - 1 if labels is None else labels
     suggested = tally.suggested.astype(np.int64) - 1  # -1: the given label
-    suggested = np.where((suggested < 0) & (tally.n_votes > 0), given, suggested)
-    return LabelSuggestions(samples, given, suggested, tally.n_votes, n_observed)
+    suggested = np.where((suggested < 0) & (tally.n_votes > 0), given_labels, suggested)
+    return LabelSuggestions(samples, given_labels, suggested, tally.n_votes, n_observed)

@@ -189,7 +189,7 @@ class RoundSelection:
         Estimates come from the fit. Only the measured quality needs the scores of the samples.
         """
         audit = await self.read_audit()
-        judged = await self.judge() if audit.n_known else None
+        judged = await self.judge() if audit.n_checked else None
         fit = self.head if judged else await self.read_fit()
         return await to_thread.run_sync(_make_sweep, fit, judged, audit)
 
@@ -224,12 +224,12 @@ class RoundSelection:
         n_samples = self.run.spec.num_samples
 
         async def suggest(evidence: Evidence) -> tuple[int, LabelSuggestions]:
-            kept = await self.read_set() if self.is_stored else (await self._computer.compute_set(evidence)).bitmap
-            n_dropped = n_samples - bitmap.popcount(kept)
+            clean_set = await self.read_set() if self.is_stored else (await self._computer.compute_set(evidence)).bitmap
+            n_dropped = n_samples - bitmap.popcount(clean_set)
             n_predictions = sum(epoch.has_wrong_predictions for epoch in evidence.epochs)
             n_listed = max(0, min(limit, n_dropped - offset))
             await take_memory(MemoryUse.of_evidence(evidence, 1).estimate_page(n_dropped, n_listed, n_predictions))
-            dropped = bitmap.to_indices(bitmap.full(n_samples) & ~kept, n_samples)
+            dropped = bitmap.to_indices(bitmap.full(n_samples) & ~clean_set, n_samples)
             samples = dropped[offset : offset + limit].copy()
             del dropped
             return n_dropped, await self._suggest(evidence, samples)
@@ -246,7 +246,7 @@ class RoundSelection:
             return None
 
         async def suggest() -> LabelSuggestions:
-            dropped = np.flatnonzero(~table.kept)
+            dropped = np.flatnonzero(~table.is_kept)
             step = -(-dropped.size * table.n_epochs // _MAX_PREDICTIONS) or 1
             samples = dropped[::step]
             await take_memory(_PREDICTION_BYTES * samples.size * table.n_epochs)
@@ -277,12 +277,12 @@ class RoundSelection:
             for round_ in all_rounds.rounds
         ]
         recorded_bits = [bits.take_epochs(epochs) for bits, epochs in zip(rounds, recorded, strict=True)]
-        fit, kept = await self.read_fit(), await self.read_set()
+        fit, clean_set = await self.read_fit(), await self.read_set()
         score = await self._score_sample(fit, evidence.options, recorded_bits[-n_used:], index)
         sample = JudgedSample(
             index,
             score,
-            bool(bitmap.get_sample_bits(kept, index)),
+            bool(bitmap.get_sample_bits(clean_set, index)),
             evidence.options.evidence,
             fit["early"],
             fit["threshold"]["value"],

@@ -182,7 +182,7 @@ class Selections:
 
         Returns
         -------
-        document, kept
+        document, clean_set
             JSON of the selection without `indices`, and the kept samples, shape (n_bytes,).
         """
         computed = await self._computer.compute_stateless(rounds, options)

@@ -66,7 +66,7 @@ class AnnotationStore(StorePart):
         draw
             The choice that is recorded with its random draw; None for an audit without a draw.
         """
-        planes = [audit.known, audit.clean] if draw is None else [audit.known, audit.clean, audit.drawn]
+        planes = [audit.checked, audit.clean] if draw is None else [audit.checked, audit.clean, audit.drawn]
         return await self._put_values(run, "audit", codec.split_chunks(planes), draw)
 
     async def read_labels(

@@ -14,7 +14,7 @@ def test_a_cell_holds_those_whom_its_ranges_list() -> None:
     bits, _ = recorded()
     table = build_sample_table([bits], select([bits]))
     data_map = build_data_map(table, max_x=10, max_y=7)
-    assert data_map.kept.sum() + data_map.dropped.sum() == 2000
+    assert data_map.n_kept.sum() + data_map.n_dropped.sum() == 2000
     assert data_map.x.n_bins <= 10
     assert data_map.y.n_bins <= 7
     for y, x in ((0, 0), (2, 3), (data_map.y.n_bins - 1, data_map.x.n_bins - 1)):
@@ -22,8 +22,8 @@ def test_a_cell_holds_those_whom_its_ranges_list() -> None:
             (int(axis.get_edge(number)), int(axis.get_edge(number + 1)) - 1)
             for axis, number in ((data_map.x, x), (data_map.y, y))
         ]
-        for kept, counts in ((True, data_map.kept), (False, data_map.dropped)):
-            in_cell = table.kept == kept
+        for kept, counts in ((True, data_map.n_kept), (False, data_map.n_dropped)):
+            in_cell = table.is_kept == kept
             for column, (first, last) in zip((table.misclassified, table.transitions), ranges, strict=True):
                 in_cell &= (column >= first) & (column <= last)
             assert counts[y, x] == in_cell.sum()
@@ -31,7 +31,7 @@ def test_a_cell_holds_those_whom_its_ranges_list() -> None:
 
 def test_who_was_never_seen_is_on_no_map() -> None:
     data_map = build_data_map(table_of(rounds_of([".", "."])))
-    assert data_map.kept.tolist() == data_map.dropped.tolist() == [[0]]
+    assert data_map.n_kept.tolist() == data_map.n_dropped.tolist() == [[0]]
 
 
 @pytest.mark.parametrize(("most", "width", "n_bins"), [(0, 1, 1), (9, 1, 10), (10, 2, 6), (400, 41, 10)])

@@ -43,7 +43,7 @@ def test_columns_agree_with_the_explanation_of_each_sample() -> None:
         changes = sum(a != b for a, b in itertools.pairwise(seen))
         assert (table.observed[index], table.misclassified[index]) == (explanation.observed, explanation.misclassified)
         assert table.transitions[index] == changes
-        assert table.kept[index] == explanation.kept
+        assert table.is_kept[index] == explanation.kept
     assert table.n_epochs == 30
     assert table.n_bytes == 26 * 2000
 

@@ -51,8 +51,8 @@ def mark(index: int, clean: bool | None = True) -> AuditChange:
 
 async def test_of_many_audits_at_once_none_is_lost(labels_and_audits: LabelsAndAudits, run: Run, store: Store) -> None:
     merged = await asyncio.gather(*(labels_and_audits.put_audit(run, mark(index)) for index in range(12)))
-    assert sorted(m.audit.n_known for m in merged) == list(range(1, 13))
-    assert (await labels_and_audits.read_audit(await store.runs.get("a")))[1].n_known == 12
+    assert sorted(m.audit.n_checked for m in merged) == list(range(1, 13))
+    assert (await labels_and_audits.read_audit(await store.runs.get("a")))[1].n_checked == 12
 
 
 async def test_marks_and_marks_taken_back_at_once_all_count(
@@ -115,7 +115,7 @@ async def test_an_audit_that_is_replaced_while_it_is_read_is_read_again(
     stale = await store.runs.get("a")
     await labels_and_audits.put_audit(run, mark(N - 1))
     fresh, audit = await labels_and_audits.read_audit(stale)
-    assert audit.n_known == 2
+    assert audit.n_checked == 2
     assert fresh.audit != stale.audit
 
 

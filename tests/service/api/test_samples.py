@@ -155,9 +155,9 @@ def test_an_evaluation_needs_an_audit(run: httpx.Client) -> None:
         "round": 0,
         "provisional": True,
         **expected.summary(),
-        "clean": expected.clean,
-        "kept": expected.kept,
-        "kept_clean": expected.kept_clean,
+        "clean": expected.n_clean,
+        "kept": expected.n_kept,
+        "kept_clean": expected.n_kept_clean,
     }
     assert found["auc"] > 0.95
 
@@ -178,7 +178,7 @@ def test_a_selection_is_measured_where_there_is_an_audit(run: httpx.Client, fini
     assert same.status_code == 304
     run.put("/runs/a/audit", json={"indices": [1], "clean": [True]})
     more = run.get("/selection/a", headers={"If-None-Match": after.headers["etag"]})
-    assert more.json()["measured"]["known"] == AUDIT.n_known + 1
+    assert more.json()["measured"]["known"] == AUDIT.n_checked + 1
 
 
 def test_a_clients_set_is_measured_as_it_was_used(run: httpx.Client) -> None:
@@ -186,9 +186,9 @@ def test_a_clients_set_is_measured_as_it_was_used(run: httpx.Client) -> None:
     put_audit(run)
     body = {"selected": base64.b64encode(everyone.tobytes()).decode()}
     finished = run.post("/runs/a/rounds/0/finish", json=body).json()
-    assert finished["measured"]["precision"] == AUDIT.n_clean / AUDIT.n_known
+    assert finished["measured"]["precision"] == AUDIT.n_clean / AUDIT.n_checked
     assert finished["measured"]["recall"] == 1.0
-    assert get(run, "/runs/a/rounds/0/evaluation")["kept"] == AUDIT.n_known
+    assert get(run, "/runs/a/rounds/0/evaluation")["kept"] == AUDIT.n_checked
 
 
 def test_the_bare_set_is_not_held_up_by_measuring(run: httpx.Client) -> None:

@@ -33,13 +33,13 @@ def test_a_histogram_is_cut_behind_its_last_kept_bin() -> None:
     histogram = {"origin": -2.0, "width": 2.0, "counts": [4.0, 0.0, 1.0]}
     drawn = charts.make_distribution({"histogram": histogram, "threshold": {"cut": 1}}, 2.0)
     assert drawn is not None
-    assert [(bar.height, bar.kept) for bar in drawn.bars] == [(100, True), (50, False)]
+    assert [(bar.height, bar.is_kept) for bar in drawn.bars] == [(100, True), (50, False)]
     assert drawn.cut == pytest.approx(200 / 3)
     assert drawn.sample == pytest.approx(250 / 3)
     uncut = charts.make_distribution({"histogram": histogram, "threshold": {"cut": None}}, None)
     assert uncut is not None
     assert uncut.cut is uncut.sample is None
-    assert all(bar.kept for bar in uncut.bars)
+    assert all(bar.is_kept for bar in uncut.bars)
 
 
 def test_a_strip_has_every_epoch_or_puts_equal_ones_together() -> None:

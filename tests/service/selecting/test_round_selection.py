@@ -186,7 +186,7 @@ async def test_one_sample_is_judged_without_the_others(
     for index in (0, 7, N - 1):
         explanation, suggestion = await selection.explain(index)
         assert explanation.score == table.scores[index]
-        assert explanation.kept == table.kept[index]
+        assert explanation.kept == table.is_kept[index]
         predicted = (
             2 - index % 2 if "1" in explanation.rounds[0].history else -1
         )  # the given label, where it was memorised
@@ -207,7 +207,7 @@ async def test_every_part_is_of_the_epochs_that_are_stored_when_it_is_read(servi
     assert selection.identity != before
     kept = await selection.read_set()
     assert not np.array_equal(kept, first)
-    np.testing.assert_array_equal(bitmap.unpack(kept, N), table.kept)
+    np.testing.assert_array_equal(bitmap.unpack(kept, N), table.is_kept)
 
 
 async def test_a_part_is_read_once(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

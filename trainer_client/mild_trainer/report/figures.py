@@ -86,7 +86,7 @@ def draw_data_map(data_map: DataMap, changes_label: str) -> Markup:
         Label of the y axis.
     """
     figure = Figure(figsize=(9.6, 3.4), layout="constrained")
-    parts = ((data_map.kept, CLEAN, "kept"), (data_map.dropped, NOISY, "dropped"))
+    parts = ((data_map.n_kept, CLEAN, "kept"), (data_map.n_dropped, NOISY, "dropped"))
     max_count = max(int(counts.max(initial=1)) for counts, _, _ in parts)
     axes_of_parts = figure.subplots(1, 2, sharex=True, sharey=True)
     for axes, (counts, colour, name) in zip(axes_of_parts, parts, strict=True):

@@ -210,13 +210,12 @@ class LocalRun:
         (*_, selection), audit = self._select(), self._read_audit().merge(marks)
         write_atomically(self._audit_path, audit.to_body())
         evaluation = evaluate_selection(selection.bitmap, selection.scores, audit)
-        counts = {"clean": evaluation.clean, "kept": evaluation.kept, "kept_clean": evaluation.kept_clean}
-        return {"round": self.training.set_round, **evaluation.summary(), **counts}
+        return {"round": self.training.set_round, **evaluation.summary_with_counts()}
 
     def read_selection(self) -> dict[str, Any]:
         """Return the selection of the round, measured on the audit, as in the HTTP API."""
         (*_, selection), audit = self._select(), self._read_audit()
-        measured = evaluate_selection(selection.bitmap, selection.scores, audit).summary() if audit.n_known else None
+        measured = evaluate_selection(selection.bitmap, selection.scores, audit).summary() if audit.n_checked else None
         return {**selection.summary(), "measured": measured}
 
     def select_with_audit(self) -> tuple[dict[str, Any], CleanSet]:
