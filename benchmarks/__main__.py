@@ -1,8 +1,8 @@
-"""Every claim of the README and of docs/ that has a bar, in one table.
+"""Measures every claim of the README and of docs/ that has a bar, and writes one table.
 
 usage: python -m benchmarks [--only NAME ...] [--full]
 
-Runs each benchmark in a process of its own, with its short profile unless ``--full`` is given, goes on after one that
+Runs each benchmark in a separate process, with its short profile unless ``--full`` is given, continues after one that
 fails, and writes ``results/claims.md``, in which the rows of benchmarks that were not run stay. Exits with 1 if a claim
 does not hold. ``--full`` also writes the page of each benchmark.
 """
@@ -27,7 +27,7 @@ FAILED = "**FAILED**"
 
 
 def read_claims(page: Path, command: str) -> list[str]:
-    """Rows of the claims on a benchmark's page, with the command behind them."""
+    """Read the rows of the claims on a benchmark's page, and add the command."""
     lines = page.read_text().splitlines()
     start = lines.index(format_table(HEADS, [])[0]) + 2
     rows = []
@@ -38,18 +38,18 @@ def read_claims(page: Path, command: str) -> list[str]:
     return rows
 
 
-def run(name: str, full: bool, folder: Path) -> list[str]:
+def run_benchmark(name: str, full: bool, folder: Path) -> list[str]:
     """Run a benchmark that writes to `folder`; return the rows of its claims, or a row that says why there are none."""
     command = f"python -m benchmarks.{name}{'' if full else ' --short'}"
     words = [sys.executable, *command.split()[1:], "--out", str(folder)]
     before = {page: page.stat().st_mtime_ns for page in folder.glob("*.md")}
-    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    process = subprocess.run(words, capture_output=True, text=True, check=False)
     for page in folder.glob("*.md"):
         if page.stat().st_mtime_ns != before.get(page):
             return read_claims(page, command)
-    reason = (ended.stderr.strip().splitlines() or [""])[-1].replace("|", "/")
-    print(ended.stdout[-2000:], ended.stderr[-4000:], sep="\n")
-    return [f"| {name} |  |  | ended with {ended.returncode}: {reason} | {FAILED} | `{command}` |"]
+    reason = (process.stderr.strip().splitlines() or [""])[-1].replace("|", "/")
+    print(process.stdout[-2000:], process.stderr[-4000:], sep="\n")
+    return [f"| {name} |  |  | ended with {process.returncode}: {reason} | {FAILED} | `{command}` |"]
 
 
 def write_table(rows: Sequence[str], page: Path) -> list[str]:
@@ -57,8 +57,8 @@ def write_table(rows: Sequence[str], page: Path) -> list[str]:
     earlier = [line for line in page.read_text().splitlines() if "`python -m" in line] if page.exists() else []
     lines = []
     for name in BENCHMARKS:
-        own = [row for row in rows if _is_of(row, name)]
-        lines += own or [row for row in earlier if _is_of(row, name)]
+        own = [row for row in rows if _is_row_of(row, name)]
+        lines += own or [row for row in earlier if _is_row_of(row, name)]
     n_missed = sum("| reached |" not in line for line in lines)
     text = [
         "# Claims",
@@ -75,7 +75,7 @@ def write_table(rows: Sequence[str], page: Path) -> list[str]:
     return text
 
 
-def _is_of(row: str, name: str) -> bool:
+def _is_row_of(row: str, name: str) -> bool:
     return f"`python -m benchmarks.{name}`" in row or f"`python -m benchmarks.{name} " in row
 
 
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with TemporaryDirectory(prefix="mild-bench-") as scratch:
         for name in arguments.only:
             began = time.monotonic()
-            own = run(name, arguments.full, RESULTS if arguments.full else Path(scratch))
+            own = run_benchmark(name, arguments.full, RESULTS if arguments.full else Path(scratch))
             print(*own, f"{name}: {time.monotonic() - began:.0f} s", "", sep="\n", flush=True)
             rows += own
             text = write_table(rows, arguments.table)

@@ -173,7 +173,7 @@ def note_unavailable(answer: httpx.Response, outcome: Outcome) -> None:
             outcome.ledger.complain("a 503 without Retry-After")
 
 
-def stream(n_kills: int, n_others: int, n_trainings: int, seed: int) -> Outcome:
+def cause_faults(n_kills: int, n_others: int, n_trainings: int, seed: int) -> Outcome:
     """Cause faults in random order while trainings stream."""
     rng, ledger = random.Random(seed), Ledger()
     outcome = Outcome(ledger)
@@ -211,7 +211,7 @@ def stream(n_kills: int, n_others: int, n_trainings: int, seed: int) -> Outcome:
 
 def measure(options: Namespace) -> Report:
     logging.getLogger("mild_client").setLevel(logging.ERROR)  # retries are expected
-    outcome = stream(options.kills, options.others, options.trainings, options.seed)
+    outcome = cause_faults(options.kills, options.others, options.trainings, options.seed)
     ledger, (n_before, n_after) = outcome.ledger, outcome.n_files
     worst = max(max(times) for times in outcome.seconds.values())
     claims = [

@@ -158,7 +158,7 @@ def wait_for_write(url: str, timeout: float, note: Callable[[httpx.Response], ob
         return wait_until(is_written, "a write that succeeds")
 
 
-def stream(n_rounds: int, n_trainings: int, seed: int) -> Outcome:
+def cause_faults(n_rounds: int, n_trainings: int, seed: int) -> Outcome:
     """Cause faults in random order while trainings stream."""
     rng, ledger = random.Random(seed), Ledger()
     outcome = Outcome(ledger)
@@ -229,7 +229,7 @@ def describe(ledger: Ledger, n_compared: int, disk_kind: str) -> str:
 
 def measure(options: Namespace) -> Report:
     logging.getLogger("mild_client").setLevel(logging.ERROR)  # retries are expected
-    outcome = stream(options.rounds, options.trainings, options.seed)
+    outcome = cause_faults(options.rounds, options.trainings, options.seed)
     ledger = outcome.ledger
     claims = [
         claim_none("epochs acknowledged and lost, half-written, or not as sent", ledger.wrong),

@@ -30,12 +30,12 @@ def draw_scores(n_samples: int) -> np.ndarray:
     """Draw the misclassified epochs of samples, shape (n_samples,)."""
     rng = np.random.default_rng(0)
     noisy = rng.random(n_samples) < 0.4
-    drawn = np.where(
+    values = np.where(
         noisy,
         weibull_min(6.0, scale=75.0).rvs(n_samples, random_state=1),
         weibull_min(1.2, scale=15.0).rvs(n_samples, random_state=2),
     )
-    return np.clip(np.floor(drawn), 0, N_EPOCHS).astype(np.int64)
+    return np.clip(np.floor(values), 0, N_EPOCHS).astype(np.int64)
 
 
 def fit_ours(values: np.ndarray, kind: Fit) -> Mixture:

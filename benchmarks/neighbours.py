@@ -416,10 +416,10 @@ def measure_all(names: Sequence[str], seconds: float) -> dict[str, Outcome]:
     return outcomes
 
 
-def describe(outcome: Outcome, alone: Outcome) -> tuple[str, ...]:
+def describe(outcome: Outcome, baseline: Outcome) -> tuple[str, ...]:
     """Return the cells of a row of the table."""
     log = outcome.log
-    tail = f"{1000 * log.tail:.0f} ms ({log.tail / alone.log.tail:.1f}x)"
+    tail = f"{1000 * log.tail:.0f} ms ({log.tail / baseline.log.tail:.1f}x)"
     failures = ", ".join(f"{what} {n}" for what, n in sorted(log.failed.items()))
     return tail, str(len(log.seconds)), failures or "0", f"{outcome.peak / 2**30:.2f} GiB"
 
@@ -427,8 +427,8 @@ def describe(outcome: Outcome, alone: Outcome) -> tuple[str, ...]:
 def measure(options: Namespace) -> Report:
     names = [name for name in TENANTS if not options.tenants[0] or any(each in name for each in options.tenants)]
     outcomes = measure_all(names, options.seconds)
-    alone = outcomes["none"]
-    ratio = max(outcome.log.tail for outcome in outcomes.values()) / alone.log.tail
+    baseline = outcomes["none"]
+    ratio = max(outcome.log.tail for outcome in outcomes.values()) / baseline.log.tail
     peak = max(outcome.peak for outcome in outcomes.values()) / 2**30
     fatal_tenants = [name for name, outcome in outcomes.items() if outcome.killed]
     claims = [
@@ -449,7 +449,7 @@ def measure(options: Namespace) -> Report:
         "event stream), one after the other, beside tenants with keys of their own; a failed request counts "
         f"{_FAILED:g} s."
     )
-    rows = [(name, *describe(outcome, alone)) for name, outcome in outcomes.items()]
+    rows = [(name, *describe(outcome, baseline)) for name, outcome in outcomes.items()]
     heads = ("tenant", "99th percentile (ratio to that alone)", "answered", "failed", "most memory")
     return Report("Neighbours", claims, about, format_table(heads, rows), fatal_tenants)
 

@@ -286,15 +286,15 @@ def run_parts(
     for part in parts:
         if state["parts"].get(part.name, {}).get("status") == "finished" and not again:
             continue
-        left = deadline - time.monotonic() - MARGIN
+        seconds_left = deadline - time.monotonic() - MARGIN
         entry: dict[str, Any] = {"command": shorten_paths(part.command, out), "machine": machine}
-        if left < part.seconds:
-            reason = f"it takes about {part.seconds:.0f} s, and {max(left, 0):.0f} s were left"
+        if seconds_left < part.seconds:
+            reason = f"it takes about {part.seconds:.0f} s, and {max(seconds_left, 0):.0f} s were left"
             entry |= {"status": "skipped", "reason": reason}
         else:
             state["parts"][part.name] = {**entry, "status": "begun", "reason": "the whole was ended meanwhile"}
             write_report(state, out)
-            entry |= run_part(part, out / f"{part.name}.log", min(part.limit, left), environment)
+            entry |= run_part(part, out / f"{part.name}.log", min(part.limit, seconds_left), environment)
         state["parts"][part.name] = entry
         write_report(state, out)
         print(f"{part.name}: {describe_status(entry)}", flush=True)
@@ -379,7 +379,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="of cifar-10-batches-py and cifar-n-labels.npz")
-    parser.add_argument("--out", type=Path, help="default: benchmarks/results/gpu, or gpu-rehearsal beside it")
+    parser.add_argument("--out", type=Path, help="default: gpu or gpu-rehearsal in benchmarks/results")
     parser.add_argument("--minutes", type=float, default=25.0, help="time limit of this call")
     parser.add_argument("--only", nargs="+", metavar="PART", help="parts whose names begin so")
     parser.add_argument("--again", action="store_true", help="repeat finished parts")

@@ -258,8 +258,8 @@ class Recorder:
     def select_members(self, rounds: list[Round], planted: Bitmap | None) -> Bitmap:
         """Select the members of the next round by the defaults, without planted samples, as the service does."""
         n = self.data.n_samples
-        kept = select([RoundBits(n, round_.correct_eval, members=round_.members) for round_ in rounds]).bitmap
-        return kept if planted is None or len(rounds) > 1 else kept & ~planted
+        selected = select([RoundBits(n, round_.correct_eval, members=round_.members) for round_ in rounds]).bitmap
+        return selected if planted is None or len(rounds) > 1 else selected & ~planted
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -158,7 +158,7 @@ def load_features(case: Case, features_file: Path | None) -> tuple[Floats, Label
             raise SystemExit("heads on CIFAR-10 need --features; make the file with mild features")
         data = load("features", features_file)
         x, y = data.x_train.astype(np.float64), data.y_train
-        half = _cifar_samples(case.seed, len(x))
+        half = _get_cifar_slice(case.seed, len(x))
         x, y = x[half], y[half]
     else:
         loader = {"wine": datasets.load_wine, "cancer": datasets.load_breast_cancer}.get(
@@ -172,7 +172,7 @@ def load_features(case: Case, features_file: Path | None) -> tuple[Floats, Label
     return x.astype(np.float32), y.astype(np.int64)
 
 
-def _cifar_samples(seed: int, n_images: int) -> slice:
+def _get_cifar_slice(seed: int, n_images: int) -> slice:
     half = n_images // 2
     return slice(0, half) if seed == 0 else slice(half, 2 * half)
 
@@ -224,7 +224,7 @@ def draw_labels(case: Case, true_labels: Labels, n_classes: int, human_file: Pat
     labels: Labels
     with np.load(human_file) as arrays:  # under CC BY-NC 4.0, not to be redistributed: only their cleanness is kept
         labels = arrays[f"c10_{case.noise.removeprefix('human:')}_label"].astype(np.int64)
-    own: Labels = labels[_cifar_samples(case.seed, 2 * len(true_labels))]
+    own: Labels = labels[_get_cifar_slice(case.seed, 2 * len(true_labels))]
     return own
 
 

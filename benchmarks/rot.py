@@ -116,13 +116,13 @@ async def read_served(http: httpx.AsyncClient) -> dict[str, Any]:
 async def judge(kind: str, what: str, service: Service, before: dict[str, Any], outcome: Outcome) -> bool:
     """Compare what is served with the undamaged run; return whether all is the same and the doctor finds no damage."""
     served = await read_served(service.http)
-    changed = [path for path, value in served.items() if value != before[path]]
-    refused_paths = [path for path in changed if isinstance(served[path], str)]
+    changed_paths = [path for path, value in served.items() if value != before[path]]
+    refused_paths = [path for path in changed_paths if isinstance(served[path], str)]
     findings = (await doctor.examine(service.store, service.settings, bits=True)).findings
     damages = [each for each in findings if each.level == "error" or (each.where == "keys" and each.level != "ok")]
     reports = [f"{damage.where}: {damage.what}" for damage in damages]
     where = f"{kind}, {what}"
-    for path in changed:
+    for path in changed_paths:
         if path not in refused_paths and path.startswith(("/selection", "/runs/a/rounds/1/members")):
             outcome.wrong.append(f"{where}: another set at {path}; the doctor: {reports}")
         elif served[path] == "/problems/internal":
@@ -131,28 +131,28 @@ async def judge(kind: str, what: str, service: Service, before: dict[str, Any], 
             _, round_, _, epoch = path.rsplit("/", 3)
             if not any(f"epoch {epoch} of round {round_} " in name or "record" in name for name in reports):
                 outcome.wrong.append(f"{where}: {path} is refused, and not named: {reports}")
-    if changed and not reports:
-        outcome.wrong.append(f"{where}: not named by the doctor: {changed[:5]}")
+    if changed_paths and not reports:
+        outcome.wrong.append(f"{where}: not named by the doctor: {changed_paths[:5]}")
     outcome.count(kind, "named" if reports else "without effect", *(["sets refused"] if refused_paths else []))
-    return not changed and not reports
+    return not changed_paths and not reports
 
 
 def change_bytes(content: bytes, rng: random.Random, kinds: Sequence[str], in_text: bool = False) -> tuple[bytes, str]:
     """Damage a content; return it with a description. With `in_text`, the damage begins within text, as in a record."""
-    changed = bytearray(content)
+    damaged = bytearray(content)
     start, n = rng.randrange(len(content)), rng.randrange(1, _MAX_DAMAGE)
     while in_text and not content[start : start + 8].isascii():
         start = rng.randrange(len(content))
     how = rng.choice(kinds)
     if how == "bit":
-        changed[start] ^= 1 << rng.randrange(8)
+        damaged[start] ^= 1 << rng.randrange(8)
     elif how == "zeroed":
-        changed[start : start + n] = bytes(len(changed[start : start + n]))
+        damaged[start : start + n] = bytes(len(damaged[start : start + n]))
     elif how == "cut out":
-        del changed[start : start + n]
+        del damaged[start : start + n]
     else:
-        del changed[start:]
-    return bytes(changed), f"{how} at {start} of {len(content)}"
+        del damaged[start:]
+    return bytes(damaged), f"{how} at {start} of {len(content)}"
 
 
 async def damage_values(
@@ -176,8 +176,8 @@ async def damage_values(
                 elif how == "removed":
                     redis.hdel(key, name)
                 else:
-                    changed, how = change_bytes(value, rng, ("bit", "zeroed", "cut out", "end cut off"))
-                    redis.hset(key, name, changed)
+                    damaged, how = change_bytes(value, rng, ("bit", "zeroed", "cut out", "end cut off"))
+                    redis.hset(key, name, damaged)
                 kind = "values in the running store"
                 await judge(kind, f"{how}, {name.decode()}", service, before, outcome)
                 await send_run(service.http, bodies, finish=False)
@@ -198,8 +198,8 @@ async def damage_files(
         copy = folder.with_name(f"files-{i}")
         shutil.copytree(folder, copy)
         path = rng.choice([p for p in sorted((copy / "appendonlydir").iterdir()) if p.stat().st_size > 2000])
-        changed, how = change_bytes(path.read_bytes(), rng, ("bit", "bit", "zeroed", "cut out"), in_text=i % 2 == 0)
-        path.write_bytes(changed)
+        damaged, how = change_bytes(path.read_bytes(), rng, ("bit", "bit", "zeroed", "cut out"), in_text=i % 2 == 0)
+        path.write_bytes(damaged)
         kind = "base (RDB) of the stopped store" if path.suffix == ".rdb" else "append-only file of the stopped store"
         try:
             with EmbeddedServer(copy) as server:
@@ -224,10 +224,10 @@ async def damage_archives(n: int, folder: Path, rng: random.Random, outcome: Out
         await archive.export_run(store, "a", path)
         content = path.read_bytes()
         for _ in range(n):
-            changed, how = change_bytes(content, rng, ("bit", "zeroed", "cut out", "end cut off"))
-            path.write_bytes(changed)
+            damaged, how = change_bytes(content, rng, ("bit", "zeroed", "cut out", "end cut off"))
+            path.write_bytes(damaged)
             kind = "archives"
-            if changed == content:
+            if damaged == content:
                 outcome.count(kind, "without effect")
                 continue
             try:

@@ -119,7 +119,7 @@ def measure_growth(n_samples: int, n_epochs: int, has_gaps: bool, executor: str)
 
 
 @contextmanager
-def dask_cluster(n_workers: int) -> Iterator[str]:
+def start_dask_cluster(n_workers: int) -> Iterator[str]:
     """Context manager of a Dask cluster of processes on loopback; yields its address for the service."""
     from distributed import LocalCluster
 
@@ -139,7 +139,7 @@ def measure_engines(n_samples: int, n_epochs: int) -> list[dict[str, Any]]:
         sets = set()
         for kind, n_workers in engines:
             with ExitStack() as stack:
-                executor = stack.enter_context(dask_cluster(n_workers)) if kind == "dask" else kind
+                executor = stack.enter_context(start_dask_cluster(n_workers)) if kind == "dask" else kind
                 variables = {"MILD_COMPUTE_WORKERS": str(n_workers)}
                 _, client = stack.enter_context(serve(executor, server.url, variables))
                 client.get("/selection/small", headers=BITMAP).raise_for_status()

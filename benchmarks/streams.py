@@ -36,8 +36,8 @@ def draw_correct(run_id: str, epoch: int) -> NDArray[np.bool_]:
     n_samples = get_n_samples(run_id)
     noisy = np.random.default_rng(zlib.crc32(run_id.encode())).random(n_samples) < 0.4
     late = epoch / N_EPOCHS
-    drawn = np.random.default_rng([zlib.crc32(run_id.encode()), epoch]).random(n_samples, dtype=np.float32)
-    return drawn < np.where(noisy, 0.3 * late, min(0.95, 0.4 + late))
+    uniform = np.random.default_rng([zlib.crc32(run_id.encode()), epoch]).random(n_samples, dtype=np.float32)
+    return uniform < np.where(noisy, 0.3 * late, min(0.95, 0.4 + late))
 
 
 @functools.lru_cache(maxsize=256)

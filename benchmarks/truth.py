@@ -41,5 +41,5 @@ def measure_found_share(suspicion: NDArray[Any], clean: Mask) -> float | None:
     size = np.bincount(where, minlength=levels.size)
     wrong = np.bincount(where, ~clean, minlength=levels.size)
     before = np.cumsum(size) - size
-    taken = np.clip(n_wrong - before, 0, size) / size
-    return float((taken * wrong).sum() / n_wrong)
+    share_taken = np.clip(n_wrong - before, 0, size) / size
+    return float((share_taken * wrong).sum() / n_wrong)

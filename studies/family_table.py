@@ -1,6 +1,6 @@
-"""Decisions on families of trainings that no default was chosen on, each family apart.
+"""Decisions on families of trainings that no default was chosen on, by family.
 
-A family is the first part of a recording's name (`benchmarks.record_families`). Beside the gap to the best cut stand
+A family is the first part of a recording's name (`benchmarks.record_families`). The table has the gap to the best cut,
 the share of samples that is dropped where nothing is wrong, and how often a fit is called ``separable`` where that
 cannot be right: without noise, and in trainings that are still learning.
 """
@@ -93,9 +93,9 @@ def find_twins(traces: Sequence[Trace]) -> list[Twins]:
 
 def report_twins(rows: Sequence[FamilyRow], twins: Sequence[Twins]) -> list[str]:
     """Format the pairs, and the gaps of the default fit in every family without their sequences."""
-    apart = {name for pair in twins for name in pair.names}
+    twin_names = {name for pair in twins for name in pair.names}
     lines = [
-        f"{len(twins)} pairs, of {len(apart)} sequences, whose histograms differ by at most {_SAME:g} (total "
+        f"{len(twins)} pairs, of {len(twin_names)} sequences, whose histograms differ by at most {_SAME:g} (total "
         f"variation) and whose noise rates by at least {_OTHER_TRUTH:g}. What is right for one is wrong for the other.",
         "",
         "| sequence | noise | sequence | noise | total variation |",
@@ -105,7 +105,7 @@ def report_twins(rows: Sequence[FamilyRow], twins: Sequence[Twins]) -> list[str]
         (name, other), (noise, other_noise) = pair.names, pair.noise
         lines.append(f"| {name} | {noise:.3f} | {other} | {other_noise:.3f} | {pair.distance:.3f} |")
     lines += ["", "| family, without these | sequences | mean gap | worst | bars |", "|---|---|---|---|---|"]
-    own = sorted((row for row in rows if row.name not in apart), key=_by_family_and_fit)
+    own = sorted((row for row in rows if row.name not in twin_names), key=_by_family_and_fit)
     for family, group in groupby(own, key=lambda row: row.family):
         gaps = np.array([row.gap for row in group])
         is_reached = gaps.mean() <= MEAN_GAP_BAR and gaps.max() <= WORST_GAP_BAR

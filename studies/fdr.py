@@ -304,7 +304,7 @@ def _run_through_http(options: Namespace) -> int:
     """Let a real service draw and state; replace the last section of the page."""
     with start_store() as embedded, start_service(embedded.url) as service, MildClient(service.url) as client:
         recordings = map(Recording.load, fdr_http.PATHS)
-        rows = [fdr_http.state_after_draws(client, recording, options.draws or 50) for recording in recordings]
+        rows = [fdr_http.collect_statements(client, recording, options.draws or 50) for recording in recordings]
     text = fdr_http.format_report(rows, STUDY.format_command(options))
     path: Path = options.out / "fdr.md"
     simulated = (path.read_text() if path.exists() else "").partition(fdr_http.HEADING)[0]

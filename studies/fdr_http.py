@@ -83,10 +83,10 @@ class HttpRow:
         return missed_bars + [name for name in coverages if self.rate(name) < COVERAGE_BAR]
 
 
-def state_after_draws(client: MildClient, recording: Recording, n_draws: int, n_drawn: int = N_DRAWN) -> HttpRow:
-    """Draw and answer audits of one recording, each in a run of its own, and judge what the service says."""
-    judged = score_samples(recording.evidence(), "mild-simple").scored
-    noise = float((~recording.is_clean[judged]).mean())
+def collect_statements(client: MildClient, recording: Recording, n_draws: int, n_drawn: int = N_DRAWN) -> HttpRow:
+    """Draw and answer audits of one recording, each in a separate run, and compare the statements with the truth."""
+    is_scored = score_samples(recording.evidence(), "mild-simple").scored
+    noise = float((~recording.is_clean[is_scored]).mean())
     statements = [_collect_statement(client, recording, f"fdr-{number}", n_drawn) for number in range(n_draws)]
     return HttpRow(recording.name, noise, statements)
 
@@ -102,29 +102,31 @@ def _collect_statement(client: MildClient, recording: Recording, run_id: str, n_
     drawn = client.draw_audit(run_id, n_drawn, changes={"alpha": ALPHA})["draw"]["indices"]
     client.put_audit(run_id, drawn, clean[drawn].tolist())
     by_draw = {"threshold": "fdr", "alpha": ALPHA}
-    cut, stored = (client.selection(run_id, changes=changes) for changes in (by_draw, None))
+    cut, stored_selection = (client.selection(run_id, changes=changes) for changes in (by_draw, None))
     cuts, (scores, _) = client.sweep(run_id, 0)["cuts"], client.scores(run_id)
     client.delete_run(run_id)
     empty = not cut["guarantee"]["holds"]
-    shares = [_share_wrong(selection["indices"], drawn, clean) for selection in (cut, stored)]
-    uppers = [selection["guarantee"]["upper"] for selection in (cut, stored)]
-    judged = score_samples(recording.evidence(), "mild-simple").scored
-    values, is_right = scores[judged], clean[judged]
+    shares = [_measure_wrong_share(selection["indices"], drawn, clean) for selection in (cut, stored_selection)]
+    uppers = [selection["guarantee"]["upper"] for selection in (cut, stored_selection)]
+    is_scored = score_samples(recording.evidence(), "mild-simple").scored
+    values, is_right = scores[is_scored], clean[is_scored]
     return Statement(
         share=0.0 if empty else shares[0],
         empty=empty,
         upper_holds=shares[0] <= uppers[0] + 1e-12,
         stored_upper_holds=shares[1] <= uppers[1] + 1e-12,
-        bounds_hold=all(_holds(each["bounds"], is_right[values <= each["value"] + 1e-6], is_right) for each in cuts),
+        bounds_hold=all(
+            _are_valid(each["bounds"], is_right[values <= each["value"] + 1e-6], is_right) for each in cuts
+        ),
     )
 
 
-def _share_wrong(kept: list[int], drawn: list[int], clean: NDArray[np.bool_]) -> float:
+def _measure_wrong_share(kept: list[int], drawn: list[int], clean: NDArray[np.bool_]) -> float:
     undrawn = np.setdiff1d(kept, drawn)
     return float((~clean[undrawn]).mean()) if undrawn.size else 0.0
 
 
-def _holds(bounds: dict[str, float], kept: NDArray[np.bool_], everyone: NDArray[np.bool_]) -> bool:
+def _are_valid(bounds: dict[str, float], kept: NDArray[np.bool_], everyone: NDArray[np.bool_]) -> bool:
     """Whether both bounds of a cut are at most the truth; `kept` and `everyone` say whose label is right."""
     precision = kept.mean() if kept.size else 1.0
     recall = kept.sum() / max(everyone.sum(), 1)

@@ -69,7 +69,7 @@ def run_case(case: Case, inputs: Inputs) -> Mapping[str, Any]:
 
 
 def format_rows(rows: Sequence[Row], images: Path) -> str:
-    """Return the accuracy of each finish beside that of plain training on the same set."""
+    """Return the accuracy of each finish and that of plain training on the same set."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         title = "{data}, {noise}, {epochs} epochs".format(**row.case)

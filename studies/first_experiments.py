@@ -1,4 +1,4 @@
-"""The paper's three first experiments: tracking, a fixed threshold beside the fitted one, and two rounds."""
+"""The paper's three first experiments: tracking, fixed and fitted thresholds, and two rounds."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -88,7 +88,7 @@ def run_case(case: Case, inputs: Inputs) -> Mapping[str, Any]:
         return _run_shift(settings, data, get_seed(case))
     data = make_imbalanced(data, str(case["tail"]), get_seed(case))
     training = record_training(settings, data)
-    kept, clean = _get_kept(training), training.clean
+    kept, clean = _get_kept_mask(training), training.clean
     small = np.argsort(np.bincount(data.y_train_clean, minlength=data.n_classes), kind="stable")  # type: ignore[arg-type]  # known
     is_small = np.isin(data.y_train, small[:_N_SMALL_CLASSES])
     everyone = SetMetrics.compare(np.ones_like(clean), clean)
@@ -110,7 +110,7 @@ def run_case(case: Case, inputs: Inputs) -> Mapping[str, Any]:
     return {name: value if isinstance(value, str) else round(value, 4) for name, value in result.items()}
 
 
-def _get_kept(training: RecordedTraining) -> NDArray[np.bool_]:
+def _get_kept_mask(training: RecordedTraining) -> NDArray[np.bool_]:
     """Return the mask of the set that the training delivers, shape (n_samples,)."""
     return bitmap.unpack(training.history.set_round.selected, training.history.data.n_samples)
 
@@ -135,7 +135,7 @@ def _run_shift(settings: TrainSettings, data: Dataset, seed: int) -> Mapping[str
     data = replace(data, x_train=images)
     tests = (data, replace(data, x_test=shift_images(data.x_test, rng)))
     training = record_training(settings, data)
-    kept, clean = _get_kept(training), training.clean
+    kept, clean = _get_kept_mask(training), training.clean
     result: dict[str, Any] = {"verdict": training.selections[-1].verdict}
     for name, mask in (("plain", ~is_shifted), ("shifted", is_shifted)):
         metrics = SetMetrics.compare(kept & mask, clean & mask)

@@ -71,10 +71,10 @@ def format_page(rows: Sequence[Row], images: Path) -> str:
 
 def update_readme(text: str, rows: Sequence[Row]) -> str:
     """Return README.md with the lines of its table that are made from the rows of the features."""
-    judged = [row for row in rows if row.section == "features" and row.case["half"] == "judging"]
+    judging_rows = [row for row in rows if row.section == "features" and row.case["half"] == "judging"]
     lines = text.splitlines(keepends=True)
     own = [position for position, line in enumerate(lines) if line.startswith(f"| {_LINK} ")]
-    new_lines = [f"{line}\n" for line in format_headline(judged, "lite2", HEADLINE, _LINK)]
+    new_lines = [f"{line}\n" for line in format_headline(judging_rows, "lite2", HEADLINE, _LINK)]
     return "".join([*lines[: own[0]], *new_lines, *lines[own[-1] + 1 :]]) if own and new_lines else text
 
 

@@ -1,4 +1,4 @@
-"""Tables of our selection beside the peers, lost rows first, from rows with a result by method and measure."""
+"""Tables that compare our selection with the peers, lost rows first, from rows with a result by method and measure."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ _WHY_AHEAD = {
 }
 _MEASURES = {"auc": "AUC", "f1": "F1"}
 _MARGIN = 0.01
-"""By how much a row may be behind at most that is not among the two thirds of won ones."""
+"""Greatest gap of a row that is behind only slightly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ def _format_accuracy_summary(groups: Sequence[Group]) -> str:
 
 
 def _format_lines(groups: Sequence[Group]) -> str:
-    """Return the table of all groups beside the best peer, with the reasons of what is lost."""
+    """Return the table of all groups and their best peers, with the reasons for what is lost."""
     heads = ("features, noise", "seeds", "noise rate", "AUC", "AUC, best peer", "F1", "F1, best peer", "F1, everyone")
     return format_judged((*heads, "verdicts"), map(_make_line, groups))
 

@@ -74,9 +74,9 @@ def plant_labels(case: Case, way: Way, x: Floats, given_labels: Labels) -> tuple
     labels, planted = given_labels.copy(), np.zeros(n_samples, dtype=bool)
     for shift, source in enumerate(sources):
         share = case.planted / len(sources) / n_samples
-        drawn = planting.plant_labels(given_labels, n_classes, share, case.seed + 1000 * shift, source)
-        is_new = bitmap.unpack(drawn.planted, n_samples) & ~planted
-        labels[is_new], planted = drawn.labels[is_new], planted | is_new
+        draw = planting.plant_labels(given_labels, n_classes, share, case.seed + 1000 * shift, source)
+        is_new = bitmap.unpack(draw.planted, n_samples) & ~planted
+        labels[is_new], planted = draw.labels[is_new], planted | is_new
     return labels, planted
 
 

@@ -50,14 +50,14 @@ class Overlap:
 
 
 def measure_way(trace: Trace, way: str) -> Row:
-    judged, clean = WAYS[way](trace), trace.clean
+    judgement, clean = WAYS[way](trace), trace.clean
     return Row(
         name=trace.name,
         number=len(trace.misclassified) - 1,
         way=way,
-        auc=auc(judged.suspicion, clean),
-        hindsight=best_f1(judged.suspicion, clean),
-        f1=f1(judged.kept, clean),
+        auc=auc(judgement.suspicion, clean),
+        hindsight=best_f1(judgement.suspicion, clean),
+        f1=f1(judgement.kept, clean),
     )
 
 

@@ -61,12 +61,12 @@ class Trace:
         """Rounds that were trained on some of the samples."""
         return range(1, len(self.misclassified))
 
-    def populations(self, number: int) -> list[Mask]:
+    def list_populations(self, number: int) -> list[Mask]:
         """List the masks of the observed members and non-members of a round, shape (n_samples,) each; no empty ones."""
-        seen = ~np.isnan(self.misclassified[number])
-        return [part for part in (seen & self.members[number], seen & ~self.members[number]) if part.any()]
+        is_observed, members = ~np.isnan(self.misclassified[number]), self.members[number]
+        return [part for part in (is_observed & members, is_observed & ~members) if part.any()]
 
-    def counts(self, number: int) -> NDArray[np.int64]:
+    def count_misclassified(self, number: int) -> NDArray[np.int64]:
         """Return the misclassified epochs of a round, shape (n_samples,); 0 where there are none to count."""
         counts: NDArray[np.int64] = np.rint(np.nan_to_num(self.misclassified[number]) * self.epochs).astype(np.int64)
         return counts
@@ -150,9 +150,9 @@ def shift_by_fitted_effect(trace: Trace) -> Judgement:
 
 def _compute_earlier_posterior(trace: Trace, number: int) -> Floats:
     """Compute the probability of being mislabelled by the pooled rounds before `number`, shape (n_samples,)."""
-    seen = np.nan_to_num(trace.misclassified[:number])
+    earlier = np.nan_to_num(trace.misclassified[:number])
     n_epochs = number * trace.epochs
-    shares = seen.sum(axis=0) / np.maximum((~np.isnan(trace.misclassified[:number])).sum(axis=0), 1)
+    shares = earlier.sum(axis=0) / np.maximum((~np.isnan(trace.misclassified[:number])).sum(axis=0), 1)
     counts, mixture = _fit_counts(shares, n_epochs)
     return np.full(shares.size, 0.5) if mixture is None else mixture.compute_noisy_posterior()[counts]
 
@@ -161,8 +161,8 @@ def add_fitted_ratios(trace: Trace) -> Judgement:
     """Add up likelihood ratios, of a mixture fitted to each round's members and one to its non-members."""
     total, prior = np.zeros(trace.clean.size), 0.0
     for number in range(len(trace.misclassified)):
-        counts = trace.counts(number)
-        for part in trace.populations(number):
+        counts = trace.count_misclassified(number)
+        for part in trace.list_populations(number):
             mixture = fit_mixture(np.bincount(counts[part], minlength=trace.epochs + 1).astype(np.float64))
             if number == 0:
                 prior = float(np.log(mixture.weights[1] / mixture.weights[0]))
@@ -175,15 +175,16 @@ def add_true_ratios(trace: Trace) -> Judgement:
     """Add up likelihood ratios of the true histograms, without each sample's own count; only known in an experiment."""
     total = np.zeros(trace.clean.size)
     for number in range(len(trace.misclassified)):
-        counts = trace.counts(number)
-        for part in trace.populations(number):
-            logs = [_log_likelihood(counts, part & kind, trace.epochs + 1) for kind in (trace.clean, ~trace.clean)]
+        counts = trace.count_misclassified(number)
+        for part in trace.list_populations(number):
+            n_bins, kinds = trace.epochs + 1, (trace.clean, ~trace.clean)
+            logs = [_compute_log_likelihood(counts, part & kind, n_bins) for kind in kinds]
             total[part] += (logs[1] - logs[0])[part]
     prior = np.log((~trace.clean).sum() / trace.clean.sum())
     return Judgement(total, total + prior < 0)
 
 
-def _log_likelihood(counts: NDArray[np.int64], kind: Mask, n_bins: int) -> Floats:
+def _compute_log_likelihood(counts: NDArray[np.int64], kind: Mask, n_bins: int) -> Floats:
     """Compute the log-likelihood of each sample's count among the others of a kind, shape (n_samples,)."""
     blur = gaussian_filter1d(np.eye(n_bins), _BLUR, axis=0, mode="nearest")
     near = (blur @ np.bincount(counts[kind], minlength=n_bins))[counts] - kind * blur[counts, counts]

@@ -62,7 +62,7 @@ def run_case(name: str, case: Case, inputs: Inputs) -> Row:
     return Row(name, case, result, seconds, describe_machine("torch", "numpy", "scipy", "scikit-learn"), fingerprint)
 
 
-def find_current(rows: Sequence[Row]) -> list[Row]:
+def find_current_rows(rows: Sequence[Row]) -> list[Row]:
     """Return the rows that today's settings would give, and say on stderr how many others are left out, and why."""
     current = [row for row in rows if row.fingerprint is not None and row.fingerprint == _sign_case(row)]
     n_unsigned = sum(row.fingerprint is None for row in rows)
@@ -114,12 +114,12 @@ def format_list(sections: Sequence[str], inputs: Inputs, rows: Sequence[Row]) ->
     lines = []
     for name in sections:
         keys = {make_key(name, case) for case in list_cases(name, inputs)}
-        done = [row for row in rows if row.key in keys]
+        done_rows = [row for row in rows if row.key in keys]
         time_text = ""
-        if done:
-            seconds = fmean(row.seconds for row in done)
-            time_text = f", {seconds:.1f} s each, {(len(keys) - len(done)) * seconds / 60:.0f} minutes to go"
-        lines.append(f"{name}: {len(done)} of {len(keys)} cases{time_text}")
+        if done_rows:
+            seconds = fmean(row.seconds for row in done_rows)
+            time_text = f", {seconds:.1f} s each, {(len(keys) - len(done_rows)) * seconds / 60:.0f} minutes to go"
+        lines.append(f"{name}: {len(done_rows)} of {len(keys)} cases{time_text}")
     return "\n".join(lines)
 
 
@@ -143,7 +143,7 @@ def parse_arguments(study: Study, description: str | None, argv: Sequence[str] |
 def main(study: Study, description: str | None, argv: Sequence[str] | None = None) -> int:
     """Run the command of a study; return 1 if a case has failed."""
     arguments: Any = parse_arguments(study, description, argv)
-    rows = find_current(read_rows(arguments.rows))
+    rows = find_current_rows(read_rows(arguments.rows))
     features = {path.stem: path for path in arguments.features}
     inputs = Inputs(arguments.profile, arguments.half, arguments.data_dir, features)
     if arguments.write:
@@ -155,9 +155,9 @@ def main(study: Study, description: str | None, argv: Sequence[str] | None = Non
     if arguments.list:
         print(format_list(study.sections, inputs, rows))
         return 0
-    done = {row.key for row in rows}
+    done_keys = {row.key for row in rows}
     todo: list[tuple[str, Case]] = []
     for name in arguments.section:
-        cases = [case for case in list_cases(name, inputs) if make_key(name, case) not in done]
+        cases = [case for case in list_cases(name, inputs) if make_key(name, case) not in done_keys]
         todo += [(name, case) for case in cases[: arguments.limit_cases]]
     return int(run_cases(todo, inputs, arguments.rows, arguments.workers, arguments.limit_minutes) > 0)

@@ -130,7 +130,7 @@ def judge_families(
 ) -> dict[str, dict[str, tuple[float, float, int]]]:
     """Return log-likelihood, chi-square and degrees of freedom of each family for each population and the mixture."""
     is_first = np.random.default_rng((seed, 11)).random(bins.size) < 0.5
-    judged: dict[str, dict[str, tuple[float, float, int]]] = {}
+    results: dict[str, dict[str, tuple[float, float, int]]] = {}
     for name, mask in ((POPULATIONS[0], clean), (POPULATIONS[1], ~clean), ("mixture", np.ones_like(clean))):
         halves = [
             np.bincount(bins[mask & part], minlength=n_epochs + 1).astype(np.float64) for part in (is_first, ~is_first)
@@ -138,8 +138,8 @@ def judge_families(
         if min(half.sum() for half in halves) < 50:
             continue
         names = [*FAMILIES, *(FITS if name == "mixture" else ())]
-        judged[name] = {family: _judge_family(family, halves, is_mixture=name == "mixture") for family in names}
-    return judged
+        results[name] = {family: _judge_family(family, halves, is_mixture=name == "mixture") for family in names}
+    return results
 
 
 def _judge_family(family: str, halves: Sequence[NDArray[np.float64]], *, is_mixture: bool) -> tuple[float, float, int]:
@@ -223,11 +223,11 @@ def _format_test(metric: Metric, title: str, groups: Groups, conditions: Sequenc
 
 def compare_pairs(gains: NDArray[np.float64]) -> tuple[float, float]:
     """Return the p-value of Wilcoxon's signed-rank test and the rank-biserial correlation; 1 and 0 without a change."""
-    changed = gains[gains != 0]
-    if not changed.size:
+    nonzero = gains[gains != 0]
+    if not nonzero.size:
         return 1.0, 0.0
-    ranks = rankdata(np.abs(changed))
-    return float(wilcoxon(changed).pvalue), float((ranks * np.sign(changed)).sum() / ranks.sum())
+    ranks = rankdata(np.abs(nonzero))
+    return float(wilcoxon(nonzero).pvalue), float((ranks * np.sign(nonzero)).sum() / ranks.sum())
 
 
 def _format_families(groups: Groups) -> str:

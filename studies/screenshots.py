@@ -36,10 +36,10 @@ N_FIRST = 37
 
 def answer_audit(client: httpx.Client, run_id: str, clean: NDArray[np.bool_], n: int) -> None:
     """Draw samples, unless they are drawn already, and answer the first `n` of them."""
-    drawn = (
+    indices = (
         client.post(f"/runs/{run_id}/audit/draw", json={"n": N_DRAWN}).raise_for_status().json()["draw"]["indices"][:n]
     )
-    client.put(f"/runs/{run_id}/audit", json={"indices": drawn, "clean": clean[drawn].tolist()}).raise_for_status()
+    client.put(f"/runs/{run_id}/audit", json={"indices": indices, "clean": clean[indices].tolist()}).raise_for_status()
 
 
 def list_pages(client: httpx.Client, run_id: str) -> dict[str, str]:

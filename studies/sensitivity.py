@@ -26,7 +26,7 @@ _GAINS = ("f1", "accuracy")
 N_INITIAL = 5
 """Number of initial weights that are drawn for the same labels."""
 FACTORS = (0.5, 2.0, 4.0)
-"""Numbers of epochs beside the default, in units of it."""
+"""Further numbers of epochs, in units of the default."""
 _TEXT = f"""{DATA_POINTER}
 
 One round, everyone observed; then a fresh network is trained on the set, always with the same weights and epochs.
@@ -45,9 +45,9 @@ def list_cases(inputs: Inputs) -> list[Case]:
     else:
         groups = [(("lite2",), 3, noises), (("digits",), 2, noises)]
     cases: list[Case] = []
-    for data, n_seeds, chosen in groups:
-        cases += make_cases(inputs, data, n_seeds, chosen, initial=tuple(range(N_INITIAL)), factor=(1.0,))
-        cases += make_cases(inputs, data, n_seeds, chosen, initial=(0,), factor=FACTORS)
+    for data, n_seeds, group_noises in groups:
+        cases += make_cases(inputs, data, n_seeds, group_noises, initial=tuple(range(N_INITIAL)), factor=(1.0,))
+        cases += make_cases(inputs, data, n_seeds, group_noises, initial=(0,), factor=FACTORS)
     return cases
 
 
@@ -108,7 +108,7 @@ def _format_spread(values: Sequence[float | None]) -> str:
 
 
 def _format_initial(rows: Sequence[Row]) -> str:
-    """Return the spread over initial weights with the same labels beside that over labels."""
+    """Return the spread over initial weights with the same labels, and that over labels."""
     lines, worst = [], 0.0
     for title in _get_titles(rows):
         own = [row for row in rows if _get_title(row) == title]

@@ -42,7 +42,7 @@ class Images:
         return cls(rng.integers(0, 256, (n_samples, 32, 32, 3), dtype=np.uint8), rng.integers(0, 10, n_samples))
 
 
-class Published(Dataset[tuple[Tensor, int, int]]):
+class PublishedDataset(Dataset[tuple[Tensor, int, int]]):
     """Crops and mirrors one image at a time, on the processor."""
 
     def __init__(self, images: Images) -> None:
@@ -65,7 +65,7 @@ def time_published(images: Images, model: nn.Module, device: torch.device, epoch
     """Measure the seconds of an epoch of the published loop, the least of `epochs`."""
     model.to(device)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-3)
-    loader = DataLoader(Published(images), batch_size=128, shuffle=True, num_workers=workers)
+    loader = DataLoader(PublishedDataset(images), batch_size=128, shuffle=True, num_workers=workers)
     history: dict[int, list[int]] = {}
     seconds = []
     for _ in range(epochs + 1):

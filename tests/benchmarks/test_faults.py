@@ -2,7 +2,7 @@ from benchmarks import faults
 
 
 def test_what_is_broken_while_trainings_stream_loses_nothing() -> None:
-    outcome = faults.stream(n_rounds=len(faults.FAULTS), n_trainings=8, seed=1)
+    outcome = faults.cause_faults(n_rounds=len(faults.FAULTS), n_trainings=8, seed=1)
     assert outcome.ledger.wrong == [], outcome.log
     assert outcome.n_left == 0
     assert set(outcome.seconds) == set(faults.FAULTS)

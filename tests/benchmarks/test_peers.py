@@ -17,9 +17,9 @@ def data() -> Dataset:
     """Two classes that any network tells apart, 60 samples, a sixth of them mislabelled."""
     labels = np.arange(60) % 2
     images = (labels[:, None, None, None] * 200 + np.zeros((60, 8, 8, 1))).astype(np.uint8)
-    given = labels.copy()
-    given[:10] = 1 - given[:10]
-    return Dataset("two", images, given, images, labels, n_classes=2, y_train_clean=labels)
+    noisy_labels = labels.copy()
+    noisy_labels[:10] = 1 - noisy_labels[:10]
+    return Dataset("two", images, noisy_labels, images, labels, n_classes=2, y_train_clean=labels)
 
 
 @pytest.fixture
@@ -69,9 +69,9 @@ def test_threshold_samples_judge_everyone(data: Dataset, settings: TrainSettings
 def test_threshold_samples_are_drawn_without_regard_to_the_noise(seed: int) -> None:
     data = load("digits").with_noise("pairflip:0.4", seed)
     assert data.clean is not None
-    chosen = judges.draw_threshold_samples(data, seed)
-    assert np.unique(chosen).size == chosen.size == 2 * 130
-    assert 0.3 < (~data.clean[chosen]).mean() < 0.5
+    indices = judges.draw_threshold_samples(data, seed)
+    assert np.unique(indices).size == indices.size == 2 * 130
+    assert 0.3 < (~data.clean[indices]).mean() < 0.5
 
 
 def test_the_best_cut_keeps_ties_together() -> None:

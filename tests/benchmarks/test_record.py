@@ -16,11 +16,11 @@ def test_a_recording_of_all_images_is_one_of_the_judging_half(tmp_path: Path) ->
     settings = record.make_settings(case)
     assert (settings.model, settings.batch_size, settings.epochs) == ("resnet18", 512, 2)
 
-    made = record.Recorder(case, data, replace(settings, model="resnet8", batch_size=16)).run()
-    made.save(tmp_path / f"{case.name}.npz")
-    (read,) = recordings.load_recordings("judging", tmp_path)
+    recording = record.Recorder(case, data, replace(settings, model="resnet8", batch_size=16)).run()
+    recording.save(tmp_path / f"{case.name}.npz")
+    (stored,) = recordings.load_recordings("judging", tmp_path)
     assert not recordings.load_recordings("choosing", tmp_path)
-    assert np.array_equal(read.is_clean, labels == clean)
-    traces = selection.sequences([read])
+    assert np.array_equal(stored.is_clean, labels == clean)
+    traces = selection.sequences([stored])
     assert [trace.rounds[0].n_epochs for trace in traces] == [2, 2]
-    assert read.name.split("_")[1] == "human-worse"  # the noise, as `benchmarks.selection` reads it
+    assert stored.name.split("_")[1] == "human-worse"  # the noise, as `benchmarks.selection` reads it

@@ -77,6 +77,6 @@ def test_lost_rows_come_first_with_the_reason(tmp_path: Path) -> None:
 
 
 def test_the_page_is_made_from_the_rows() -> None:
-    rows = runner.find_current(read_rows(dither.STUDY.rows))
+    rows = runner.find_current_rows(read_rows(dither.STUDY.rows))
     assert rows
     assert dither.format_page(rows) == (dither.RESULTS / "dither.md").read_text()

@@ -17,7 +17,7 @@ RIGHT = Statement(share=0.05, empty=False, upper_holds=True, stored_upper_holds=
 
 def test_the_service_states_what_is_true_of_a_recording(service: httpx.Client) -> None:
     recording = Recording.load(FOLDER / "digits_symmetric-0.4_e20_plant-confused_s1.npz")
-    row = fdr_http.state_after_draws(MildClient("http://service", http=service), recording, 6)
+    row = fdr_http.collect_statements(MildClient("http://service", http=service), recording, 6)
     assert row.noise == pytest.approx(0.36, abs=0.02)
     assert len(row.statements) == 6
     assert row.rate("empty") < 1

@@ -82,7 +82,7 @@ def test_a_method_has_one_colour_in_both_panels() -> None:
     row.result["methods"]["AUM, same passes"] = {"auc": 0.9, "f1": None}  # in the first panel alone
     figure = peer_tables.plot_groups(peer_tables.group_rows([row]))
     colours = [
-        {str(drawn.get_label()): to_hex(np.asarray(drawn.get_facecolor())[0]) for drawn in axes.collections}
+        {str(points.get_label()): to_hex(np.asarray(points.get_facecolor())[0]) for points in axes.collections}
         for axes in figure.axes
     ]
     assert colours[0].keys() - colours[1].keys() == {"AUM, same passes"}

@@ -29,8 +29,8 @@ def folder(tmp_path: Path) -> Path:
     features = labels[:, None] * 4 + np.random.default_rng(0).standard_normal((1200, 5))
     np.savez(tmp_path / "lite2.npz", features=features.astype(np.float32), labels=labels)
     np.savez(tmp_path / "few.npz", features=features[:200].astype(np.float32), labels=labels[:200])
-    given = np.where(np.arange(1200) % 5 == 0, 1 - labels, labels).astype(np.uint8)
-    np.savez(tmp_path / "cifar-n-labels.npz", c10_worse_label=given, c10_aggre_label=given)
+    human_labels = np.where(np.arange(1200) % 5 == 0, 1 - labels, labels).astype(np.uint8)
+    np.savez(tmp_path / "cifar-n-labels.npz", c10_worse_label=human_labels, c10_aggre_label=human_labels)
     return tmp_path
 
 
@@ -147,7 +147,7 @@ def test_rows_of_other_settings_are_left_out(folder: Path, capsys: pytest.Captur
         n_all = 4 + n_current
         assert f"left out: 1 of {n_all} rows, which have no fingerprint of the settings" in output.err
         assert f"left out: 3 of {n_all} rows, which were computed with other settings than today's" in output.err
-    assert runner.find_current([signed]) == [signed]
+    assert runner.find_current_rows([signed]) == [signed]
     assert capsys.readouterr().err == ""
 
 
@@ -161,7 +161,7 @@ def test_a_page_without_rows_is_not_written(
 
 
 def test_page_and_readme_are_made_from_the_rows(tmp_path: Path) -> None:
-    rows = runner.find_current(read_rows(paper.ROWS))
+    rows = runner.find_current_rows(read_rows(paper.ROWS))
     if not rows:
         pytest.skip("no row of today's settings; run `python -m studies.paper`")
     assert paper.format_page(rows, tmp_path) == paper.PAGE.read_text()

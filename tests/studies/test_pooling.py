@@ -23,25 +23,25 @@ def recording() -> Recording:
     correct = np.arange(EPOCHS)[None, :, None] >= learnt[:, None, :]
     correct &= clean | (rng.random(correct.shape) < 0.8)  # mislabelled samples are forgotten again
     rounds = tuple(
-        Round(bitmap.pack(who), bitmap.pack(bits), bitmap.pack(bits))
-        for who, bits in zip((np.ones(N, dtype=bool), members), correct, strict=True)
+        Round(bitmap.pack(members_of_round), bitmap.pack(bits), bitmap.pack(bits))
+        for members_of_round, bits in zip((np.ones(N, dtype=bool), members), correct, strict=True)
     )
     return Recording("simulated_s0", N, bitmap.pack(clean), bitmap.from_indices(range(5), N), rounds)
 
 
 def test_the_first_way_is_the_selection_but_for_broken_labels(recording: Recording) -> None:
     ours = select([RoundBits(N, r.correct_eval, members=r.members) for r in recording.rounds])
-    judged = WAYS[DEFAULT](Trace.of(recording, 2))
-    np.testing.assert_allclose(judged.suspicion[5:], (ours.scores[5:] / ours.epochs + 1) / 2, atol=1e-6)
-    assert (judged.kept == bitmap.unpack(ours.bitmap, N))[5:].mean() > 0.99
+    judgement = WAYS[DEFAULT](Trace.of(recording, 2))
+    np.testing.assert_allclose(judgement.suspicion[5:], (ours.scores[5:] / ours.epochs + 1) / 2, atol=1e-6)
+    assert (judgement.kept == bitmap.unpack(ours.bitmap, N))[5:].mean() > 0.99
 
 
 @pytest.mark.parametrize("way", list(WAYS))
 def test_every_way_tells_kinds_that_stand_apart(recording: Recording, way: str) -> None:
     trace = Trace.of(recording, 2)
-    judged = WAYS[way](trace)
-    assert auc(judged.suspicion, trace.clean) > 0.95
-    assert (judged.kept == trace.clean).mean() > 0.9
+    judgement = WAYS[way](trace)
+    assert auc(judgement.suspicion, trace.clean) > 0.95
+    assert (judgement.kept == trace.clean).mean() > 0.9
 
 
 def test_the_truth_is_of_others(recording: Recording) -> None:

@@ -32,8 +32,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     labels = rng.integers(0, 10, 3000)
     features = 1.5 * rng.standard_normal((10, 20))[labels] + rng.standard_normal((3000, 20))
     np.savez(folder / "lite2.npz", features=features.astype(np.float32), labels=labels)
-    given = np.where(rng.random(3000) < 0.3, (labels + 1) % 10, labels).astype(np.uint8)
-    np.savez(folder / "cifar-n-labels.npz", c10_worse_label=given, c10_aggre_label=given)
+    human_labels = np.where(rng.random(3000) < 0.3, (labels + 1) % 10, labels).astype(np.uint8)
+    np.savez(folder / "cifar-n-labels.npz", c10_worse_label=human_labels, c10_aggre_label=human_labels)
     return Inputs("cpu", "judging", folder, {"lite2": folder / "lite2.npz"})
 
 
@@ -51,8 +51,8 @@ def test_a_section_runs_and_shows_its_cases(name: str, inputs: Inputs, tmp_path:
     section = SECTIONS[name]
     cases = [case for case in section.list_cases(inputs) if case["data"] == "lite2" and case["seed"] == 5]
     kinds = [key for key in cases[0] if key not in ("data", "noise", "half", "seed", "initial", "model")]
-    chosen = {tuple(case[key] for key in kinds): case for case in reversed(cases)}
-    rows = [_make_row(name, case, section.run_case(case, inputs)) for case in list(chosen.values())[:5]]
+    case_of_kind = {tuple(case[key] for key in kinds): case for case in reversed(cases)}
+    rows = [_make_row(name, case, section.run_case(case, inputs)) for case in list(case_of_kind.values())[:5]]
     text = section.format_rows(rows, tmp_path)
     assert "nan" not in text
     assert len(_list_lines(text)) > len(rows) / 2
