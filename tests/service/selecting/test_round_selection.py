@@ -77,7 +77,7 @@ async def test_a_table_is_what_the_core_says(service: Service) -> None:
     await service.open("a", BODIES)
     table = await service.table("a")
     expected = build_sample_table([bits(BODIES)], select([bits(BODIES)]))
-    for name in ("scores", "kept", "misclassified", "transitions", "order"):
+    for name in ("scores", "is_kept", "misclassified", "transitions", "order"):
         np.testing.assert_array_equal(getattr(table, name), getattr(expected, name))
 
 
