@@ -98,7 +98,7 @@ class LogCalls(ServiceCalls):
         samples = to_array(samples, "samples")
         classes = to_classes(predicted, "predicted", samples.size), to_classes(labels, "labels", samples.size)
         parts = logs.split_arrays(key, samples, *classes, limits)
-        return await self._post_log(run_id, parts, complete, attempt, {"samples_by": samples_by})
+        return await self._post_log(run_id, parts, complete, attempt, samples_by=samples_by)
 
     async def post_records(
         self,
@@ -129,8 +129,8 @@ class LogCalls(ServiceCalls):
             Names of the classes 0, 1, …, where ``predicted`` and ``label`` are names.
         """
         limits = await self.limits()
-        params = {"samples_by": samples_by, "class_names": _format_names(class_names)}
-        return await self._post_log(run_id, logs.split_records(records, limits), complete, attempt, params)
+        parts, names = logs.split_records(records, limits), _format_names(class_names)
+        return await self._post_log(run_id, parts, complete, attempt, samples_by=samples_by, class_names=names)
 
     async def push(
         self,
@@ -174,20 +174,13 @@ class LogCalls(ServiceCalls):
         """
         limits = await self.limits()
         parts = logs.split_file(to_path(file, "file"), media_type, limits)
-        params = {
-            "samples_by": samples_by,
-            "columns": format_columns(columns) if columns else None,
-            "class_names": _format_names(class_names),
-        }
-        return await self._post_log(run_id, parts, complete, attempt, params)
+        fields, names = format_columns(columns) if columns else None, _format_names(class_names)
+        return await self._post_log(
+            run_id, parts, complete, attempt, samples_by=samples_by, columns=fields, class_names=names
+        )
 
     async def _post_log(
-        self,
-        run_id: str,
-        parts: Iterator[LogPart],
-        complete: bool,
-        attempt: int | None,
-        params: Mapping[str, str | None],
+        self, run_id: str, parts: Iterator[LogPart], complete: bool, attempt: int | None, **params: str | None
     ) -> JsonObject:
         """Send the parts of a log one by one, and return the number of records and the states of their epochs.
 
@@ -199,7 +192,7 @@ class LogCalls(ServiceCalls):
         part = next(parts, None)
         while part is not None:
             following = next(parts, None)
-            answer = await self._post_part(run_id, part, complete and following is None, attempt, params)
+            answer = await self._post_part(run_id, part, complete and following is None, attempt, **params)
             n_records += answer["records"]
             sent_epochs = {(epoch["round"], epoch["epoch"]): epoch for epoch in answer["epochs"]}
             epochs |= sent_epochs
@@ -207,12 +200,12 @@ class LogCalls(ServiceCalls):
             part = following
         partial_parts = [epoch_parts[key] for key, epoch in epochs.items() if complete and epoch["state"] == "partial"]
         for part in {id(part): part for part in partial_parts}.values():
-            answer = await self._post_part(run_id, part, True, attempt, params)
+            answer = await self._post_part(run_id, part, True, attempt, **params)
             epochs |= {(epoch["round"], epoch["epoch"]): epoch for epoch in answer["epochs"]}
         return {"run_id": run_id, "records": n_records, "epochs": list(epochs.values())}
 
     async def _post_part(
-        self, run_id: str, part: LogPart, complete: bool, attempt: int | None, params: Mapping[str, str | None]
+        self, run_id: str, part: LogPart, complete: bool, attempt: int | None, **params: str | None
     ) -> JsonObject:
         path, query = build_run_path(run_id, "predictions"), drop_none(**params, complete=complete or None)
         headers = {**part.build_headers(), **build_attempt_header(attempt)}
@@ -239,11 +232,9 @@ class Calls(LogCalls, ResultCalls):
 
         Epochs from `resume_from` on are deleted, to be written again. Without `resume_from`, no epoch is deleted.
         """
-        spec = to_spec(spec)
-        body: JsonObject = {name: value for name, value in spec.as_json().items() if name != "run_id"}
-        if resume_from is not None:
-            body["resume_from"] = {"round": resume_from.round, "epoch": resume_from.epoch}
-        return await self._fetch(Request.with_json("PUT", build_run_path(spec.run_id), body), "attempt", "round")
+        body = to_spec(spec).as_json() | drop_none(resume_from=resume_from and dataclasses.asdict(resume_from))
+        path = build_run_path(body.pop("run_id"))
+        return await self._fetch(Request.with_json("PUT", path, body), "attempt", "round")
 
     async def list_runs(self, limit: int = 50, cursor: str | None = None) -> JsonObject:
         """Return one page of the runs, newest first, as in the HTTP API.

@@ -201,9 +201,8 @@ class ResultCalls(ServiceCalls):
         """
         pages: list[NDArray[np.float32]] = []
         while not pages or pages[-1].shape[1] == _SCORES_PER_PAGE:
-            params = _build_params(
-                until_epoch, changes, round=round, offset=len(pages) * _SCORES_PER_PAGE, limit=_SCORES_PER_PAGE
-            )
+            offset, limit = len(pages) * _SCORES_PER_PAGE, _SCORES_PER_PAGE
+            params = _build_params(until_epoch, changes, round=round, offset=offset, limit=limit)
             response = await self._send(Request("GET", build_run_path(run_id, "scores"), params, {"Accept": NPY}))
             try:
                 pages.append(np.load(io.BytesIO(response.content), allow_pickle=False))
@@ -258,13 +257,9 @@ class ResultCalls(ServiceCalls):
             How the clean set is chosen; None takes the defaults.
         """
         rows = _to_rows(correct, "correct")
-        body: JsonObject = {
-            "num_samples": rows.shape[1],
-            "correct": _encode_rows(rows),
-            "options": dataclasses.asdict(to_options(options)),
-        }
-        if observed is not None:
-            body["observed"] = _encode_rows(_to_rows(observed, "observed"))
+        observed_rows = None if observed is None else _encode_rows(_to_rows(observed, "observed"))
+        values = dataclasses.asdict(to_options(options))
+        body = drop_none(num_samples=rows.shape[1], correct=_encode_rows(rows), observed=observed_rows, options=values)
         return await self._fetch(Request.with_json("POST", "/selection", body))
 
 

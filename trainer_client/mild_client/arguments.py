@@ -65,11 +65,9 @@ def to_integer(value: Any, name: str, low: int = 0) -> int:
 
 def to_round(value: Any) -> int | str:
     """Convert the number of a round to an int; ``latest`` and ``best`` stay."""
-    if isinstance(value, str):
-        if value in ("latest", "best"):
-            return value
+    if isinstance(value, str) and value not in ("latest", "best"):
         raise ParameterError(f"round is {value!r:.100}; give a number, 'latest' or 'best'")
-    return to_integer(value, "round")
+    return value if isinstance(value, str) else to_integer(value, "round")
 
 
 def to_classes(values: Any, name: str, n_samples: int | None = None) -> NDArray[np.integer]:

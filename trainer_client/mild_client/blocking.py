@@ -5,6 +5,7 @@ runs to its end in one step.
 """
 
 import functools
+import inspect
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -34,17 +35,22 @@ def iterate_blocking(items: AsyncGenerator[T, None]) -> Iterator[T]:
 
 
 def convert_method(
-    method: Callable[Concatenate[Any, P], R], convert: Callable[[R], T]
+    method: Callable[Concatenate[Any, P], R], convert: Callable[[R], T], result_type: Any
 ) -> Callable[Concatenate[Any, P], T]:
-    """Make a method with the parameters and docstring of `method`, a method of `_calls`, that converts its result."""
+    """Make a method with the parameters and docstring of `method`, a method of `_calls`, that converts its result.
+
+    `result_type` is the type of the converted result, for ``help()``.
+    """
 
     @functools.wraps(method)
     def blocking_method(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return convert(method(self._calls, *args, **kwargs))
 
+    signature = inspect.signature(method)
+    blocking_method.__signature__ = signature.replace(return_annotation=result_type)  # type: ignore[attr-defined]
     return blocking_method
 
 
 def make_blocking(method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]) -> Callable[Concatenate[Any, P], T]:
     """Make a method with the parameters and docstring of `method`, a call of `_calls`, that returns its result."""
-    return convert_method(method, run_blocking)
+    return convert_method(method, run_blocking, inspect.signature(method).return_annotation)

@@ -1,6 +1,6 @@
 """The HTTP clients of the service, blocking and asynchronous; both make the calls of `api.Calls`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, ClassVar, Generic, Self
 
@@ -8,6 +8,7 @@ import httpx
 
 from mild_client.api import Calls
 from mild_client.blocking import convert_method, iterate_blocking, make_blocking, run_blocking
+from mild_client.events import Event
 from mild_client.run import Run, create_run
 from mild_client.transport import AsyncConnections, BlockingConnections, H, Retry, Transport, normalise_url
 
@@ -75,7 +76,7 @@ class MildClient(_Client[httpx.Client]):
         """Close the connections, unless `http` was passed to the constructor."""
         run_blocking(self._connections.close())
 
-    run = convert_method(create_run, Run)
+    run = convert_method(create_run, Run, Run)
     open_run = make_blocking(Calls.open_run)
     list_runs = make_blocking(Calls.list_runs)
     get_run = make_blocking(Calls.get_run)
@@ -110,7 +111,7 @@ class MildClient(_Client[httpx.Client]):
     sample = make_blocking(Calls.sample)
     suggestions = make_blocking(Calls.suggestions)
     select = make_blocking(Calls.select)
-    events = convert_method(Calls.events, iterate_blocking)
+    events = convert_method(Calls.events, iterate_blocking, Iterator[Event])
     ready = make_blocking(Calls.ready)
     version = make_blocking(Calls.version)
     limits = make_blocking(Calls.limits)

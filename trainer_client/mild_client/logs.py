@@ -252,10 +252,8 @@ def split_file(path: Path, media_type: str | None, limits: Mapping[str, float]) 
 def _encode_record(record: Mapping[str, Any]) -> tuple[EpochKey, bytes]:
     """Return the round and epoch of a record, and the record as a line of JSON."""
     try:
-        line = (
-            json.dumps(dict(record), separators=(",", ":"), allow_nan=False, default=_to_python_scalar).encode() + b"\n"
-        )
-        return (int(record.get("round") or 0), int(record["epoch"])), line
+        text = json.dumps(dict(record), separators=(",", ":"), allow_nan=False, default=_to_python_scalar)
+        return (int(record.get("round") or 0), int(record["epoch"])), f"{text}\n".encode()
     except (TypeError, ValueError, KeyError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise ParameterError(

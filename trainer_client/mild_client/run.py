@@ -71,8 +71,16 @@ class AsyncRun:
             If the run was opened before with other properties (``run-conflict``).
         """
         await self._calls.limits()  # the first request; warns if this client is too old
-        stored = await self._fetch_run()
-        position = None if stored is None else _find_next_position(stored)
+        try:
+            position = _find_next_position(await self._calls.get_run(self.run_id))
+        except NotFound as error:
+            if error.code != "run-not-found":
+                raise
+            if self._resume == "must":
+                raise RunMissing(
+                    f"there is no run {self.run_id!r} to resume; check the name, or open it with resume='allow'"
+                ) from None
+            position = None
         if position is not None and self._resume == "never":
             raise RunExists(
                 f"run {self.run_id!r} exists already and is at round {position.round}, epoch {position.epoch}"
@@ -116,8 +124,7 @@ class AsyncRun:
             If another writer has resumed the run.
         """
         body = to_epoch_body(correct, observed, self._spec.num_samples)
-        run_id, attempt = self.run_id, self._require_attempt()
-        await self._calls.put_epoch(run_id, self.round, self.epoch, body, attempt)
+        await self._calls.put_epoch(self.run_id, self.round, self.epoch, body, self._require_attempt())
         epoch, self.epoch = self.epoch, self.epoch + 1
         self._is_finished = False
         if metrics:
@@ -150,8 +157,7 @@ class AsyncRun:
             Whether `samples` are external ids or indices. None: a text is an id; a number is one if the run has a
             number for an id.
         """
-        epoch = to_integer(epoch, "epoch")
-        attempt = self._require_attempt()
+        epoch, attempt = to_integer(epoch, "epoch"), self._require_attempt()
         answer = await self._calls.log_predictions(
             self.run_id, epoch, samples, predicted, labels, self.round, complete, attempt, samples_by
         )
@@ -234,19 +240,6 @@ class AsyncRun:
                 await calls.patch_run(self.run_id, status=status)
         except ClientError as failure:  # the status is informative: it must not hide `error`
             logger.warning("run %s could not be marked as %s: %s", self.run_id, status, failure)
-
-    async def _fetch_run(self) -> JsonObject | None:
-        """Return the state of the run; None if the run does not exist and `resume` allows a new one."""
-        try:
-            return await self._calls.get_run(self.run_id)
-        except NotFound as error:
-            if error.code != "run-not-found":
-                raise
-        if self._resume == "must":
-            raise RunMissing(
-                f"there is no run {self.run_id!r} to resume; check the name, or open it with resume='allow'"
-            )
-        return None
 
     def _require_attempt(self) -> int:
         if self.attempt is None:

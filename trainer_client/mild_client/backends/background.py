@@ -146,7 +146,7 @@ class BackgroundBackend(RecordedRun):
             state = self._restore(spool, spec, resume_from)
             if resume_from == Position(0, 0):  # the service may have lost what came before
                 self._digests.clear()
-            is_open = self._try_open_at_service(spec, resume_from)
+            is_open = self._try_open_at_service(spool, spec, resume_from)
             if not is_open and resume_from is None and (spool.size or spool.state.attempt is not None):
                 raise RunExists(f"run {spec.run_id!r} was written before, into {folder}")
             self._write_open(resume_from)
@@ -183,8 +183,7 @@ class BackgroundBackend(RecordedRun):
 
         The probability is 0 where the sample has no score. `result` is that of a finished round.
         """
-        is_from_service = "basis" in result.summary
-        if is_from_service and self._client is not None and self._spool is not None:
+        if "basis" in result.summary and self._client is not None and self._spool is not None:  # from the service
             with contextlib.suppress(*TEMPORARY_ERRORS):
                 return attach_backend(self._client, self._spool).compute_weights(result)
         return super().compute_weights(result)
@@ -194,9 +193,7 @@ class BackgroundBackend(RecordedRun):
 
         The wait ends after `seconds`, or as soon as the service does not answer.
         """
-        if self._upload_thread is None or (self._spool is not None and self._spool.is_closed):
-            return not self.n_unsent
-        return self._upload_thread.flush(seconds)
+        return self._upload_thread.flush(seconds) if self._upload_thread is not None else not self.n_unsent
 
     def close(self) -> None:
         """Send the remaining records for up to `drain` seconds, and log how to send those still in the spool."""
@@ -233,14 +230,12 @@ class BackgroundBackend(RecordedRun):
         assert self._url is not None
         return MildClient(self._url, self._http, retry, timeout=self._patience, api_key=self._api_key)
 
-    def _try_open_at_service(self, spec: RunSpec, resume_from: Position | None) -> bool:
+    def _try_open_at_service(self, spool: Spool, spec: RunSpec, resume_from: Position | None) -> bool:
         """Send older records and open the run at the service; return False if the service cannot be reached."""
-        if self._client is None or self._spool is None:
-            return False
-        if self._spool.n_unsent and not self._send_unsent(self._spool):
+        if self._client is None or (spool.n_unsent and not self._send_unsent(spool)):
             return False
         try:
-            self._spool.state.attempt = HttpBackend(self._client).open(spec, resume_from).attempt
+            spool.state.attempt = HttpBackend(self._client).open(spec, resume_from).attempt
         except (ServiceUnreachable, Unavailable) as error:
             logger.warning("run %s is recorded without the service, to be sent to it later: %s", spec.run_id, error)
             return False
@@ -258,9 +253,9 @@ class BackgroundBackend(RecordedRun):
         """Finish a round at the service and return the result; None if the service is slow or lacks records."""
         spool.check_open()
         upload_thread, client = self._upload_thread, self._client
-        if upload_thread is None or client is None or spool.is_full:
+        if upload_thread is None or client is None or spool.is_full or not upload_thread.flush(self._patience):
             return None
-        if not upload_thread.flush(self._patience) or upload_thread.n_refused or spool.state.attempt is None:
+        if upload_thread.n_refused or spool.state.attempt is None:
             return None
         try:
             return attach_backend(client, spool).finish(round)

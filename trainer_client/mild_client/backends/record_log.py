@@ -243,12 +243,10 @@ def _find_magic(file: BinaryIO, start: int, size: int) -> int:
     """Return the offset of the first magic number from `start` on, or `size` if there is none."""
     while start < size:
         file.seek(start)
-        chunk = file.read(min(_CHUNK_SIZE, size - start))
+        chunk = file.read(_CHUNK_SIZE + len(MAGIC) - 1)
         if (distance := chunk.find(MAGIC)) >= 0:
             return start + distance
-        if len(chunk) < _CHUNK_SIZE:
-            break
-        start += len(chunk) - len(MAGIC) + 1
+        start += _CHUNK_SIZE
     return size
 
 

@@ -1,5 +1,6 @@
 """Sending of the records left in spools by a crash, an outage, or an offline training."""
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from os import PathLike
@@ -95,10 +96,11 @@ def sync_spools(
     dry_run
         Whether to send nothing.
     """
+    connect = connect or functools.partial(MildClient, api_key=api_key)
     for folder in find_spools(root):
         try:
             with Spool(folder) as spool:
-                n_sent, problem = (0, "") if dry_run else _send_records(spool, url, api_key, connect)
+                n_sent, problem = (0, "") if dry_run else _send_records(spool, url, connect)
                 run_id, n_refused, n_unsent = spool.state.run_id, len(spool.state.refused), spool.n_unsent
                 problem = problem if n_unsent else ""
                 yield SyncResult(folder, run_id, n_sent, n_refused, n_unsent, spool.n_unsent_bytes, problem)
@@ -125,11 +127,12 @@ def handle_refused(
     action
         ``send`` sends each record again, until the service has it. ``drop`` gives it up. None only lists them.
     """
+    connect = connect or functools.partial(MildClient, api_key=api_key)
     for folder in find_spools(root):
         try:
             with Spool(folder) as spool:
                 if action == "send":
-                    with _connect(spool, url, api_key, connect) as client:
+                    with _connect(spool, url, connect) as client:
                         yield from _send_refused(spool, client)
                     continue
                 for entry in spool.read_refused():
@@ -140,14 +143,12 @@ def handle_refused(
             yield RefusedResult(folder, folder.name, "spool", str(error))
 
 
-def _connect(
-    spool: Spool, url: str | None, api_key: str | None, connect: Callable[[str], MildClient] | None
-) -> MildClient:
+def _connect(spool: Spool, url: str | None, connect: Callable[[str], MildClient]) -> MildClient:
     """Create a client of the service of a spool; raise SpoolError if it names none, and `url` is None."""
     address = url or spool.state.url
     if address is None:
         raise SpoolError("it names no service; give --url")
-    return connect(address) if connect else MildClient(address, api_key=api_key)
+    return connect(address)
 
 
 def _send_refused(spool: Spool, client: MildClient) -> Iterator[RefusedResult]:
@@ -179,13 +180,11 @@ def _make_refused_result(spool: Spool, entry: LogEntry, reason: str) -> RefusedR
     return RefusedResult(spool.folder, spool.state.run_id, name, reason)
 
 
-def _send_records(
-    spool: Spool, url: str | None, api_key: str | None, connect: Callable[[str], MildClient] | None
-) -> tuple[int, str]:
+def _send_records(spool: Spool, url: str | None, connect: Callable[[str], MildClient]) -> tuple[int, str]:
     """Send the records of a spool; return how many were sent, and why the next one cannot be sent now."""
     n_sent = 0
     try:
-        with _connect(spool, url, api_key, connect) as client:
+        with _connect(spool, url, connect) as client:
             uploader = Uploader(client, spool)
             while spool.peek() is not None:
                 n_sent += uploader.send_next() is None

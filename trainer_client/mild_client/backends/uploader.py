@@ -160,8 +160,9 @@ class UploadThread:
 
         The wait ends after `seconds`, or as soon as the service does not answer.
         """
-        with self._changed:
-            self._changed.wait_for(self._is_idle, seconds)
+        if not self._spool.is_closed:  # as in a process that was forked while another thread had the lock
+            with self._changed:
+                self._changed.wait_for(self._is_idle, seconds)
         return not self._spool.n_unsent
 
     def close(self, seconds: float) -> None:
@@ -189,7 +190,10 @@ class UploadThread:
                 except NotAllowed:
                     raise
                 except TEMPORARY_ERRORS as error:  # which the client does not repeat, such as those of a full store
-                    self._log_once(error)
+                    if error.code != self._waited_for:
+                        self._waited_for = error.code
+                        folder = self._spool.folder
+                        logger.warning("run %s: what is in %s waits to be sent: %s", self._run_id, folder, error)
                     self._wait_before_retry(_RETRY_SECONDS)
                     continue
                 with self._changed:
@@ -209,12 +213,6 @@ class UploadThread:
         with self._changed:
             self.is_unreachable = True
             self._changed.notify_all()
-
-    def _log_once(self, error: MildError) -> None:
-        """Log why the next record waits, unless the last one waited for the same reason."""
-        if error.code != self._waited_for:
-            self._waited_for = error.code
-            logger.warning("run %s: what is in %s waits to be sent: %s", self._run_id, self._spool.folder, error)
 
     def _wait_for_record(self) -> bool:
         """Wait for an unsent record; return False if all are sent and the thread should stop."""
