@@ -21,7 +21,7 @@ from mild_service.ingest import FORMATS
 from mild_service.ingest.name_resolvers import SamplesBy
 from mild_service.models import Basis
 from mild_service.routes.predictions import LOG_CONTENT, ColumnsQuery
-from mild_service.routes.stateless_selection import StatelessRequest, inline_body_schema, parse_rounds
+from mild_service.routes.stateless_selection import StatelessRequest, parse_rounds
 from mild_service.selecting.round_selection import RoundSelection
 from mild_service.web import bodies, media_types, responses
 from mild_service.web.dependencies import (
@@ -35,6 +35,7 @@ from mild_service.web.dependencies import (
     UntilEpoch,
     WhichRound,
 )
+from mild_service.web.openapi import describe_body
 from mild_service.web.responses import Representation
 from mild_service.web.schemas import make_response_model
 
@@ -190,12 +191,7 @@ def _make_identity(selection: RoundSelection, *, with_ids: bool) -> str:
     "/selection",
     response_model=SelectionView,
     responses=_RESPONSES,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {**LOG_CONTENT, media_types.JSON: {"schema": inline_body_schema()}},
-        }
-    },
+    openapi_extra=describe_body({**LOG_CONTENT, media_types.JSON: StatelessRequest}),
 )
 async def select_stateless(
     request: Request,

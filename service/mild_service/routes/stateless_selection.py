@@ -1,7 +1,7 @@
 """The JSON body of ``POST /selection``: bits of one or more rounds, as bitmaps in base64 or lists of 0 and 1."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field
@@ -61,24 +61,6 @@ def parse_rounds(body: StatelessRequest, settings: Settings) -> list[RoundBits]:
     settings.check_limit("num_samples", n_samples, "max_samples")
     settings.check_limit("number of rounds", len(rounds), "max_rounds")
     return [_parse_round(number, round_, n_samples, body.observe, settings) for number, round_ in enumerate(rounds)]
-
-
-def inline_body_schema() -> dict[str, Any]:
-    """Return the JSON schema of the body without references, as OpenAPI needs it in a list of content types."""
-    schema = StatelessRequest.model_json_schema()
-    definitions = schema.pop("$defs")
-
-    def inline(node: Any) -> Any:
-        if isinstance(node, list):
-            return [inline(item) for item in node]
-        if not isinstance(node, dict):
-            return node
-        if "$ref" in node:
-            return inline(definitions[node["$ref"].rpartition("/")[2]])
-        return {name: inline(value) for name, value in node.items()}
-
-    inlined: dict[str, Any] = inline(schema)
-    return inlined
 
 
 def _list_rounds(body: StatelessRequest) -> list[StatelessRound]:

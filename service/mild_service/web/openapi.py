@@ -61,6 +61,8 @@ def declare_answers(app: FastAPI) -> None:
             for path, methods in document["paths"].items():
                 for method, operation in methods.items():
                     _declare_operation(operation, method.upper(), path, problems)
+                    for content in operation.get("requestBody", {}).get("content", {}).values():
+                        components["schemas"] |= content["schema"].get("$defs", {})  # to which the schema refers
         return document
 
     app.openapi = generate_with_answers  # type: ignore[method-assign]  # as FastAPI documents it
@@ -132,7 +134,9 @@ def describe_body(
     for media_type, body in content.items():
         if isinstance(body, str):
             described[media_type] = describe_binary(body)
+        elif isinstance(body, dict):
+            described[media_type] = body
         else:
-            described[media_type] = body if isinstance(body, dict) else {"schema": body.model_json_schema()}
+            described[media_type] = {"schema": body.model_json_schema(ref_template="#/components/schemas/{model}")}
     extra: dict[str, Any] = {"requestBody": {"required": True, "content": described}} if content else {}
     return extra | ({"parameters": PRECONDITION_HEADERS} if has_precondition else {})
