@@ -14,7 +14,7 @@ from itertools import combinations, groupby
 
 import numpy as np
 
-from benchmarks.claims import Benchmark, Report
+from benchmarks.claims import Benchmark, Report, format_table
 from benchmarks.record_families import FAMILIES
 from benchmarks.recordings import HALVES, load_recordings
 from benchmarks.selection import MEAN_GAP_BAR, WORST_GAP_BAR, Trace, sequences
@@ -94,24 +94,25 @@ def find_twins(traces: Sequence[Trace]) -> list[Twins]:
 def report_twins(rows: Sequence[FamilyRow], twins: Sequence[Twins]) -> list[str]:
     """Format the pairs, and the gaps of the default fit in every family without their sequences."""
     twin_names = {name for pair in twins for name in pair.names}
-    lines = [
-        f"{len(twins)} pairs, of {len(twin_names)} sequences, whose histograms differ by at most {_SAME:g} (total "
-        f"variation) and whose noise rates by at least {_OTHER_TRUTH:g}. What is right for one is wrong for the other.",
-        "",
-        "| sequence | noise | sequence | noise | total variation |",
-        "|---|---|---|---|---|",
-    ]
+    pairs = []
     for pair in twins:
         (name, other), (noise, other_noise) = pair.names, pair.noise
-        lines.append(f"| {name} | {noise:.3f} | {other} | {other_noise:.3f} | {pair.distance:.3f} |")
-    lines += ["", "| family, without these | sequences | mean gap | worst | bars |", "|---|---|---|---|---|"]
+        pairs.append((name, f"{noise:.3f}", other, f"{other_noise:.3f}", f"{pair.distance:.3f}"))
+    families = []
     own = sorted((row for row in rows if row.name not in twin_names), key=_by_family_and_fit)
     for family, group in groupby(own, key=lambda row: row.family):
         gaps = np.array([row.gap for row in group])
         is_reached = gaps.mean() <= MEAN_GAP_BAR and gaps.max() <= WORST_GAP_BAR
         verdict = "reached" if is_reached else "MISSED"
-        lines.append(f"| {family} | {gaps.size} | {gaps.mean():.4f} | {gaps.max():.3f} | {verdict} |")
-    return lines
+        families.append((family, gaps.size, f"{gaps.mean():.4f}", f"{gaps.max():.3f}", verdict))
+    return [
+        f"{len(twins)} pairs, of {len(twin_names)} sequences, whose histograms differ by at most {_SAME:g} (total "
+        f"variation) and whose noise rates by at least {_OTHER_TRUTH:g}. What is right for one is wrong for the other.",
+        "",
+        *format_table(("sequence", "noise", "sequence", "noise", "total variation"), pairs),
+        "",
+        *format_table(("family, without these", "sequences", "mean gap", "worst", "bars"), families),
+    ]
 
 
 def judge_families(traces: Sequence[Trace], fits: Sequence[Fit] = FITS) -> list[FamilyRow]:
@@ -140,42 +141,39 @@ def report_families(rows: Sequence[FamilyRow]) -> list[str]:
         "family", "fit", "sequences", "mean gap", "worst", f"above {_GAP_BAR:g}",
         "dropped without noise, mean", "most", "verdicts", "separable without noise",
     )  # fmt: skip
-    ordered = sorted(rows, key=_by_family_and_fit)
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    for (family, fit), group in groupby(ordered, key=_by_family_and_fit):
-        lines.append(_format_row(family, fit, list(group)))
+    groups = groupby(sorted(rows, key=_by_family_and_fit), key=_by_family_and_fit)
+    cells = [_list_cells(family, fit, list(group)) for (family, fit), group in groups]
     for fit in dict.fromkeys(row.fit for row in rows):
-        lines.append(_format_row("all", fit, [row for row in rows if row.fit == fit]))
+        cells.append(_list_cells("all", fit, [row for row in rows if row.fit == fit]))
     default = SelectionOptions().fit
     own = [row for row in rows if row.fit == default]
-    lines += [
-        "",
-        f"`{default}` loses most in:",
-        "",
-        "| sequence | noise | gap | dropped | verdict |",
-        "|---|---|---|---|---|",
+    worst = [
+        (row.name, f"{row.noise:.3f}", f"{row.gap:.3f}", f"{row.dropped:.3f}", row.verdict)
+        for row in sorted(own, key=lambda row: -row.gap)[:15]
     ]
-    for row in sorted(own, key=lambda row: -row.gap)[:15]:
-        lines.append(f"| {row.name} | {row.noise:.3f} | {row.gap:.3f} | {row.dropped:.3f} | {row.verdict} |")
-    return [*lines, "", *_summarise_learning(own), *_compare_with_default(rows)]
+    return [
+        *format_table(heads, cells),
+        *("", f"`{default}` loses most in:", ""),
+        *format_table(("sequence", "noise", "gap", "dropped", "verdict"), worst),
+        *("", *_summarise_learning(own), *_compare_with_default(rows)),
+    ]
 
 
 def _by_family_and_fit(row: FamilyRow) -> tuple[str, str]:
     return row.family, row.fit
 
 
-def _format_row(family: str, fit: str, rows: Sequence[FamilyRow]) -> str:
+def _list_cells(family: str, fit: str, rows: Sequence[FamilyRow]) -> tuple[object, ...]:
     gaps = np.array([row.gap for row in rows])
     without_noise = [row for row in rows if row.noise == 0]
     dropped = [row.dropped for row in without_noise]
     verdicts = ", ".join(f"{n} {verdict}" for verdict, n in Counter(row.verdict for row in rows).most_common())
     separable = sum(row.verdict == "separable" for row in without_noise)
-    cells = (
-        family, fit, str(len(rows)), f"{gaps.mean():.4f}", f"{gaps.max():.3f}", str(int((gaps > _GAP_BAR).sum())),
+    return (
+        family, fit, len(rows), f"{gaps.mean():.4f}", f"{gaps.max():.3f}", int((gaps > _GAP_BAR).sum()),
         f"{np.mean(dropped):.3f}" if dropped else "", f"{max(dropped):.3f}" if dropped else "", verdicts,
         f"{separable} of {len(without_noise)}",
     )  # fmt: skip
-    return "| " + " | ".join(cells) + " |"
 
 
 def _summarise_learning(rows: Sequence[FamilyRow]) -> list[str]:

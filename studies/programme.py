@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, Self, TypeAlias
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from benchmarks import claims
 from benchmarks.recordings import Half
 from mild_core.types import SelectionOptions
 from mild_trainer.settings import TrainSettings
@@ -167,8 +168,7 @@ def format_judged(heads: Sequence[str], lines: Iterable[Line]) -> str:
 
 def format_table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Return a table as Markdown, with an empty line after it."""
-    cells = [heads, ["---"] * len(heads), *lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in cells) + "\n"
+    return "".join(f"{line}\n" for line in claims.format_table(heads, lines)) + "\n"
 
 
 def add_legend(figure: Figure) -> None:
