@@ -37,6 +37,11 @@ class WrongPredictions:
         predicted = np.where((planes == 0).any(axis=0), planes.max(axis=0), planes.min(axis=0))
         return WrongPredictions(predicted, np.maximum(self.labels, other.labels))
 
+    def take(self, mask: NDArray[np.bool_]) -> "WrongPredictions | None":
+        """Return the predictions of the samples in a mask of shape (n_samples,); None if there are none."""
+        predicted = np.where(mask, self.predicted, 0)
+        return WrongPredictions(predicted, np.where(predicted != 0, self.labels, 0)) if predicted.any() else None
+
 
 def describe_unknown_classes(classes: NDArray[np.integer], samples: NDArray[np.integer], n_classes: int) -> str | None:
     """Name the first few classes outside 0..n_classes-1 with their samples, and what helps; None if all are inside.

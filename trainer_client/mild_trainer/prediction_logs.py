@@ -55,12 +55,12 @@ def read_log(source: FileSource) -> RecordedBits:
     limits = make_limits()
     with closing(Sandbox(_SANDBOX_BYTES, _SANDBOX_SECONDS)) as sandbox:
         log = LogAccumulator(limits, infer_samples=True)
-        n_unobserved, has_classes = _add_files(log, paths, sandbox)
+        _add_files(log, paths, sandbox)
         class_names.sort()
         limits = make_limits()
         labels = limits.options.labels
         n_samples = max(log.n_samples, *(len(values) for values in (resolver.ids, labels) if values is not None), 1)
-        if has_classes or n_samples != log.n_samples:
+        if log.has_classes or n_samples != log.n_samples:
             # The arrays of classes, and samples without records, need the number of samples beforehand.
             log = LogAccumulator(replace(limits, n_samples=n_samples), keep_classes=True)
             _add_files(log, paths, sandbox)
@@ -71,14 +71,13 @@ def read_log(source: FileSource) -> RecordedBits:
             check_indices(log)
     except MildError as error:
         raise _explain(source.path, error) from error
-    suggested = _count_predictions(log, rounds) if has_classes else None
     return RecordedBits(
         rounds,
-        labels=log.labels if labels is None and has_classes else labels,
-        suggested=suggested,
+        labels=log.labels if labels is None else labels,
+        suggested=_count_predictions(log, rounds) if log.comparison.n_records else None,
         class_names=class_names.names,
         ids=resolver.ids,
-        description=_describe(source.path, log, resolver, n_unobserved),
+        description=_describe(source.path, log, resolver),
     )
 
 
@@ -109,18 +108,13 @@ def find_log_files(path: Path) -> list[Path]:
     return parts
 
 
-def _add_files(log: LogAccumulator, paths: Sequence[Path], sandbox: Sandbox) -> tuple[int, bool]:
-    """Add the records of all files to `log`; return how many had no outcome, and whether any had a class."""
-    n_unobserved, has_classes = 0, False
+def _add_files(log: LogAccumulator, paths: Sequence[Path], sandbox: Sandbox) -> None:
+    """Add the records of all files to `log`."""
     for path in paths:
         try:
-            for batch in _read_file(path, log.limits, sandbox):
-                n_unobserved += batch.n_unobserved
-                has_classes |= batch.labels is not None
-                log.add_batch(batch)
+            log.add_batches(_read_file(path, log.limits, sandbox))
         except MildError as error:
             raise _explain(path, error) from error
-    return n_unobserved, has_classes
 
 
 def _read_file(path: Path, limits: LogLimits, sandbox: Sandbox) -> Iterator[Batch]:
@@ -154,30 +148,25 @@ def _open_decompressed(path: Path, encoding: str | None, is_sandboxed: bool) -> 
             yield copy
 
 
-def _count_predictions(log: LogAccumulator, rounds: Sequence[RoundBits]) -> NDArray[np.int64] | None:
-    """Return the class that was predicted most often, -1 where that is the given label; shape (n_samples,).
-
-    The result is None if the log has no predictions.
-    """
+def _count_predictions(log: LogAccumulator, rounds: Sequence[RoundBits]) -> NDArray[np.int64]:
+    """Return the class that was predicted most often, -1 where that is the given label; shape (n_samples,)."""
     wrong = [log.get_wrong_predictions(key) for key in log.epoch_keys]
-    predicted = [epoch.predicted for epoch in wrong if epoch is not None]
-    if not predicted:
-        return None
+    planes = [np.zeros(log.n_samples, dtype=np.uint8), *(epoch.predicted for epoch in wrong if epoch is not None)]
     n_correct = np.zeros(log.n_samples, dtype=np.int64)
     for bits in rounds:
         for row in bits.correct:
             n_correct += bitmap.unpack(row, log.n_samples)
-    return find_majority_classes(np.stack(predicted), n_correct).suggested.astype(np.int64) - 1
+    return find_majority_classes(np.stack(planes), n_correct).suggested.astype(np.int64) - 1
 
 
-def _describe(path: Path, log: LogAccumulator, resolver: NewSampleResolver, n_unobserved: int) -> str:
+def _describe(path: Path, log: LogAccumulator, resolver: NewSampleResolver) -> str:
     """Describe in one line what was read, and what was left out."""
     named_by = "index" if resolver.ids is None else "id"
     parts = [
         f"{path}: {log.n_records:,} records of {log.n_samples:,} samples in {len(log.epoch_keys)} epochs,",
         f"with samples named by {named_by}",
     ]
-    unobserved = f"; {n_unobserved:,} records without an outcome count as unobserved" if n_unobserved else ""
+    unobserved = f"; {log.n_unobserved:,} records without an outcome count as unobserved" if log.n_unobserved else ""
     n_repeated = log.n_records - log.count_outcomes()
     repeated = (
         f"; {n_repeated:,} records name a sample again in its epoch, which is right if any of its records is: check "

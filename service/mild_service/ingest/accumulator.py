@@ -1,164 +1,97 @@
 """Accumulates a log's records: one byte per sample and epoch while it is read, then two bitmaps per epoch."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mild_core import bitmap
+from mild_core.bitmap import Bitmap
 from mild_core.errors import MildError
-from mild_core.types import EpochBits, RoundBits
+from mild_core.types import RoundBits
 from mild_core.wrong_predictions import ClassComparison, ClassNumbers, WrongPredictions
 from mild_service.errors import InvalidRequest, LimitExceeded
-from mild_service.ingest.columns import Batch, EpochKey, LogLimits, Numbers, conflict_error, record_error
+from mild_service.ingest.columns import Batch, EpochKey, Flags, LogLimits, Numbers
 from mild_service.ingest.name_resolvers import ReserveMemory
 
 _WIDTHS = (np.uint8, np.uint16, np.uint32)
 
 
-class ClassAccumulator:
-    """Accumulates predicted classes (1 to 4 bytes per sample and epoch) and given labels (4 bytes per sample).
-
-    Parameters
-    ----------
-    n_samples
-        Samples of the run.
-    reserve_memory
-        Called before the memory grows beyond one byte per sample and epoch.
-    """
-
-    def __init__(self, n_samples: int, reserve_memory: ReserveMemory) -> None:
-        self._n_samples = n_samples
-        self._reserve_memory = reserve_memory
-        self._labels = np.zeros(n_samples, dtype=np.uint32)
-        self._predicted: dict[EpochKey, ClassNumbers] = {}
-
-    @property
-    def labels(self) -> Numbers:
-        """The given labels, -1 where unknown; shape (n_samples,)."""
-        return self._labels.astype(np.int64) - 1
-
-    def begin_epoch(self, key: EpochKey, stored: WrongPredictions | None) -> None:
-        """Begin an epoch with its stored wrong predictions (None if there are none), before its first record."""
-        self._predicted[key] = np.zeros(self._n_samples, np.uint8) if stored is None else stored.predicted.copy()
-
-    def add_records(self, batch: Batch, key: EpochKey, records: slice | Numbers, is_fixed: NDArray[np.bool_]) -> None:
-        """Add the predicted classes and given labels of one epoch's records.
-
-        Of several wrong predictions of a sample in an epoch, the lowest class counts, in whatever order they come.
-
-        Parameters
-        ----------
-        batch
-            The batch with the records.
-        key
-            Round and epoch.
-        records
-            Positions of the records in the batch.
-        is_fixed
-            Whether the epoch accepts no new wrong prediction of each record's sample; shape (n_records,).
-        """
-        if batch.labels is None:
-            return
-        numbers, samples, labels = batch.rows.numbers[records], batch.samples[records], batch.labels[records]
-        if clash := _write_labels(self._labels, samples, labels):
-            position, earlier = clash
-            detail = f"sample {samples[position]} has the label {labels[position] - 1}, and {earlier - 1}"
-            detail += " in an earlier record"
-            raise record_error(batch.rows.unit, int(numbers[position]), "label", detail)
-        if batch.predicted is None:
-            return
-        predicted = np.where(batch.correct[records], 0, batch.predicted[records])
-        if not predicted.any():
-            return
-        epoch_classes = self._predicted[key]
-        if (largest := int(predicted.max())) > np.iinfo(epoch_classes.dtype).max:
-            self._reserve_memory(_WIDTHS[-1]().itemsize * self._n_samples)
-            epoch_classes = self._predicted[key] = _widen_classes(epoch_classes, largest)
-        before = epoch_classes[samples]
-        if (changes := is_fixed & (predicted != 0) & ((before == 0) | (predicted < before))).any():
-            position = int(np.argmax(changes))
-            raise conflict_error(
-                batch.rows.unit,
-                int(numbers[position]),
-                f"sample {samples[position]} of epoch {key[1]}, round {key[0]}, has predicted="
-                f"{predicted[position] - 1}, which is not in the store; drop the epoch with resume_from",
-            )
-        is_wrong = predicted != 0
-        merged = np.where(before == 0, predicted, np.minimum(before, predicted))[is_wrong]
-        epoch_classes[samples[is_wrong]] = merged
-        if (epoch_classes[samples[is_wrong]] != merged).any():  # a sample occurs several times
-            np.minimum.at(epoch_classes, samples[is_wrong], merged.astype(epoch_classes.dtype))
-
-    def get_wrong_predictions(self, key: EpochKey, is_wrong: NDArray[np.bool_]) -> WrongPredictions:
-        """Return the wrong predictions of an epoch that are in the log itself.
-
-        Parameters
-        ----------
-        key
-            Round and epoch.
-        is_wrong
-            Whether the log has a wrong prediction of each sample; shape (n_samples,).
-        """
-        predicted = np.where(is_wrong, self._predicted[key], 0)
-        return WrongPredictions(predicted, np.where(predicted != 0, self._labels, 0))
-
-
-def _widen_classes(classes: ClassNumbers, largest: int) -> ClassNumbers:
-    """Return `classes` in the smallest data type that holds their maximum and `largest`."""
-    largest = max(largest, int(classes.max()))
-    return classes.astype(next(width for width in _WIDTHS if largest <= np.iinfo(width).max), copy=False)
-
-
-def _write_labels(classes: ClassNumbers, samples: Numbers, values: Numbers) -> tuple[int, int] | None:
-    """Write the non-zero values; return the position and the earlier value of the first contradiction, or None."""
-    before, is_given = classes[samples], values != 0
-    if not (is_given & (before != 0) & (before != values)).any():
-        classes[samples[is_given]] = values[is_given]
-        if not (is_given & (classes[samples] != values)).any():
-            return None
-    first_values: dict[int, int] = {}
-    for position, (sample, value, stored) in enumerate(
-        zip(samples.tolist(), values.tolist(), before.tolist(), strict=True)
-    ):
-        if value and (earlier := first_values.setdefault(sample, stored or value)) != value:
-            return position, earlier
-    raise AssertionError("a contradiction has a record")
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class StoredEpoch:
-    """The part of an epoch that is in the store.
+class EpochPart:
+    """The part of an epoch that is in a log, or in the store.
 
     Attributes
     ----------
-    bits
+    observed, correct
         Bitmaps of the observed and the correct samples.
+    wrong_predictions
+        Its wrong predictions; None if there are none.
     is_committed
         Whether the epoch is committed: it then accepts the same records again, but no new ones.
-    wrong_predictions
-        Its wrong predictions; None if none are stored.
     """
 
-    bits: EpochBits
-    is_committed: bool
+    observed: Bitmap
+    correct: Bitmap
     wrong_predictions: WrongPredictions | None = None
+    is_committed: bool = False
+
+    def merge(self, other: "EpochPart") -> "EpochPart":
+        """Return the union of two parts of an epoch: a sample is correct if it is in either."""
+        correct = self.correct | other.correct
+        known = [part.wrong_predictions for part in (self, other) if part.wrong_predictions is not None]
+        wrong_predictions = None
+        if known:
+            merged = reduce(WrongPredictions.merge, known)
+            wrong_predictions = merged.take(~bitmap.unpack(correct, merged.predicted.size))
+        return EpochPart(self.observed | other.observed, correct, wrong_predictions)
+
+    def equals(self, other: "EpochPart") -> bool:
+        """Return whether two parts have the same samples and predictions."""
+        return all(map(np.array_equal, self._planes, other._planes))
+
+    @property
+    def _planes(self) -> tuple[ArrayLike, ...]:
+        return self.observed, self.correct, 0 if self.wrong_predictions is None else self.wrong_predictions.predicted
 
 
-LoadEpoch: TypeAlias = Callable[[EpochKey], StoredEpoch | None]
+LoadEpoch: TypeAlias = Callable[[EpochKey], EpochPart | None]
 """Function that returns the stored part of an epoch or None, or raises an error if the epoch accepts no records."""
 
 _WRONG, _CORRECT, _VALUE, _IN_LOG = 1, 2, 3, 4
 """Bits of a mark: the value of a sample (`_VALUE` is its mask), and whether the value is in the log itself."""
 
 
+@dataclass(slots=True, eq=False)
+class _Epoch:
+    """One epoch of a log, merged with its stored part.
+
+    Attributes
+    ----------
+    marks
+        Mark of each sample.
+    predicted
+        Wrongly predicted class of each sample plus 1, 0 without one; None if there is none.
+    is_committed
+        Whether the stored part is committed.
+    contradictory
+        Samples that were seen both correct and wrong, by batch.
+    """
+
+    marks: NDArray[np.uint8]
+    predicted: ClassNumbers | None = None
+    is_committed: bool = False
+    contradictory: list[Numbers] = field(default_factory=list)
+
+
 class LogAccumulator:
     """Accumulates the records of one log, and merges them with the stored part of their epochs.
 
     A sample that is seen several times in an epoch counts as correct if any of its predictions was, as in shards and in
-    the tracker.
+    the tracker. Of several wrong predictions, the lowest class counts, in whatever order they come.
 
     Parameters
     ----------
@@ -169,7 +102,7 @@ class LogAccumulator:
     infer_samples
         Whether the number of samples is the greatest index in the log plus 1, instead of that of `limits`.
     keep_classes
-        Whether to accumulate wrong predictions too.
+        Whether to accumulate wrong predictions (1 to 4 bytes per sample and epoch) and labels (4 bytes per sample) too.
     reserve_memory
         Called before the memory grows.
     """
@@ -185,60 +118,70 @@ class LogAccumulator:
         self.limits = limits
         self._reserve_memory = reserve_memory
         self._load_epoch = load_epoch or (lambda key: None)
-        self._marks: dict[EpochKey, NDArray[np.uint8]] = {}
-        self._committed: set[EpochKey] = set()
+        self._epochs: dict[EpochKey, _Epoch] = {}
         self._width = 0 if infer_samples else limits.n_samples
+        self._labels = np.zeros(limits.n_samples, dtype=np.uint32) if keep_classes else None
         self.n_samples = self._width
         self.n_records = 0
-        self._classes = ClassAccumulator(limits.n_samples, reserve_memory) if keep_classes else None
-        self._with_classes: set[EpochKey] = set()
+        self.n_unobserved = 0
+        """Number of records without an outcome, which are left out."""
+        self.has_classes = False
+        """Whether any record has a given label."""
         self.comparison = ClassComparison()
-        self._contradictory: dict[EpochKey, list[Numbers]] = {}
 
     @property
     def epoch_keys(self) -> list[EpochKey]:
         """The rounds and epochs in the log, in ascending order."""
-        return sorted(self._marks)
+        return sorted(self._epochs)
 
     @property
     def labels(self) -> Numbers | None:
-        """The given labels in the log, -1 where unknown, shape (n_samples,); None if no classes are accumulated."""
-        return None if self._classes is None else self._classes.labels
+        """The given labels in the log, -1 where unknown, shape (n_samples,); None if none is accumulated."""
+        return None if self._labels is None or not self._labels.any() else self._labels.astype(np.int64) - 1
 
     def count_named_samples(self) -> int:
         """Return the number of samples that any record names."""
-        return int(np.count_nonzero(np.bitwise_or.reduce(list(self._marks.values())))) if self._marks else 0
+        marks = [epoch.marks for epoch in self._epochs.values()]
+        return int(np.count_nonzero(np.bitwise_or.reduce(marks))) if marks else 0
 
     def count_outcomes(self) -> int:
         """Return the number of samples and epochs that any record names; the other records are repetitions."""
-        return sum(int(np.count_nonzero(marks)) for marks in self._marks.values())
+        return sum(int(np.count_nonzero(epoch.marks)) for epoch in self._epochs.values())
 
     def count_contradictory(self, key: EpochKey) -> int:
         """Return the number of samples of an epoch that were seen both correct and wrong."""
-        parts = self._contradictory.get(key, [])
+        parts = self._epochs[key].contradictory
         return int(np.unique(np.concatenate(parts)).size) if parts else 0
 
-    def get_bits(self, key: EpochKey) -> EpochBits:
-        """Return the bits of an epoch's samples that are in the log itself, merged with the store."""
-        marks = self._marks[key][: self.n_samples]
-        return EpochBits(self.n_samples, bitmap.pack(marks == _IN_LOG | _CORRECT), bitmap.pack(marks >= _IN_LOG))
+    def get_bits(self, key: EpochKey) -> EpochPart:
+        """Return the samples of an epoch that are in the log itself, merged with the store, without predictions."""
+        marks = self._epochs[key].marks[: self.n_samples]
+        return EpochPart(bitmap.pack(marks >= _IN_LOG), bitmap.pack(marks == _IN_LOG | _CORRECT))
+
+    def get_part(self, key: EpochKey) -> EpochPart:
+        """Return the part of an epoch that is in the log itself."""
+        return replace(self.get_bits(key), wrong_predictions=self.get_wrong_predictions(key))
 
     def get_wrong_predictions(self, key: EpochKey) -> WrongPredictions | None:
-        """Return the wrong predictions of an epoch that are in the log itself; None if the log has no predictions."""
-        if self._classes is None or key not in self._with_classes:
+        """Return the wrong predictions of an epoch that are in the log itself; None if there are none."""
+        epoch = self._epochs[key]
+        if epoch.predicted is None or self._labels is None:
             return None
-        return self._classes.get_wrong_predictions(key, self._marks[key] == _IN_LOG | _WRONG)
+        return WrongPredictions(epoch.predicted, self._labels).take(epoch.marks == _IN_LOG | _WRONG)
 
     def add_batches(self, batches: Iterable[Batch]) -> int:
         """Add the records of batches, and return the number of batches."""
         n_batches = 0
-        for n_batches, batch in enumerate(batches, 1):  # noqa: B007  # it is returned
+        for batch in batches:
             self.add_batch(batch)
+            n_batches += 1
         return n_batches
 
     def add_batch(self, batch: Batch) -> None:
         """Add the records of a batch."""
         self.n_records += batch.samples.size
+        self.n_unobserved += batch.n_unobserved
+        self.has_classes |= batch.labels is not None
         if self.n_records > self.limits.n_records:
             raise LimitExceeded(
                 f"the log has {self.n_records} records or more, at most {self.limits.n_records} are read at once; "
@@ -255,10 +198,10 @@ class LogAccumulator:
         self.n_samples = max(self.n_samples, n_samples)
         if n_samples > self._width:
             self._width = min(max(n_samples, 2 * self._width), self.limits.n_samples)
-            self._check_cell_limit(len(self._marks))
-            self._reserve_memory(sum(self._width - marks.size for marks in self._marks.values()))
-            for key, marks in self._marks.items():
-                self._marks[key] = np.concatenate([marks, np.zeros(self._width - marks.size, dtype=np.uint8)])
+            self._check_cell_limit(len(self._epochs))
+            self._reserve_memory(sum(self._width - epoch.marks.size for epoch in self._epochs.values()))
+            for epoch in self._epochs.values():
+                epoch.marks = np.concatenate([epoch.marks, np.zeros(self._width - epoch.marks.size, dtype=np.uint8)])
 
     def _check_cell_limit(self, n_epochs: int) -> None:
         """Raise `LimitExceeded` if the marks of `n_epochs` epochs take too much memory."""
@@ -272,59 +215,102 @@ class LogAccumulator:
         """Add the records of one epoch, at these positions in the batch."""
         samples = batch.samples[records]
         values = np.where(batch.correct[records], np.uint8(_CORRECT), np.uint8(_WRONG))
-        marks = self._marks.get(key)
-        if marks is None:
-            marks = self._marks[key] = self._begin_epoch(batch, key, int(batch.rows.numbers[records][0]))
+        epoch = self._epochs.get(key) or self._begin_epoch(batch, key, records)
+        marks = epoch.marks
         stored_values = marks[samples] & np.uint8(_VALUE)
-        is_committed = key in self._committed
-        if is_committed and (stored_values < values).any():
-            self._raise_late_record(batch, key, records, stored_values < values)
+        if epoch.is_committed and (is_late := stored_values < values).any():
+            first = int(np.argmax(is_late))
+            raise batch.rows.take(records).make_conflict(
+                first,
+                f"sample {samples[first]} {'is wrong in' if stored_values[first] else 'is not in'} epoch {key[1]} of "
+                f"round {key[0]}, which is committed already; send all records of an epoch before it is completed, or "
+                "drop the epoch with resume_from",
+            )
         marks[samples] = values | _IN_LOG
         contradicts = ((stored_values != 0) & (stored_values != values)) | (marks[samples] & _VALUE != values)
         if contradicts.any():
-            self._contradictory.setdefault(key, []).append(np.unique(samples[contradicts]))
+            epoch.contradictory.append(np.unique(samples[contradicts]))
             marks[samples] = _WRONG | _IN_LOG
             marks[samples[np.maximum(stored_values, values) == _CORRECT]] = _CORRECT | _IN_LOG
-        if self._classes is not None:
+        if self._labels is not None and batch.labels is not None:
+            _write_labels(self._labels, batch, records)
             if batch.predicted is not None:
-                self._with_classes.add(key)
-            is_fixed = stored_values != _CORRECT if is_committed else np.zeros(samples.size, dtype=bool)
-            self._classes.add_records(batch, key, records, is_fixed)
+                self._add_predictions(batch, key, records, batch.predicted[records], stored_values == _CORRECT)
 
-    def _begin_epoch(self, batch: Batch, key: EpochKey, number: int) -> NDArray[np.uint8]:
-        """Load the stored part of an epoch, and return its marks; `number` is the line or row of its first record."""
-        self._check_cell_limit(len(self._marks) + 1)
-        self._reserve_memory(self._width if self._classes is None else 2 * self._width)
-        marks = np.zeros(self._width, dtype=np.uint8)
+    def _begin_epoch(self, batch: Batch, key: EpochKey, records: slice | Numbers) -> _Epoch:
+        """Load the stored part of an epoch, of which the batch has the first records, at these positions."""
+        self._check_cell_limit(len(self._epochs) + 1)
+        self._reserve_memory(self._width if self._labels is None else 2 * self._width)
+        epoch = self._epochs[key] = _Epoch(np.zeros(self._width, dtype=np.uint8))
         try:
             stored = self._load_epoch(key)
         except MildError as error:
-            error.args = (f"{batch.rows.unit} {number}: {error}",)
-            error.line = number
+            error.line = int(batch.rows.take(records).numbers[0])
+            error.args = (f"{batch.rows.unit} {error.line}: {error}",)
             raise
         if stored is not None:
-            assert stored.bits.observed is not None, "epochs from logs have an observed bitmap"
-            marks[:] = np.unpackbits(stored.bits.observed, count=self._width)
-            marks += np.unpackbits(stored.bits.correct, count=self._width)
-            if stored.is_committed:
-                self._committed.add(key)
-        if self._classes is not None:
-            self._classes.begin_epoch(key, None if stored is None else stored.wrong_predictions)
-        return marks
+            epoch.marks[:] = np.unpackbits(stored.observed, count=self._width)
+            epoch.marks += np.unpackbits(stored.correct, count=self._width)
+            epoch.is_committed = stored.is_committed
+            if stored.wrong_predictions is not None:
+                epoch.predicted = stored.wrong_predictions.predicted.copy()
+        return epoch
 
-    def _raise_late_record(
-        self, batch: Batch, key: EpochKey, records: slice | Numbers, is_late: NDArray[np.bool_]
+    def _add_predictions(
+        self, batch: Batch, key: EpochKey, records: slice | Numbers, predicted: Numbers, was_correct: Flags
     ) -> None:
-        """Raise the error for the first record that would change a committed epoch."""
-        first = int(np.argmax(is_late))
-        sample = int(batch.samples[records][first])
-        problem = "is wrong in" if self._marks[key][sample] & _VALUE else "is not in"
-        raise conflict_error(
-            batch.rows.unit,
-            int(batch.rows.numbers[records][first]),
-            f"sample {sample} {problem} epoch {key[1]} of round {key[0]}, which is committed already; "
-            "send all records of an epoch before it is completed, or drop the epoch with resume_from",
-        )
+        """Add the wrong ones among the predicted classes of one epoch's records.
+
+        Parameters
+        ----------
+        batch, key, records
+            As for `_add_records`.
+        predicted
+            Shape (n_records,), predicted classes plus 1; 0 for records without one.
+        was_correct
+            Shape (n_records,), whether each record's sample was correct before.
+        """
+        wrong = np.flatnonzero((predicted != 0) & ~batch.correct[records])
+        if not wrong.size:
+            return
+        epoch, samples, predicted = self._epochs[key], batch.samples[records][wrong], predicted[wrong]
+        classes: ClassNumbers = np.zeros(self.limits.n_samples, dtype=np.uint8)
+        if epoch.predicted is not None:
+            classes = epoch.predicted
+        if (largest := int(predicted.max())) > np.iinfo(classes.dtype).max:
+            self._reserve_memory(_WIDTHS[-1]().itemsize * classes.size)
+            classes = classes.astype(next(width for width in _WIDTHS if largest <= np.iinfo(width).max))
+        epoch.predicted, before = classes, classes[samples]
+        is_new = ((before == 0) | (predicted < before)) & ~was_correct[wrong]
+        if epoch.is_committed and is_new.any():
+            first = int(np.argmax(is_new))
+            raise batch.rows.take(records).make_conflict(
+                int(wrong[first]),
+                f"sample {samples[first]} of epoch {key[1]}, round {key[0]}, has predicted={predicted[first] - 1}, "
+                "which is not in the store; drop the epoch with resume_from",
+            )
+        merged = np.where(before == 0, predicted, np.minimum(before, predicted)).astype(classes.dtype)
+        classes[samples] = merged
+        if (classes[samples] != merged).any():  # a sample occurs several times
+            np.minimum.at(classes, samples, merged)
+
+
+def _write_labels(labels: ClassNumbers, batch: Batch, records: slice | Numbers) -> None:
+    """Write the given labels of records to those of all samples, and check that no sample has two."""
+    assert batch.labels is not None, "the batch has labels"
+    samples, values = batch.samples[records], batch.labels[records]
+    before, is_given = labels[samples], values != 0
+    if not (is_given & (before != 0) & (before != values)).any():
+        labels[samples[is_given]] = values[is_given]
+        if not (is_given & (labels[samples] != values)).any():
+            return
+    first_values: dict[int, int] = {}
+    for position, (sample, value, stored) in enumerate(
+        zip(samples.tolist(), values.tolist(), before.tolist(), strict=True)
+    ):
+        if value and (earlier := first_values.setdefault(sample, stored or value)) != value:
+            reason = f"sample {sample} has the label {value - 1}, and {earlier - 1} in an earlier record"
+            raise batch.rows.take(records).make_error(position, "label", reason)
 
 
 def _split_by_epoch(batch: Batch, n_epochs: int) -> Iterator[tuple[EpochKey, slice | Numbers]]:

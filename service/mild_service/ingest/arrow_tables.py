@@ -13,7 +13,7 @@ from mild_core.errors import MildError
 from mild_core.sample_ids import MAX_ID_BYTES
 from mild_service.errors import MalformedBody
 from mild_service.ingest.column_ipc import BATCH_ROWS, TextColumn
-from mild_service.ingest.columns import CLASS_FIELDS, MAX_WHOLE, NAME_HINTS, Column, Flags, RowNumbers
+from mild_service.ingest.columns import CLASS_FIELDS, MAX_WHOLE, NAME_HINTS, NO_VALUE, Flags, RowNumbers
 
 TEXT_FIELDS = ("sample", *CLASS_FIELDS)
 """Fields that may hold texts."""
@@ -68,7 +68,7 @@ def _select_columns(names: list[str], fields: Mapping[str, str], container: str)
 
 def read_blocks(
     source: Any, format_name: str, fields: Mapping[str, str], text_fields: Collection[str]
-) -> Iterator[tuple[int, dict[str, Column | TextColumn]]]:
+) -> Iterator[tuple[int, dict[str, NDArray[Any] | TextColumn]]]:
     """Yield the rows of a body in blocks: the number of rows, and columns by the name of their field.
 
     Parameters
@@ -105,7 +105,7 @@ def read_blocks(
         raise MalformedBody(f"the body is not a valid {name} ({error}), after row {n_read}; write it again") from error
 
 
-def _convert_column(rows: RowNumbers, name: str, values: Any, allow_texts: bool) -> Column | TextColumn:
+def _convert_column(rows: RowNumbers, name: str, values: Any, allow_texts: bool) -> NDArray[Any] | TextColumn:
     """Convert a pyarrow array to integers, or to texts if it holds some and may do so."""
     types = pyarrow.types
     kind = values.type.value_type if types.is_dictionary(values.type) else values.type
@@ -123,10 +123,9 @@ def _convert_texts(rows: RowNumbers, name: str, values: Any) -> TextColumn:
     if not pyarrow.types.is_dictionary(values.type):
         _check_text_lengths(rows, name, _compute_text_lengths(values))
         return TextColumn(values.to_pylist())
-    codes, absent = _to_numbers(values.indices)
-    present = np.flatnonzero(~absent) if absent is not None else np.arange(codes.size)
-    used_codes, inverse = np.unique(codes[present].astype(np.int64), return_inverse=True)
-    positions = np.full(codes.size, -1, dtype=np.int64)
+    present = np.flatnonzero(~_find_absent(values))
+    used_codes, inverse = np.unique(_view_integers(values.indices)[present].astype(np.int64), return_inverse=True)
+    positions = np.full(len(values), -1, dtype=np.int64)
     positions[present] = inverse
     _check_text_lengths(rows, name, np.append(_compute_text_lengths(values.dictionary)[used_codes], 0)[positions])
     indices = pyarrow.Array.from_buffers(pyarrow.int64(), used_codes.size, [None, pyarrow.py_buffer(used_codes)])
@@ -143,43 +142,40 @@ def _check_text_lengths(rows: RowNumbers, name: str, n_bytes: NDArray[np.int64])
 def _compute_text_lengths(values: Any) -> NDArray[np.int64]:
     """Return the length of each text in UTF-8 bytes, 0 for an absent text; shape (n_texts,)."""
     if not pyarrow.types.is_string_view(values.type):
-        return _to_numbers(pyarrow.compute.binary_length(values))[0].astype(np.int64)
+        return _view_integers(pyarrow.compute.fill_null(pyarrow.compute.binary_length(values), 0)).astype(np.int64)
     views = np.frombuffer(values.buffers()[1], dtype=np.int32)[4 * values.offset :: 4][: len(values)]
     return np.where(_find_absent(values), 0, views).astype(np.int64)
 
 
-def _convert_integers(rows: RowNumbers, name: str, values: Any) -> Column:
+def _convert_integers(rows: RowNumbers, name: str, values: Any) -> NDArray[Any]:
     """Convert a pyarrow array of integers or whole floats, or of booleans if it is the column ``correct``."""
     kind, types = values.type, pyarrow.types
     if types.is_null(kind):
-        return Column(np.zeros(len(values), dtype=np.int64), np.ones(len(values), dtype=bool))
+        return np.full(len(values), NO_VALUE)
     is_bit = name == "correct" and types.is_boolean(kind)
     if not (types.is_integer(kind) or types.is_floating(kind) or is_bit):
         expected = "booleans or integers are" if name == "correct" else "integers are"
         reason = f"the column holds {kind}, {expected} needed{NAME_HINTS.get(name, '')}"
         raise rows.make_error(0, name, reason)
-    numbers, absent = _to_numbers(values.cast(pyarrow.uint8()) if is_bit else values)
+    numbers = _view_integers(values.cast(pyarrow.uint8()) if is_bit else values)
+    absent = _find_absent(values)
     if types.is_floating(kind):
-        absent = np.isnan(numbers) | (False if absent is None else absent)
+        absent |= np.isnan(numbers)
         numbers = np.where(absent, 0, numbers)
         is_whole = (np.trunc(numbers) == numbers) & (np.abs(numbers) <= MAX_WHOLE)
         rows.reject_faulty(~is_whole, name, "an integer is needed", numbers)
-        return Column(numbers.astype(np.int64), absent)
     if types.is_uint64(kind):
-        rows.reject_faulty(numbers > np.uint64(2**63 - 1), name, "an integer of 64 bits is needed", numbers)
-    return Column(numbers, absent)
-
-
-def _to_numbers(values: Any) -> tuple[NDArray[Any], Flags | None]:
-    """Return integers with 0 for absent values, and which values are absent (None if all are present)."""
-    if not values.null_count:
-        return _view_integers(values), None
-    absent = _find_absent(values)
-    return np.where(absent, 0, _view_integers(values)), absent
+        is_large = ~absent & (numbers > np.uint64(2**63 - 1))
+        rows.reject_faulty(is_large, name, "an integer of 64 bits is needed", numbers)
+    if absent.any() or types.is_floating(kind):
+        return np.where(absent, NO_VALUE, numbers.astype(np.int64))
+    return numbers
 
 
 def _find_absent(values: Any) -> Flags:
     """Return whether each value is absent; shape (n_values,)."""
+    if not values.null_count:
+        return np.zeros(len(values), dtype=bool)
     absent: Flags = _view_integers(values.is_null().cast(pyarrow.uint8())) != 0
     return absent
 

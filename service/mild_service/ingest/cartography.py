@@ -32,7 +32,7 @@ def read_cartography(pieces: Iterable[bytes], limits: LogLimits) -> Iterator[Bat
         ]
         if numbered_records:
             positions, records = zip(*numbered_records, strict=True)
-            yield make_batch_from_records(RowNumbers("line", rows.numbers[list(positions)]), records, limits)
+            yield make_batch_from_records(rows.take(list(positions)), records, limits)
 
 
 def _split_epochs(rows: RowNumbers, position: int, line: Any) -> Iterator[dict[str, Any]]:

@@ -18,7 +18,7 @@ from mild_core.errors import MildError
 from mild_core.log_columns import FIELDS
 from mild_core.sample_ids import MAX_ID_BYTES
 from mild_service.errors import BadRecord, LimitExceeded, MalformedBody
-from mild_service.ingest.columns import Column, Numbers, Values
+from mild_service.ingest.columns import Numbers, Values
 
 BATCH_ROWS = 64 * 1024
 """Most rows of a block."""
@@ -70,8 +70,11 @@ def send_error(channel: socket.socket, error: MildError) -> None:
     send_header(channel, {"refused": error.code, "detail": str(error)[:4000], "line": error.line})
 
 
-def send_block(channel: socket.socket, n_rows: int, columns: Mapping[str, Column | TextColumn]) -> None:
-    """Send a block: a header with its size and columns, then the arrays."""
+def send_block(channel: socket.socket, n_rows: int, columns: Mapping[str, NDArray[Any] | TextColumn]) -> None:
+    """Send a block: a header with its size and columns, then the arrays.
+
+    Integers are sent in their own type; `NO_VALUE` where a row has none.
+    """
     heads: list[tuple[str, str | int, bool]] = []
     parts: list[bytes | NDArray[Any] | None] = []
     for name, column in columns.items():
@@ -80,8 +83,8 @@ def send_block(channel: socket.socket, n_rows: int, columns: Mapping[str, Column
             heads.append((name, len(texts), column.positions is not None))
             parts += [texts, column.positions]
         else:
-            heads.append((name, column.values.dtype.name, column.absent is not None))
-            parts += [column.values, column.absent]
+            heads.append((name, column.dtype.name, False))
+            parts.append(column)
     send_header(channel, {"rows": n_rows, "columns": heads})
     for part in parts:
         if part is not None:
@@ -113,12 +116,13 @@ def receive_block(channel: socket.socket) -> Block | None:
     for entry in columns:
         if type(entry) is not list or len(entry) != 3 or entry[0] not in FIELDS or entry[0] in received:
             raise ChannelError("an unknown column")
-        name, kind, has_extra = entry
-        received[name] = (
-            _receive_texts(channel, n_rows, kind, has_extra)
-            if type(kind) is int
-            else _receive_column(channel, n_rows, kind, has_extra)
-        )
+        name, kind, has_positions = entry
+        if type(kind) is int:
+            received[name] = _receive_texts(channel, n_rows, kind, has_positions)
+        elif type(kind) is str and kind in _KINDS:
+            received[name] = _receive_array(channel, n_rows, _KINDS[kind]).astype(np.int64, copy=False)
+        else:
+            raise ChannelError("a column of an unknown kind")
     return Block(n_rows, received)
 
 
@@ -130,13 +134,6 @@ def _decode_error(header: Header) -> MildError:
     error = kind(str(header.get("detail")))
     error.line = line
     return error
-
-
-def _receive_column(channel: socket.socket, n_rows: int, kind: object, absent: object) -> Column:
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise ChannelError("a column of an unknown kind")
-    values = _receive_array(channel, n_rows, _KINDS[kind]).astype(np.int64, copy=False)
-    return Column(values, _receive_array(channel, n_rows, _KINDS["uint8"]) != 0 if absent else None)
 
 
 def _receive_texts(channel: socket.socket, n_rows: int, n_bytes: int, has_positions: object) -> list[str | None]:

@@ -1,9 +1,10 @@
 """Batches of records as columns, which the readers of all formats yield, and the checks of their values."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import NoneType
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
@@ -25,6 +26,8 @@ NAME_HINTS = {
     **dict.fromkeys(CLASS_FIELDS, ", or with class_names the name of a class"),
 }
 """What else is taken in place of a number, by field."""
+NO_VALUE = -(2**63) + 1
+"""Stands for a value that a record lacks. No program writes it: a NaN that is made an integer is one less."""
 EXAMPLE = '{"epoch": 0, "sample": 17, "correct": true}'
 MAX_WHOLE = 2**53
 """Largest float that is taken as an integer: above it, floats skip integers."""
@@ -125,6 +128,24 @@ class RowNumbers:
         """Return the error for the record at `position` of the batch; the others are those of `record_error`."""
         return record_error(self.unit, int(self.numbers[position]), column, reason, missing)
 
+    def make_type_error(
+        self, values: Sequence[Any], allowed: Collection[type], column: str | None, needed: str
+    ) -> BadRecord:
+        """Return the error for the first of the values in a column that has none of the types that are allowed."""
+        position = next(i for i, value in enumerate(values) if type(value) not in allowed)
+        return self.make_error(position, column, f"got {abbreviate(values[position])}, {needed}")
+
+    def make_conflict(self, position: int, reason: str) -> EpochConflict:
+        """Return the error for the record at `position` of the batch, which contradicts the stored epoch."""
+        unit, number = self.unit, int(self.numbers[position])
+        error = EpochConflict(f"{unit} {number}: {reason}")
+        error.line = number
+        return error
+
+    def take(self, records: slice | list[int] | NDArray[Any]) -> Self:
+        """Return the numbers of some records, by their positions or by a mask."""
+        return replace(self, numbers=self.numbers[records])
+
     @contextmanager
     def locate_errors(self, column: str, positions: Numbers) -> Iterator[None]:
         """Context manager that raises a `BadRecord` for the name that records at `positions` have in vain."""
@@ -162,24 +183,8 @@ class RowNumbers:
             raise self.make_error(first, column, quoted, missing)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Column:
-    """Integers of one field of the records of a batch.
-
-    Attributes
-    ----------
-    values
-        Integers of shape (n_records,).
-    absent
-        Whether each record lacks the field; shape (n_records,). None if all records have it.
-    """
-
-    values: Numbers
-    absent: Flags | None = None
-
-
-Values: TypeAlias = Column | Sequence[Any]
-"""One field of the records of a batch: as integers, or as decoded values, which may be None or NaN where it is absent.
+Values: TypeAlias = Numbers | Sequence[Any]
+"""One field of the records of a batch, as integers or decoded values: `NO_VALUE`, None or NaN where a record lacks it.
 
 A float without a fraction counts as an integer.
 """
@@ -235,13 +240,6 @@ def record_error(
     return error
 
 
-def conflict_error(unit: Unit, number: int, reason: str) -> EpochConflict:
-    """Return the error for the record at line or row `number`, which contradicts the stored epoch."""
-    error = EpochConflict(f"{unit} {number}: {reason}")
-    error.line = number
-    return error
-
-
 def make_batch(rows: RowNumbers, fields: Mapping[str, Values], limits: LogLimits) -> Batch:
     """Check the values of records, and return them as a batch.
 
@@ -254,21 +252,20 @@ def make_batch(rows: RowNumbers, fields: Mapping[str, Values], limits: LogLimits
     limits
         Limits of the log.
     """
-    columns: Mapping[str, Column] = {
-        name: _make_column(rows, name, fields[name], limits) for name in FIELDS if name in fields
+    columns: Mapping[str, Numbers] = {
+        name: _make_integers(rows, name, fields[name], limits) for name in FIELDS if name in fields
     }
     for name in limits.options.required_fields & limits.options.columns.keys():
-        if _find_absent(rows, columns.get(name)).all():
+        if name not in columns or (columns[name] == NO_VALUE).all():
             reason = f"no record has it, which stands for {name}"
             raise rows.make_error(0, limits.options.columns[name], reason, missing="field")
     rows, columns, n_unobserved = _drop_unobserved(rows, columns, limits.options)
-    zeros = Column(np.zeros(rows.numbers.size, dtype=np.int64))
-    for name in ("epoch", "sample"):
-        rows.reject_faulty(_find_absent(rows, columns.get(name)), name, "it is missing", missing="field")
-    rounds = _check_range(rows, "round", columns.get("round", zeros), limits.n_rounds)
-    epochs = _check_range(rows, "epoch", columns["epoch"], limits.n_epochs)
     name_hint = "or an external id once the run has sample ids" if limits.resolver is None else "samples_by=ids for ids"
-    samples = _check_range(rows, "sample", columns["sample"], limits.n_samples, f", {name_hint}")
+    epochs = _check_range(rows, "epoch", columns.get("epoch"), limits.n_epochs)
+    samples = _check_range(rows, "sample", columns.get("sample"), limits.n_samples, f", {name_hint}")
+    rounds = np.zeros(rows.numbers.size, dtype=np.int64)
+    if (stated := columns.get("round")) is not None:
+        rounds = _check_range(rows, "round", np.where(stated == NO_VALUE, 0, stated), limits.n_rounds)
     if limits.options.labels is not None:
         columns = {**columns, "label": _look_up_labels(rows, columns.get("label"), samples, limits.options.labels)}
     correct, predicted, labels = _read_outcomes(rows, columns, samples, limits.n_classes)
@@ -286,11 +283,9 @@ def make_batch(rows: RowNumbers, fields: Mapping[str, Values], limits: LogLimits
 
 def make_batch_from_records(rows: RowNumbers, records: Sequence[Any], limits: LogLimits) -> Batch:
     """Check decoded JSON records, and return them as a batch."""
-    if set(map(type, records)) != {dict}:
-        first = next(i for i, record in enumerate(records) if type(record) is not dict)
-        hint = "; send a JSON array as application/json" if type(records[first]) is list else ""
-        reason = f"got {abbreviate(records[first])}, an object such as {EXAMPLE} is needed{hint}"
-        raise rows.make_error(first, None, reason)
+    if (types := set(map(type, records))) != {dict}:
+        hint = "; send a JSON array as application/json" if list in types else ""
+        raise rows.make_type_error(records, {dict}, None, f"an object such as {EXAMPLE} is needed{hint}")
     try:
         return make_batch(rows, _collect_fields(records, limits.options.columns), limits)
     except BadRecord as error:
@@ -307,33 +302,29 @@ def abbreviate(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-def _make_column(rows: RowNumbers, name: str, values: Values, limits: LogLimits) -> Column:
+def _make_integers(rows: RowNumbers, name: str, values: Values, limits: LogLimits) -> Numbers:
     """Return the values of a field as integers: numbers, or what the names of samples or classes stand for."""
     if name == "sample" and limits.resolver is not None:
-        return _make_sample_column(rows, values, limits.resolver)
+        return _find_samples(rows, values, limits.resolver)
     if name in CLASS_FIELDS and limits.options.class_names is not None:
-        return _make_class_column(rows, name, values, limits.options.class_names)
-    return values if isinstance(values, Column) else _make_integer_column(rows, name, values)
+        return _find_classes(rows, name, values, limits.options.class_names)
+    return _convert_numbers(rows, name, values)
 
 
-def _make_integer_column(rows: RowNumbers, name: str, values: Sequence[Any]) -> Column:
-    """Convert decoded values to integers; the values of ``correct`` may also be booleans."""
-    types = set(map(type, values))
-    allowed = {int, bool} if name == "correct" else {int}
-    absent = None
-    if not types <= allowed:
+def _convert_numbers(rows: RowNumbers, name: str, values: Values) -> Numbers:
+    """Return numbers as integers; the values of ``correct`` may also be booleans."""
+    if isinstance(values, np.ndarray):
+        return values
+    allowed: set[type] = {int, bool} if name == "correct" else {int}
+    if not set(map(type, values)) <= allowed:
         values = to_integers(values)
-        types = set(map(type, values))
-        if not types <= allowed | {type(None)}:
-            first = next(i for i, value in enumerate(values) if value is not None and type(value) not in allowed)
-            expected = "true, false, 1 or 0" if name == "correct" else "an integer"
-            hint = NAME_HINTS.get(name, "")
-            raise rows.make_error(first, name, f"got {abbreviate(values[first])}, {expected} is needed{hint}")
-        if type(None) in types:
-            absent = np.array([value is None for value in values])
-            values = [0 if value is None else value for value in values]
+        allowed.add(NoneType)
+        if not set(map(type, values)) <= allowed:
+            needed = "true, false, 1 or 0 is needed" if name == "correct" else "an integer is needed"
+            raise rows.make_type_error(values, allowed, name, needed + NAME_HINTS.get(name, ""))
+        values = [NO_VALUE if value is None else value for value in values]
     try:
-        return Column(np.array(values, dtype=np.int64), absent)
+        return np.array(values, dtype=np.int64)
     except OverflowError:
         first = next(i for i, value in enumerate(values) if not -(2**63) <= value < 2**63)
         raise rows.make_error(first, name, f"got {values[first]}, an integer of 64 bits is needed") from None
@@ -350,59 +341,53 @@ def _to_integer(value: float) -> float | None:
     return int(value) if value.is_integer() and abs(value) <= MAX_WHOLE else value
 
 
-def _make_sample_column(rows: RowNumbers, values: Values, resolver: SampleResolver) -> Column:
-    """Convert the values of ``sample``; `resolver` says whether they are indices or ids, which digits may spell."""
-    if isinstance(values, Column):
-        present = np.flatnonzero(~_find_absent(rows, values))
-        if not present.size or resolver.are_indices(int(values.values[present[0]])):
+def _find_samples(rows: RowNumbers, values: Values, resolver: SampleResolver) -> Numbers:
+    """Return the samples that values name; `resolver` says whether they are indices or ids, which digits may spell."""
+    if isinstance(values, np.ndarray):
+        present = values[values != NO_VALUE]
+        if not present.size or resolver.are_indices(int(present[0])):
             return values
-        absent = _find_absent(rows, values).tolist()
-        values = [None if lacks else value for value, lacks in zip(values.values.tolist(), absent, strict=True)]
+        values = [None if value == NO_VALUE else value for value in values.tolist()]
     values = to_integers(values)
     types = set(map(type, values))
-    if not types <= {str, int, type(None)}:
-        first = next(i for i, value in enumerate(values) if type(value) not in (str, int, type(None)))
-        reason = f"got {abbreviate(values[first])}, an index or an external id is needed"
-        raise rows.make_error(first, "sample", reason)
+    if not types <= {str, int, NoneType}:
+        needed = "an index or an external id is needed"
+        raise rows.make_type_error(values, {str, int, NoneType}, "sample", needed)
     first_name = next((value for value in values if value is not None), None)
     if first_name is not None and (type(first_name) is str or not resolver.are_indices(first_name)):
         return _resolve_names(rows, "sample", [None if value is None else str(value) for value in values], resolver)
     if str in types:
-        first = next(i for i, value in enumerate(values) if type(value) is str)
-        raise rows.make_error(first, "sample", f"got {abbreviate(values[first])}, {MIXED_NAMES}")
-    return _make_integer_column(rows, "sample", values)
+        raise rows.make_type_error(values, {int, NoneType}, "sample", MIXED_NAMES)
+    return _convert_numbers(rows, "sample", values)
 
 
-def _make_class_column(rows: RowNumbers, name: str, values: Values, class_names: ClassNames) -> Column:
-    """Convert the values of a field of classes, in which texts are names of classes."""
-    if isinstance(values, Column) or str not in set(map(type, values)):
-        column = values if isinstance(values, Column) else _make_integer_column(rows, name, values)
-        if (positions := np.flatnonzero(~_find_absent(rows, column))).size:
+def _find_classes(rows: RowNumbers, name: str, values: Values, class_names: ClassNames) -> Numbers:
+    """Return the classes that the values of a field name, in which texts are names of classes."""
+    if isinstance(values, np.ndarray) or str not in set(map(type, values)):
+        numbers = _convert_numbers(rows, name, values)
+        if (positions := np.flatnonzero(numbers != NO_VALUE)).size:
             with rows.locate_errors(name, positions):
                 class_names.accept_numbers()
-        return column
+        return numbers
     values = to_integers(values)
-    texts = np.array([type(value) is str for value in values])
-    absent = np.array([value is None for value in values])
-    if not (texts | absent).all():
-        is_number = ~(texts | absent)
-        others, needed = (texts, "a class number") if 2 * texts.sum() <= (~absent).sum() else (is_number, "a name")
-        first = int(np.argmax(others))
-        reason = f"got {abbreviate(values[first])}, {needed} is needed as in other records, or nothing if it is unknown"
-        raise rows.make_error(first, name, reason)
+    types = [type(value) for value in values if value is not None]
+    if set(types) != {str}:
+        is_text_rare = 2 * types.count(str) <= len(types)
+        allowed, needed = (set(types) - {str}, "a class number") if is_text_rare else ({str}, "a name")
+        reason = f"{needed} is needed as in other records, or nothing if it is unknown"
+        raise rows.make_type_error(values, {*allowed, NoneType}, name, reason)
     return _resolve_names(rows, name, values, class_names)
 
 
 def _resolve_names(
     rows: RowNumbers, name: str, names: Sequence[str | None], resolver: SampleResolver | ClassNames
-) -> Column:
+) -> Numbers:
     """Return the numbers of the samples or classes that have these names."""
-    absent = np.array([text is None for text in names])
-    positions = np.flatnonzero(~absent)
-    column = Column(np.zeros(len(names), dtype=np.int64), absent)
+    positions = np.flatnonzero([text is not None for text in names])
+    numbers = np.full(len(names), NO_VALUE)
     with rows.locate_errors(name, positions):
-        column.values[positions] = resolver.resolve([text for text in names if text is not None])
-    return column
+        numbers[positions] = resolver.resolve([text for text in names if text is not None])
+    return numbers
 
 
 def _collect_fields(records: Sequence[dict[str, Any]], columns: Mapping[str, str]) -> dict[str, list[Any]]:
@@ -416,106 +401,89 @@ def _collect_fields(records: Sequence[dict[str, Any]], columns: Mapping[str, str
     return {name: [record.get(name) for record in records] for name in FIELDS}
 
 
-def _find_absent(rows: RowNumbers, column: Column | None) -> Flags:
-    """Return whether each record lacks a field; shape (n_records,). The column is None if all records lack it."""
-    if column is None:
-        return np.ones(rows.numbers.size, dtype=bool)
-    return np.zeros(rows.numbers.size, dtype=bool) if column.absent is None else column.absent
-
-
 def _drop_unobserved(
-    rows: RowNumbers, columns: Mapping[str, Column], options: LogOptions
-) -> tuple[RowNumbers, Mapping[str, Column], int]:
+    rows: RowNumbers, columns: Mapping[str, Numbers], options: LogOptions
+) -> tuple[RowNumbers, Mapping[str, Numbers], int]:
     """Leave out the records without an outcome, if the log has outcomes and the options allow it; count them."""
     outcomes = [columns[name] for name in ("correct", "predicted") if name in columns]
     if not options.skip_unobserved or not outcomes:
         return rows, columns, 0
-    absent = np.logical_and.reduce([_find_absent(rows, column) for column in outcomes])
+    absent = np.logical_and.reduce([values == NO_VALUE for values in outcomes])
     if not absent.any() or absent.all():  # without any outcome in so many records, a column is missing
         return rows, columns, 0
-    observed = ~absent
-    kept = {
-        name: Column(column.values[observed], None if column.absent is None else column.absent[observed])
-        for name, column in columns.items()
-    }
-    return RowNumbers(rows.unit, rows.numbers[observed]), kept, int(absent.sum())
+    return rows.take(~absent), {name: values[~absent] for name, values in columns.items()}, int(absent.sum())
 
 
-def _look_up_labels(rows: RowNumbers, stated: Column | None, samples: Numbers, labels: Numbers) -> Column:
+def _look_up_labels(rows: RowNumbers, stated: Numbers | None, samples: Numbers, labels: Numbers) -> Numbers:
     """Return the given label of each record's sample; raise `BadRecord` if the log states another."""
     rows.reject_faulty(
         samples >= labels.size, "sample", f"a sample in 0..{labels.size - 1} is needed, which have labels", samples
     )
-    values = labels[samples]
-    differs = ~_find_absent(rows, stated) & (values >= 0)
-    if stated is not None and (differs := differs & (stated.values != values)).any():
+    values = np.where(labels[samples] < 0, NO_VALUE, labels[samples])
+    if stated is None:
+        return values
+    differs = (stated != NO_VALUE) & (values != NO_VALUE) & (stated != values)
+    if differs.any():
         first = int(np.argmax(differs))
-        raise rows.make_error(
-            first, "label", f"got {stated.values[first]}, and {values[first]} in the labels that were given for the log"
-        )
-    absent = values < 0
-    if stated is not None:
-        has_own = ~_find_absent(rows, stated)
-        values, absent = np.where(has_own, stated.values, values), absent & ~has_own
-    return Column(values, absent)
+        reason = f"got {stated[first]}, and {values[first]} in the labels that were given for the log"
+        raise rows.make_error(first, "label", reason)
+    return np.where(stated == NO_VALUE, values, stated)
 
 
-def _check_range(rows: RowNumbers, name: str, column: Column, limit: int, hint: str = "") -> Numbers:
-    """Return the values of a column after checking that they are in 0..limit - 1."""
-    values = column.values
-    rows.reject_faulty((values < 0) | (values >= limit), name, f"a number in 0..{limit - 1} is needed{hint}", values)
+def _check_range(rows: RowNumbers, name: str, values: Numbers | None, limit: int, hint: str = "") -> Numbers:
+    """Return the values of a field, after checking that all records have it, and that they are in 0..limit - 1."""
+    if values is None:
+        raise rows.make_error(0, name, "it is missing", missing="field")
+    is_outside = (values < 0) | (values >= limit)
+    if is_outside.any():
+        rows.reject_faulty(values == NO_VALUE, name, "it is missing", missing="field")
+        rows.reject_faulty(is_outside, name, f"a number in 0..{limit - 1} is needed{hint}", values)
     return values
 
 
 def _read_outcomes(
-    rows: RowNumbers, columns: Mapping[str, Column], samples: Numbers, n_classes: int | None
+    rows: RowNumbers, columns: Mapping[str, Numbers], samples: Numbers, n_classes: int | None
 ) -> tuple[Flags, Numbers | None, Numbers | None]:
     """Return whether each prediction was correct, the predicted classes plus 1, and the given labels plus 1."""
-    stated, predicted, label = (columns.get(name) for name in ("correct", "predicted", "label"))
-    has_correct, has_predicted, has_label = (~_find_absent(rows, column) for column in (stated, predicted, label))
-    rows.reject_faulty(
-        ~has_correct & ~has_predicted,
-        "correct",
-        "it is missing; give correct, or predicted and label",
-        missing="field",
+    stated, predicted, label = (columns.get(name) for name in ("correct", *CLASS_FIELDS))
+    has_correct, has_predicted, has_label = (
+        np.zeros(rows.numbers.size, dtype=bool) if values is None else values != NO_VALUE
+        for values in (stated, predicted, label)
     )
-    rows.reject_faulty(
-        has_predicted & ~has_label, "label", "it is missing next to predicted; give correct, or both", missing="label"
-    )
+    missing = "it is missing; give correct, or predicted and label"
+    rows.reject_faulty(~(has_correct | has_predicted), "correct", missing, missing="field")
+    missing = "it is missing next to predicted; give correct, or both"
+    rows.reject_faulty(has_predicted & ~has_label, "label", missing, missing="label")
     correct = np.zeros(rows.numbers.size, dtype=bool)
     if stated is not None:
-        rows.reject_faulty(
-            (stated.values < 0) | (stated.values > 1), "correct", "true, false, 1 or 0 is needed", stated.values
-        )
-        correct |= stated.values.astype(bool)
-    for name, column in (("predicted", predicted), ("label", label)):
-        if column is not None:
-            _check_classes(rows, name, column, samples, n_classes)
+        is_other = has_correct & ((stated < 0) | (stated > 1))
+        rows.reject_faulty(is_other, "correct", "true, false, 1 or 0 is needed", stated)
+        correct = stated == 1
+    for name, values in (("predicted", predicted), ("label", label)):
+        if values is not None:
+            _check_classes(rows, name, values, samples, n_classes)
     if label is None or not has_label.any():
         return correct, None, None
-    labels = np.where(has_label, label.values + 1, 0)
+    labels = np.where(has_label, label + 1, 0)
     if predicted is None or not has_predicted.any():
         return correct, None, labels
-    is_right = predicted.values == label.values
+    is_right = has_predicted & (predicted == label)
     rows.reject_faulty(
         has_correct & has_predicted & (correct != is_right),
         "correct",
         "it contradicts predicted and label; give correct, or predicted and label, of the same prediction",
         correct.astype(np.int64),
     )
-    correct |= has_predicted & is_right
-    return correct, np.where(has_predicted, predicted.values + 1, 0), labels
+    return correct | is_right, np.where(has_predicted, predicted + 1, 0), labels
 
 
-def _check_classes(rows: RowNumbers, name: str, column: Column, samples: Numbers, n_classes: int | None) -> None:
-    """Check that the classes of a column are those of the run; `samples` are those of the records."""
+def _check_classes(rows: RowNumbers, name: str, values: Numbers, samples: Numbers, n_classes: int | None) -> None:
+    """Check that the classes in a field are those of the run; `samples` are those of the records."""
     largest = MAX_CLASS if n_classes is None else n_classes - 1
-    outside = (column.values < 0) | (column.values > largest)
-    if not outside.any():
-        return
+    is_outside = ((values < 0) | (values > largest)) & (values != NO_VALUE)
     reason = f"a class number in 0..{largest} is needed"
-    if n_classes is not None:
-        is_known = ~_find_absent(rows, column)
-        examples = describe_unknown_classes(column.values[is_known], samples[is_known], n_classes)
+    if n_classes is not None and is_outside.any():
+        is_known = values != NO_VALUE
+        examples = describe_unknown_classes(values[is_known], samples[is_known], n_classes)
         reason += f", as the run has {n_classes} classes, among others {examples}"
-    rows.reject_faulty(outside, name, reason, column.values)
+    rows.reject_faulty(is_outside, name, reason, values)

@@ -16,10 +16,11 @@ from mild_core.cells import ABSENT, parse_cell
 from mild_core.log_columns import FIELDS
 from mild_service.ingest import aum_records
 from mild_service.ingest.columns import (
+    NO_VALUE,
     Batch,
-    Column,
     LogLimits,
     LogOptions,
+    Numbers,
     RowNumbers,
     Values,
     abbreviate,
@@ -284,7 +285,7 @@ def _read_table(names: Sequence[str], separator: str, block: bytes, sample_type:
         return None
 
 
-def _convert_column(name: str, values: Any) -> Column | None:
+def _convert_column(name: str, values: Any) -> Numbers | None:
     """Return a pyarrow column of numbers, or of booleans if it is ``correct``, as integers; None for other values."""
     import pyarrow
 
@@ -294,7 +295,8 @@ def _convert_column(name: str, values: Any) -> Column | None:
         numbers = values.cast("int64")
     except pyarrow.ArrowInvalid:  # a number has a fraction
         return None
-    return Column(numbers.fill_null(0).to_numpy(), numbers.is_null().to_numpy() if numbers.null_count else None)
+    integers: Numbers = numbers.fill_null(NO_VALUE).to_numpy()
+    return integers
 
 
 def _parse_index(text: str) -> int | str | None:

@@ -44,7 +44,7 @@ def decode_lines(first: int, block: bytes) -> tuple[RowNumbers, list[Any]]:
     except orjson.JSONDecodeError:
         filled = [position for position, line in enumerate(lines) if line.strip()]
         records = [_parse_line(first + position, lines[position]) for position in filled]
-        return RowNumbers("line", rows.numbers[filled]), records
+        return rows.take(filled), records
 
 
 def _parse_line(number: int, line: bytes) -> Any:

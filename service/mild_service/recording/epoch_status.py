@@ -1,14 +1,15 @@
 """Status of rounds and epochs: which samples, shards and epochs are stored."""
 
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import anyio.to_thread
 import numpy as np
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_core.fields import describe
+from mild_core.fields import describe_field
 from mild_service.admission import hold_memory
 from mild_service.concurrency import read_current
 from mild_service.config import Settings
@@ -16,6 +17,7 @@ from mild_service.errors import StoreDamaged
 from mild_service.models import Epoch, EpochKind, Round, Run, ShardRef
 from mild_service.store import Store, wrong_round_error
 
+T = TypeVar("T")
 EpochState: TypeAlias = Literal["absent", "partial", "committed"]
 
 _MAX_LISTED = 100
@@ -28,22 +30,20 @@ _STATUS_COPIES = 17
 class EpochStatus:
     """Status of one epoch."""
 
-    state: EpochState = field(metadata=describe("State of the epoch."))
-    kind: EpochKind | None = field(metadata=describe("How its first writer writes it; null while it is absent."))
-    attempt: int | None = field(metadata=describe("Attempt that wrote it; null while it is absent."))
-    num_correct: int = field(metadata=describe("Correct samples."))
-    num_observed: int = field(metadata=describe("Observed samples."))
-    num_expected: int = field(metadata=describe("Samples that the run observes in every epoch."))
-    num_missing: int = field(
-        metadata=describe("Expected samples that are not stored: unobserved, once the epoch is committed.")
-    )
-    missing: list[int] = field(metadata=describe("The first 100 of them."))
-    num_missing_ranges: int = field(metadata=describe("Ranges of consecutive indices among the missing."))
-    missing_ranges: list[list[int]] = field(metadata=describe("The first 100 of them: first and last index."))
-    num_shards: int | None = field(metadata=describe("Null where the epoch is not written in shards."))
-    missing_shards: list[int] = field(metadata=describe("Shards that are not stored, ascending."))
     digest: str | None
     """Digest of the epoch's content, for the ETag; None while the epoch is absent."""
+    state: EpochState = describe_field("State of the epoch.")
+    kind: EpochKind | None = describe_field("How its first writer writes it; null while it is absent.")
+    attempt: int | None = describe_field("Attempt that wrote it; null while it is absent.")
+    num_correct: int = describe_field("Correct samples.")
+    num_observed: int = describe_field("Observed samples.")
+    num_expected: int = describe_field("Samples that the run observes in every epoch.")
+    num_missing: int = describe_field("Expected samples that are not stored: unobserved, once the epoch is committed.")
+    missing: list[int] = describe_field("The first 100 of them.")
+    num_missing_ranges: int = describe_field("Ranges of consecutive indices among the missing.")
+    missing_ranges: list[list[int]] = describe_field("The first 100 of them: first and last index.")
+    num_shards: int | None = describe_field("Null where the epoch is not written in shards.")
+    missing_shards: list[int] = describe_field("Shards that are not stored, ascending.")
 
 
 class StatusReader:
@@ -55,11 +55,15 @@ class StatusReader:
 
     async def read_round(self, run: Run, number: int) -> Round:
         """Read the record of a round."""
-        self._settings.check_position(number)
-        if number > run.round:
-            raise wrong_round_error(run.run_id, number, run.round)
+        self._check_position(run, number)
         (round_,) = await self._store.rounds.get(run, range(number, number + 1))
         return round_
+
+    def _check_position(self, run: Run, number: int, epoch: int = 0) -> None:
+        """Check that a round may have this epoch, and has begun."""
+        self._settings.check_position(number, epoch)
+        if number > run.round:
+            raise wrong_round_error(run.run_id, number, run.round)
 
     async def read_members(self, run: Run, round_: Round) -> Bitmap:
         """Read the samples on which the model is trained in a round, as a bitmap of shape (n_bytes,)."""
@@ -82,7 +86,7 @@ class StatusReader:
         number, epoch
             Number of the round, and of the epoch within the round.
         """
-        self._settings.check_position(number, epoch)
+        self._check_position(run, number, epoch)
         async with hold_memory(_STATUS_COPIES * bitmap.n_bytes(run.spec.num_samples)):
             return await self._read_status(run, number, epoch)
 
@@ -99,14 +103,7 @@ class StatusReader:
             observed, correct = await self._read_bits(run, number, record, refs, expected)
             return await anyio.to_thread.run_sync(_compute_status, record, refs, observed, correct, expected)
 
-        _, status = await read_current(
-            await self.read_round(run, number),
-            lambda round_: round_.all_epochs.get(epoch),
-            read,
-            lambda _: self.read_round(run, number),
-            f"epoch {epoch} of round {number}",
-        )
-        return status
+        return (await read_epoch(self._store, run, number, epoch, read))[2]
 
     async def _read_bits(
         self, run: Run, number: int, epoch: Epoch | None, refs: list[ShardRef], expected: Bitmap
@@ -120,11 +117,43 @@ class StatusReader:
         return observed[0] if epoch.planes == 2 else expected, correct[0]
 
 
+async def read_epoch(
+    store: Store, run: Run, round_: int, epoch: int, read: Callable[[Round, Epoch | None], Awaitable[T]]
+) -> tuple[Round, Epoch | None, T]:
+    """Read a round, the record of one of its epochs, and what `read` reads by them, by the current ones if they change.
+
+    The record is None if the epoch is not stored.
+    """
+
+    async def read_round(_: Round | None = None) -> Round:
+        (current,) = await store.rounds.get(run, range(round_, round_ + 1))
+        return current
+
+    def find_record(current: Round) -> Epoch | None:
+        return current.all_epochs.get(epoch)
+
+    subject = f"epoch {epoch} of round {round_}"
+    current, result = await read_current(await read_round(), find_record, read, read_round, subject)
+    return current, find_record(current), result
+
+
 def epoch_state(epoch: Epoch | None) -> EpochState:
     """Return the state of an epoch; None is an epoch that is not stored."""
     if epoch is None:
         return "absent"
     return "partial" if epoch.partial else "committed"
+
+
+def count_samples(observed: Bitmap, correct: Bitmap, expected: Bitmap) -> dict[str, Any]:
+    """Return the numbers of samples that an `EpochStatus` and a `MergedEpoch` state, and the first that are missing."""
+    missing = expected & ~observed
+    return {
+        "num_correct": bitmap.popcount(correct),
+        "num_observed": bitmap.popcount(observed),
+        "num_expected": bitmap.popcount(expected),
+        "num_missing": bitmap.popcount(missing),
+        "missing": bitmap.first_indices(missing, _MAX_LISTED).tolist(),
+    }
 
 
 def _compute_status(
@@ -138,11 +167,7 @@ def _compute_status(
         state=epoch_state(epoch),
         kind=None if epoch is None else epoch.kind,
         attempt=None if epoch is None else epoch.attempt,
-        num_correct=bitmap.popcount(correct),
-        num_observed=bitmap.popcount(observed),
-        num_expected=bitmap.popcount(expected),
-        num_missing=bitmap.popcount(missing),
-        missing=bitmap.first_indices(missing, _MAX_LISTED).tolist(),
+        **count_samples(observed, correct, expected),
         num_missing_ranges=n_ranges,
         missing_ranges=ranges.tolist(),
         num_shards=None if epoch is None else epoch.n_shards,

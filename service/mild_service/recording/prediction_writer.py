@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from tempfile import SpooledTemporaryFile
@@ -13,13 +13,11 @@ from anyio import from_thread, to_thread
 
 from mild_core import bitmap
 from mild_core.bitmap import Bitmap
-from mild_core.fields import describe
+from mild_core.fields import describe_field
 from mild_core.types import EpochBits, RoundBits
-from mild_core.wrong_predictions import WrongPredictions
 from mild_service.admission import Admission, get_current_key, keep_memory, take_memory_now
 from mild_service.annotations.external_ids import ExternalIds, no_sample_ids_error
 from mild_service.annotations.labels_and_audits import LabelsAndAudits
-from mild_service.concurrency import read_current
 from mild_service.config import Settings
 from mild_service.errors import (
     EpochConflict,
@@ -30,7 +28,7 @@ from mild_service.errors import (
     StoreUnavailable,
 )
 from mild_service.ingest import read_batches
-from mild_service.ingest.accumulator import LogAccumulator, StoredEpoch, check_classes, check_indices, collect_rounds
+from mild_service.ingest.accumulator import EpochPart, LogAccumulator, check_classes, check_indices, collect_rounds
 from mild_service.ingest.columns import EpochKey, LogLimits, LogOptions
 from mild_service.ingest.name_resolvers import (
     ClassNames,
@@ -42,6 +40,7 @@ from mild_service.ingest.name_resolvers import (
 from mild_service.ingest.sandbox import Sandbox, write_block
 from mild_service.models import AnnotationRef, Epoch, Round, Run, SampleIdsRef
 from mild_service.observability import Telemetry, phase
+from mild_service.recording.epoch_status import count_samples, read_epoch
 from mild_service.store import PackedEpoch, Store, describe_kind, stale_attempt_error, wrong_round_error
 
 T = TypeVar("T")
@@ -65,19 +64,19 @@ _MAX_LISTED = 100
 class MergedEpoch:
     """Result of merging a log into one epoch."""
 
-    round: int = field(metadata=describe("The round."))
-    epoch: int = field(metadata=describe("The epoch."))
-    outcome: Literal["merged", "same"] = field(metadata=describe("`same`: the store had all of it."))
-    state: Literal["partial", "committed"] = field(
-        metadata=describe("`partial` until all expected samples are in, or a log completes it.")
+    round: int = describe_field("The round.")
+    epoch: int = describe_field("The epoch.")
+    outcome: Literal["merged", "same"] = describe_field("`same`: the store had all of it.")
+    state: Literal["partial", "committed"] = describe_field(
+        "`partial` until all expected samples are in, or a log completes it."
     )
-    num_correct: int = field(metadata=describe("Correct samples."))
-    num_observed: int = field(metadata=describe("Observed samples."))
-    num_expected: int = field(metadata=describe("Samples that the run observes in every epoch."))
-    num_missing: int = field(metadata=describe("Expected samples that are not in."))
-    missing: list[int] = field(metadata=describe("The first 100 of them."))
-    num_contradictory: int = field(
-        metadata=describe("Samples of the log that were seen both correct and wrong; they count as correct.")
+    num_correct: int = describe_field("Correct samples.")
+    num_observed: int = describe_field("Observed samples.")
+    num_expected: int = describe_field("Samples that the run observes in every epoch.")
+    num_missing: int = describe_field("Expected samples that are not in.")
+    missing: list[int] = describe_field("The first 100 of them.")
+    num_contradictory: int = describe_field(
+        "Samples of the log that were seen both correct and wrong; they count as correct."
     )
 
 
@@ -164,9 +163,9 @@ class PredictionWriter:
 
     async def _compare_labels(self, run: Run, log: LogAccumulator) -> ComparedLabels:
         """Compare the labels in a log with those of the run, and return the reference to the latter."""
-        if log.labels is None or not (log.labels >= 0).any():
+        if (labels := log.labels) is None:
             return "unchecked"
-        return (await self._labels.record_logged_labels(run, log.labels)).labels
+        return (await self._labels.record_logged_labels(run, labels)).labels
 
     async def read_standalone(
         self,
@@ -264,40 +263,32 @@ class PredictionWriter:
             while await self._run_in_thread(lambda: log.add_batches(islice(batches, _BATCHES))) == _BATCHES:
                 pass
 
-    async def _read_stored_part(self, run: Run, key: EpochKey) -> StoredEpoch | None:
+    async def _read_stored_part(self, run: Run, key: EpochKey) -> EpochPart:
         """Read the stored part of an epoch of the log, after a check that its round is open."""
         if key[0] != run.round:
             raise wrong_round_error(run.run_id, key[0], run.round)
         return (await self._read_epoch(run, key))[2]
 
-    async def _read_epoch(self, run: Run, key: EpochKey) -> tuple[Round, Epoch | None, StoredEpoch | None]:
+    async def _read_epoch(self, run: Run, key: EpochKey) -> tuple[Round, Epoch | None, EpochPart]:
         """Read the round, the record and the stored part of an epoch."""
-        number, n_samples = key[1], run.spec.num_samples
+        number, epoch_number = key
 
-        async def read_round(_: Round | None = None) -> Round:
-            (round_,) = await self._store.rounds.get(run, range(key[0], key[0] + 1))
-            return round_
-
-        async def read(_: Round, epoch: Epoch | None) -> StoredEpoch | None:
+        async def read(_: Round, epoch: Epoch | None) -> EpochPart:
             if epoch is None:
-                return None
+                empty = np.zeros(bitmap.n_bytes(run.spec.num_samples), dtype=np.uint8)
+                return EpochPart(empty, empty)
             if epoch.kind != "logs":
                 raise EpochKindConflict(
-                    f"epoch {number} of round {key[0]} is written {describe_kind(epoch.kind)}, got a log; "
+                    f"epoch {epoch_number} of round {number} is written {describe_kind(epoch.kind)}, got a log; "
                     "leave it out of the log, or drop the epoch with resume_from"
                 )
-            correct, observed = await self._store.bitmaps.read_epochs(run, key[0], [epoch])
+            correct, observed = await self._store.bitmaps.read_epochs(run, number, [epoch])
             wrong_predictions = None
             if epoch.has_wrong_predictions:
-                wrong_predictions = await self._store.wrong_predictions.read(run, key[0], epoch)
-            return StoredEpoch(EpochBits(n_samples, correct[0], observed[0]), not epoch.partial, wrong_predictions)
+                wrong_predictions = await self._store.wrong_predictions.read(run, number, epoch)
+            return EpochPart(observed[0], correct[0], wrong_predictions, is_committed=not epoch.partial)
 
-        def find_record(round_: Round) -> Epoch | None:
-            return round_.all_epochs.get(number)
-
-        subject = f"epoch {number} of round {key[0]}"
-        round_, part = await read_current(await read_round(), find_record, read, read_round, subject)
-        return round_, find_record(round_), part
+        return await read_epoch(self._store, run, number, epoch_number, read)
 
     async def _store_epoch(
         self,
@@ -310,32 +301,20 @@ class PredictionWriter:
         labels: ComparedLabels,
     ) -> MergedEpoch:
         """Merge one epoch of a log with its stored part, and commit the result; repeat after concurrent changes."""
-        log_part = await self._run_in_thread(
-            lambda: StoredEpoch(log.get_bits(key), is_committed=False, wrong_predictions=log.get_wrong_predictions(key))
-        )
+        part = await self._run_in_thread(partial(log.get_part, key))
         for _ in range(_ATTEMPTS):
-            round_, stored_record, stored_part = await self._read_epoch(run, key)
+            round_, stored_record, stored = await self._read_epoch(run, key)
             if round_.finished:
                 raise wrong_round_error(run.run_id, key[0], (await self._store.runs.get(run.run_id)).round)
             expected = await self._store.bitmaps.read_expected(run, round_)
-            merged, bits, wrong_predictions = await self._run_in_thread(
-                partial(_merge_epoch, key, log_part, stored_part, expected, log.count_contradictory(key))
+            merged, packed = await self._run_in_thread(
+                partial(_merge_epoch, log, key, part, stored, expected, complete)
             )
-            committed = complete or merged.num_missing == 0
-            if stored_record is not None and not stored_record.partial:
-                if merged.outcome == "merged":
-                    raise EpochConflict(
-                        f"epoch {key[1]} of round {key[0]} was committed while the log was read, without some of "
-                        "its samples; drop the epoch with resume_from"
-                    )
-                committed = True
-            merged = replace(merged, state="committed" if committed else "partial")
-            if stored_record is not None and merged.outcome == "same" and stored_record.partial != committed:
+            if packed is None:
                 self._telemetry.epochs.labels("same").inc()
                 return merged
-            packed = await self._run_in_thread(partial(PackedEpoch.from_bits, bits, "logs", wrong_predictions))
             current = run.attempt if attempt is None else attempt
-            record = packed.make_record(key[1], current, "logs", partial=not committed)
+            record = packed.make_record(key[1], current, "logs", partial=merged.state == "partial")
             try:
                 if await self._store.epochs.merge(
                     run,
@@ -385,57 +364,26 @@ def _reserve_from_thread(n_bytes: int) -> None:
 
 
 def _merge_epoch(
-    key: EpochKey, log_part: StoredEpoch, stored_part: StoredEpoch | None, expected: Bitmap, n_contradictory: int
-) -> tuple[MergedEpoch, EpochBits, WrongPredictions | None]:
-    """Merge one epoch of a log with its stored part: a sample is correct if it is in either."""
-    log_bits, stored_bits, wrong_predictions = (
-        log_part.bits,
-        None if stored_part is None else stored_part.bits,
-        log_part.wrong_predictions,
-    )
-    n_samples = log_bits.n_samples
-    assert log_bits.observed is not None, "epochs from logs have an observed bitmap"
-    outcome: Literal["merged", "same"] = "merged"
-    observed, correct = log_bits.observed, log_bits.correct
-    if stored_part is not None and stored_bits is not None:
-        assert stored_bits.observed is not None, "epochs from logs have an observed bitmap"
-        observed, correct = log_bits.observed | stored_bits.observed, log_bits.correct | stored_bits.correct
-        wrong_predictions = _merge_wrong_predictions(wrong_predictions, stored_part.wrong_predictions, correct)
-        same = (
-            np.array_equal(observed, stored_bits.observed)
-            and np.array_equal(correct, stored_bits.correct)
-            and _have_same_predictions(wrong_predictions, stored_part.wrong_predictions)
+    log: LogAccumulator, key: EpochKey, part: EpochPart, stored: EpochPart, expected: Bitmap, complete: bool
+) -> tuple[MergedEpoch, PackedEpoch | None]:
+    """Merge one epoch of a log with its stored part; return what to store, None if the store has all of it."""
+    merged = part.merge(stored)
+    is_same = merged.equals(stored)
+    if stored.is_committed and not is_same:
+        raise EpochConflict(
+            f"epoch {key[1]} of round {key[0]} was committed while the log was read, without some of its samples; "
+            "drop the epoch with resume_from"
         )
-        outcome = "same" if same else "merged"
-    missing = bitmap.to_indices(expected & ~observed, n_samples)
-    merged = MergedEpoch(
+    is_committed = complete or stored.is_committed or not (expected & ~merged.observed).any()
+    result = MergedEpoch(
         round=key[0],
         epoch=key[1],
-        outcome=outcome,
-        state="partial",
-        num_correct=bitmap.popcount(correct),
-        num_observed=bitmap.popcount(observed),
-        num_expected=bitmap.popcount(expected),
-        num_missing=missing.size,
-        missing=missing[:_MAX_LISTED].tolist(),
-        num_contradictory=n_contradictory,
+        outcome="same" if is_same else "merged",
+        state="committed" if is_committed else "partial",
+        **count_samples(merged.observed, merged.correct, expected),
+        num_contradictory=log.count_contradictory(key),
     )
-    return merged, EpochBits(n_samples, correct, observed), wrong_predictions
-
-
-def _have_same_predictions(first: WrongPredictions | None, second: WrongPredictions | None) -> bool:
-    planes = [None if entry is None or not entry.n_predictions else entry.predicted for entry in (first, second)]
-    if planes[0] is None or planes[1] is None:
-        return planes[0] is planes[1]
-    return np.array_equal(planes[0], planes[1])
-
-
-def _merge_wrong_predictions(
-    logged: WrongPredictions | None, stored: WrongPredictions | None, correct: Bitmap
-) -> WrongPredictions | None:
-    """Merge the wrong predictions of a log with the stored ones, without those of samples that are correct."""
-    merged = logged or stored if logged is None or stored is None else logged.merge(stored)
-    if merged is None:
-        return None
-    is_wrong = (merged.predicted != 0) & ~bitmap.unpack(correct, merged.predicted.size)
-    return WrongPredictions(np.where(is_wrong, merged.predicted, 0), np.where(is_wrong, merged.labels, 0))
+    if is_same and is_committed == stored.is_committed:
+        return result, None
+    bits = EpochBits(log.n_samples, merged.correct, merged.observed)
+    return result, PackedEpoch.from_bits(bits, "logs", merged.wrong_predictions)

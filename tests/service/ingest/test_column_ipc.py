@@ -1,10 +1,12 @@
 import socket
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import orjson
 import pytest
+from numpy.typing import NDArray
 
 from mild_core.sample_ids import MAX_ID_BYTES
 from mild_service.errors import BadRecord
@@ -17,7 +19,7 @@ from mild_service.ingest.column_ipc import (
     send_error,
     send_header,
 )
-from mild_service.ingest.columns import Column
+from mild_service.ingest.columns import NO_VALUE
 
 Ends = tuple[socket.socket, socket.socket]
 
@@ -31,25 +33,23 @@ def ends() -> Iterator[Ends]:
 
 @pytest.mark.parametrize("kind", ["int8", "uint16", "int64", "bool"])
 def test_what_is_sent_comes(ends: Ends, kind: str) -> None:
-    values, absent = np.array([1, 0, 1]).astype(kind), np.array([False, True, False])
-    columns: dict[str, Column | TextColumn] = {
-        "epoch": Column(values),
-        "correct": Column(values, absent),
+    values = np.array([1, 0, 1]).astype(kind)
+    columns: dict[str, NDArray[Any] | TextColumn] = {
+        "epoch": values,
+        "correct": np.array([1, NO_VALUE, 0]),
         "sample": TextColumn(["a", '"é\0', None]),
     }
     send_block(ends[1], 3, columns)
     send_block(ends[1], 3, {"sample": TextColumn(["b"], np.array([0, -1, 0]))})
-    send_block(ends[1], 0, {"epoch": Column(values[:0])})
+    send_block(ends[1], 0, {"epoch": values[:0]})
     send_header(ends[1], {})
     first, second, third, last = (receive_block(ends[0]) for _ in range(4))
     assert first is not None
     epoch, correct, sample = (first.fields[name] for name in columns)
-    assert isinstance(epoch, Column)
-    assert isinstance(correct, Column)
-    assert epoch.values.dtype == np.int64
-    assert (epoch.values.tolist(), epoch.absent) == ([1, 0, 1], None)
-    assert correct.absent is not None
-    assert correct.absent.tolist() == absent.tolist()
+    assert isinstance(epoch, np.ndarray)
+    assert isinstance(correct, np.ndarray)
+    assert epoch.dtype == np.int64
+    assert (epoch.tolist(), correct.tolist()) == ([1, 0, 1], [1, NO_VALUE, 0])
     assert sample == ["a", '"é\0', None]
     assert second is not None
     assert second.fields["sample"] == ["b", None, "b"]
@@ -94,7 +94,7 @@ TEXTS = b'["a","b"]'
         head({"rows": 1, "columns": [["epoch", "object", False]]}) + bytes(8),
         head({"rows": 1, "columns": [["epoch", None, False]]}) + bytes(8),
         head({"rows": 1, "columns": [["epoch", "int64", False]]}) + bytes(7),
-        head({"rows": 1, "columns": [["epoch", "int64", True]]}) + bytes(8),
+        head({"rows": 1, "columns": [["sample", 5, True]]}) + b'["a"]' + bytes(7),
         head({"rows": 1, "columns": [["sample", -1, False]]}),
         head({"rows": 1, "columns": [["sample", 6 * MAX_ID_BYTES + 100, False]]}),
         head({"rows": 1, "columns": [["sample", 2, False]]}) + b"[x",

@@ -113,6 +113,15 @@ def test_labels_may_come_from_elsewhere(media_type: str) -> None:
     assert batch.labels.tolist() == [2, 1, 2]
 
 
+@pytest.mark.parametrize("media_type", TABLES)
+def test_labels_from_elsewhere_may_be_unknown_where_outcomes_are_given(media_type: str) -> None:
+    records = [{"epoch": 0, "sample": index, "correct": index == 1} for index in range(3)]
+    (batch,) = read_batches(media_type, records, labels=np.array([1, -1, 0]))
+    assert batch.correct.tolist() == [False, True, False]
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [2, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("records", "message"),
     [
