@@ -8,6 +8,7 @@ their claims in one table. Studies have the same command line.
 import argparse
 import operator
 import os
+import statistics
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -187,6 +188,12 @@ class Benchmark:
         load = f"load average {os.getloadavg()[0]:.1f} at the end"
         versions = describe_machine(*self.packages)
         return f"`{self.format_command(arguments)}`, {versions}, {os.cpu_count()} cores, {load}. {about}".rstrip()
+
+
+def format_spread(values: Sequence[float], digits: int = 3) -> str:
+    """Format the median, with the least and the greatest value."""
+    middle, *ends = (f"{value:.{digits}f}" for value in (statistics.median(values), min(values), max(values)))
+    return f"{middle} ({' to '.join(ends)})"
 
 
 def format_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:

@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.claims import Benchmark, Report, claim_none, format_table
+from benchmarks.claims import Benchmark, Report, claim_none, format_spread, format_table
 from benchmarks.killing import TrainingResult, train_with_kills
 from benchmarks.serving import start_service, start_store
 from mild_client import BackgroundBackend, MildClient
@@ -173,15 +173,10 @@ def measure(options: Namespace) -> Report:
     rows = []
     for way, title in enumerate(WAYS):
         times, ratios = ([1000 * row[way] for row in outage.seconds], [row[way] / row[0] for row in outage.seconds])
-        rows.append((title, _format_spread(times, 0), _format_spread(ratios, 2)))
+        rows.append((title, format_spread(times, 0), format_spread(ratios, 2)))
     text = format_table(("training", "milliseconds an epoch", "ratio to the service being there"), rows)
     title = "A service that is stopped, and trainers that are killed"
     return Report(title, claims, about, text, [*outage.wrong, *wrong])
-
-
-def _format_spread(numbers: Sequence[float], digits: int) -> str:
-    middle, *ends = (f"{number:.{digits}f}" for number in (statistics.median(numbers), min(numbers), max(numbers)))
-    return f"{middle} ({' to '.join(ends)})"
 
 
 BENCHMARK = Benchmark(

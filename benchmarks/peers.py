@@ -21,7 +21,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks import judges
-from benchmarks.claims import Benchmark, Claim, Report, format_table
+from benchmarks.claims import Benchmark, Claim, Report, format_spread, format_table
 from benchmarks.judges import Judgement
 from benchmarks.logits import RecordingTrainer, predict_held_out
 from benchmarks.truth import Mask, best_f1, f1
@@ -84,13 +84,6 @@ def judge_all(settings: TrainSettings) -> list[Figures]:
     return [Figures(settings.noise, seed, EVERYTHING, None, None, f1(np.ones_like(clean), clean), None), *figures]
 
 
-def format_spread(values: Sequence[float | None]) -> str:
-    numbers = [v for v in values if v is not None]
-    if not numbers:
-        return ""
-    return f"{statistics.median(numbers):.3f} ({min(numbers):.3f} to {max(numbers):.3f})"
-
-
 def format_figures(figures: Sequence[Figures]) -> list[str]:
     heads = (
         "noise",
@@ -106,7 +99,8 @@ def format_figures(figures: Sequence[Figures]) -> list[str]:
         reference = {f.seed: f.f1 for f in figures if (f.noise, f.method) == (noise, OURS)}
         for method in dict.fromkeys(f.method for f in figures):
             own = [f for f in figures if (f.noise, f.method) == (noise, method)]
-            columns = [format_spread([getattr(f, name) for f in own]) for name in ("auroc", "auprc", "f1", "best_f1")]
+            values = ([getattr(f, name) for f in own] for name in ("auroc", "auprc", "f1", "best_f1"))
+            columns = ["" if None in column else format_spread(column) for column in values]
             pairs = [(f.f1, reference[f.seed]) for f in own if f.f1 is not None and method != OURS]
             behind = sum(1 for theirs, ours in pairs if ours is not None and theirs < ours)
             rows.append((noise, method, *columns, f"{behind} of {len(pairs)}" if pairs else ""))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from benchmarks.claims import Benchmark, Report, claim_none, format_table
+from benchmarks.claims import Benchmark, Report, claim_none, format_spread, format_table
 from mild_core.agreement import HeldOutAgreement
 from mild_trainer import data as datasets
 from mild_trainer.settings import TrainSettings
@@ -56,10 +56,10 @@ def format_row(noise: str, outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     shares, z = [each.agreement for each in agreements], [each.z for each in agreements]
     return (
         noise,
-        f"{np.median(shares):.3f} ({min(shares):.3f} to {max(shares):.3f})",
+        format_spread(shares),
         f"{np.median([each.chance for each in agreements]):.3f}",
         f"{np.median([each.standard_error for each in agreements]):.4f}",
-        f"{np.median(z):.1f} ({min(z):.1f} to {max(z):.1f})",
+        format_spread(z, 1),
         f"{sum(each.carries_signal for each in agreements)} of {len(agreements)}",
     )
 
