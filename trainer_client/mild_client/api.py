@@ -314,8 +314,7 @@ class Calls(LogCalls, ResultCalls):
         """Return the audit of a run: whether each checked label is right, and which samples were drawn."""
         answer = await self._fetch(Request("GET", build_run_path(run_id, "audit")), "indices", "clean")
         audit = Audit.from_marks(answer["indices"], answer["clean"], n_samples)
-        draw = answer.get("draw")  # absent from services of earlier versions
-        if draw is not None:
+        if (draw := answer.get("draw")) is not None:  # absent from services of earlier versions
             audit = dataclasses.replace(audit, random=bitmap.from_indices(draw["indices"], n_samples))
         return audit
 

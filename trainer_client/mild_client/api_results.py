@@ -64,7 +64,7 @@ class ServiceCalls:
             if n_bytes > limit:
                 raise TooLarge(
                     f"{request.method} {request.path} takes {n_bytes} bytes, this service takes bodies of {limit:.0f}; "
-                    f"have MILD_{request.limit.upper()} raised there, or send one epoch in several shards"
+                    f"have MILD_{request.limit.upper()} raised there, or send an epoch in several shards"
                 )
         return await self._transport.send(request)
 
@@ -157,8 +157,7 @@ class ResultCalls(ServiceCalls):
         """
         request = Request("GET", build_round_path(run_id, round, "fit"), _build_params(until_epoch, changes))
         answer = await self._fetch(request, "histogram", "densities")
-        histogram = answer["histogram"]
-        if histogram is None:
+        if (histogram := answer["histogram"]) is None:
             return None
         counts, densities = histogram["counts"], answer["densities"] or ()
         return RoundFit(histogram["origin"], histogram["width"], tuple(counts), tuple(map(tuple, densities)))

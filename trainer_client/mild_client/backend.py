@@ -59,8 +59,7 @@ class RoundFit:
     @classmethod
     def from_selection(cls, selection: Selection) -> Self | None:
         """Return histogram and components of a selection made in this process; None if it has no histogram."""
-        histogram = selection.histogram
-        if histogram is None:
+        if (histogram := selection.histogram) is None:
             return None
         counts = histogram.counts.tolist()
         densities = [] if selection.densities is None else selection.densities.tolist()

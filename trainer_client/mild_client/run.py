@@ -229,10 +229,9 @@ class AsyncRun:
         ``finished`` if the round of the last epoch is finished. It does not change if another writer has taken over
         the run, or the service cannot be reached.
         """
-        if isinstance(error, (StaleAttempt, ServiceUnreachable, Unavailable)) or self.attempt is None:
-            return
         status = "failed" if error is not None else "finished" if self._is_finished else None
-        if status is None:
+        is_lost = isinstance(error, (StaleAttempt, ServiceUnreachable, Unavailable)) or self.attempt is None
+        if status is None or is_lost:
             return
         calls = self._calls._with_deadline(_CLOSE_DEADLINE)
         try:

@@ -1,7 +1,6 @@
 """`HttpBackend`, with which the service selects, over HTTP."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,9 +56,12 @@ class HttpBackend:
             answer = self._client.open_run(spec, resume_from)
         self._attempt = int(answer["attempt"])
         rounds = self._client.get_run(spec.run_id)["rounds"]
-        if resume_from is None:
-            self._check_run_is_new(rounds[-1])
-        elif (epochs := rounds[resume_from.round]["epochs"]) != list(range(resume_from.epoch)):
+        number, n_epochs = rounds[-1]["round"], rounds[-1]["num_epochs"]
+        if resume_from is None and (number or n_epochs):
+            position = f"round {number}" + (f", epoch {n_epochs}" if n_epochs else "")
+            raise RunExists(f"run {spec.run_id!r} exists already and is at {position}")
+        epochs = [] if resume_from is None else rounds[resume_from.round]["epochs"]
+        if resume_from is not None and epochs != list(range(resume_from.epoch)):
             problem = f"has {len(epochs)} of the {resume_from.epoch} epochs before"
             raise self._make_resume_error(resume_from, problem)
         self._next_epoch = resume_from or Position(int(answer["round"]), 0)
@@ -125,16 +127,8 @@ class HttpBackend:
 
     def set_status(self, status: EndStatus) -> None:
         """Set the status of the run, unless another writer has resumed the run."""
-        run_id = self._spec.run_id
-        if self._client.get_run(run_id)["attempt"] == self._attempt:
-            self._client.patch_run(run_id, status=status)
-
-    def _check_run_is_new(self, last_round: Mapping[str, Any]) -> None:
-        """Raise RunExists if the run has epochs or finished rounds."""
-        number, n_epochs = last_round["round"], last_round["num_epochs"]
-        if number or n_epochs:
-            position = f"round {number}" + (f", epoch {n_epochs}" if n_epochs else "")
-            raise RunExists(f"run {self._spec.run_id!r} exists already and is at {position}")
+        if self._client.get_run(self._spec.run_id)["attempt"] == self._attempt:
+            self._client.patch_run(self._spec.run_id, status=status)
 
     def _make_resume_error(self, position: Position, problem: str) -> ResumeError:
         """Make the error for a service that lacks rounds or epochs before `position`."""

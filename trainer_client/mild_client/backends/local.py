@@ -217,13 +217,12 @@ class RecordedRun:
         """
         planted = to_bitmap(planted, "planted bitmap", self._get_open_spec().num_samples)
         stored = self._rounds[0].planted
-        if stored is None or not np.array_equal(stored, planted):
-            n_epochs = len(self._get_open_round(0).epochs)
-            if n_epochs:
-                raise LocalStateError(
-                    f"round 0 has {n_epochs} epochs already, so its planted samples are fixed; give them before its "
-                    "first epoch"
-                )
+        is_new = stored is None or not np.array_equal(stored, planted)
+        if is_new and (n_epochs := len(self._get_open_round(0).epochs)):
+            raise LocalStateError(
+                f"round 0 has {n_epochs} epochs already, so its planted samples are fixed; give them before its first "
+                "epoch"
+            )
         self._write_once(Record("planted", {}, planted.tobytes()))
 
     def put_members(self, round: int, members: SampleSet) -> None:
