@@ -76,7 +76,10 @@ def test_every_result_is_in_its_results_file(path: str, row: str) -> None:
 def _read_digits(noise: str) -> list[str]:
     """Our F1, that of the published loop, and that of keeping everything, from the trainings."""
     trainings = [each for each in _load("benchmarks/results/digits.json") if each["noise"] == noise]
-    f1 = {loop: [each["f1"][each["delivered"]] for each in trainings if each["loop"] == loop] for loop in ("ours", "published")}
+    f1 = {
+        loop: [each["f1"][each["delivered"]] for each in trainings if each["loop"] == loop]
+        for loop in ("ours", "published")
+    }
     n_right = [1 - each["true_noise"] for each in trainings if each["loop"] == "ours"]
     everything = [2 * right / (1 + right) for right in n_right]
     return [_spread(f1["ours"]), f"{_spread(f1['published'])}, published loop", f"{median(everything):.3f}"]
