@@ -28,6 +28,8 @@ def test_only_checked_samples_count() -> None:
         "known": 4,
         "basis": "4 audited samples that somebody chose",
     }
+    counts = {"clean": 3, "kept": 3, "kept_clean": 2}
+    assert evaluation.summary_with_counts() == {**evaluation.summary(), **counts}
     drawn = replace(audit, random=bitmap.from_indices([0, 1, 2], SCORES.size))
     basis = evaluate_selection(kept(0), SCORES, drawn).summary()["basis"]
     assert basis == "2 audited samples drawn at random, 2 that somebody chose"
