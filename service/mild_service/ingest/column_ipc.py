@@ -8,7 +8,7 @@ import socket
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 import orjson
@@ -91,20 +91,20 @@ def send_block(channel: socket.socket, n_rows: int, columns: Mapping[str, NDArra
             channel.sendall(np.ascontiguousarray(part).view(np.uint8).data if isinstance(part, np.ndarray) else part)
 
 
-def receive_header(channel: socket.socket) -> Header:
+def receive_header(reader: IO[bytes]) -> Header:
     """Receive the header of a message."""
-    (n_bytes,) = _LENGTH.unpack(_receive_exactly(channel, _LENGTH.size))
+    (n_bytes,) = _LENGTH.unpack(_receive(reader, _LENGTH.size))
     try:
-        if n_bytes <= _HEADER_BYTES and isinstance(header := orjson.loads(_receive_exactly(channel, n_bytes)), dict):
+        if n_bytes <= _HEADER_BYTES and isinstance(header := orjson.loads(_receive(reader, n_bytes)), dict):
             return header
     except orjson.JSONDecodeError:
         pass
     raise ChannelError(f"a header of {n_bytes} bytes")
 
 
-def receive_block(channel: socket.socket) -> Block | None:
+def receive_block(reader: IO[bytes]) -> Block | None:
     """Receive the next block; return None after the last one."""
-    header = receive_header(channel)
+    header = receive_header(reader)
     if "refused" in header:
         raise _decode_error(header)
     n_rows, columns = header.get("rows"), header.get("columns")
@@ -118,9 +118,9 @@ def receive_block(channel: socket.socket) -> Block | None:
             raise ChannelError("an unknown column")
         name, kind, has_positions = entry
         if type(kind) is int:
-            received[name] = _receive_texts(channel, n_rows, kind, has_positions)
+            received[name] = _receive_texts(reader, n_rows, kind, has_positions)
         elif type(kind) is str and kind in _KINDS:
-            received[name] = _receive_array(channel, n_rows, _KINDS[kind]).astype(np.int64, copy=False)
+            received[name] = _receive_array(reader, n_rows, _KINDS[kind]).astype(np.int64, copy=False)
         else:
             raise ChannelError("a column of an unknown kind")
     return Block(n_rows, received)
@@ -136,18 +136,18 @@ def _decode_error(header: Header) -> MildError:
     return error
 
 
-def _receive_texts(channel: socket.socket, n_rows: int, n_bytes: int, has_positions: object) -> list[str | None]:
+def _receive_texts(reader: IO[bytes], n_rows: int, n_bytes: int, has_positions: object) -> list[str | None]:
     """Receive a column of texts that take `n_bytes` bytes as JSON; raise `ChannelError` if it is invalid."""
     if not 0 <= n_bytes <= n_rows * _TEXT_BYTES + 2:
         raise ChannelError("texts of impossible length")
     try:
-        texts = orjson.loads(_receive_exactly(channel, n_bytes))
+        texts = orjson.loads(_receive(reader, n_bytes))
     except orjson.JSONDecodeError as error:
         raise ChannelError("invalid texts") from error
     if type(texts) is not list or not set(map(type, texts)) <= {str, type(None)}:
         raise ChannelError("invalid texts")
     if has_positions:
-        positions, texts = _receive_array(channel, n_rows, _KINDS["int64"]), [*texts, None]
+        positions, texts = _receive_array(reader, n_rows, _KINDS["int64"]), [*texts, None]
         if not ((positions >= -1) & (positions < len(texts) - 1)).all():
             raise ChannelError("texts at impossible positions")
         texts = [texts[position] for position in positions.tolist()]
@@ -156,25 +156,16 @@ def _receive_texts(channel: socket.socket, n_rows: int, n_bytes: int, has_positi
     return texts
 
 
-def _receive_array(channel: socket.socket, n_rows: int, kind: np.dtype[Any]) -> NDArray[Any]:
-    array = np.empty(n_rows, dtype=kind)
-    _receive_into(channel, array.view(np.uint8).data)
-    return array
+def _receive_array(reader: IO[bytes], n_rows: int, kind: np.dtype[Any]) -> NDArray[Any]:
+    return np.frombuffer(_receive(reader, n_rows * kind.itemsize), dtype=kind)
 
 
-def _receive_exactly(channel: socket.socket, n_bytes: int) -> bytes:
-    content = bytearray(n_bytes)
-    _receive_into(channel, memoryview(content))
-    return bytes(content)
-
-
-def _receive_into(channel: socket.socket, buffer: memoryview) -> None:
-    """Receive bytes until the buffer is full."""
-    while buffer:
-        try:
-            n_bytes = channel.recv_into(buffer)
-        except OSError as error:
-            raise ChannelError(str(error)) from error
-        if n_bytes == 0:
-            raise ChannelError("the message is incomplete")
-        buffer = buffer[n_bytes:]
+def _receive(reader: IO[bytes], n_bytes: int) -> bytes:
+    """Receive that many bytes."""
+    try:
+        content = reader.read(n_bytes)
+    except OSError as error:
+        raise ChannelError(str(error)) from error
+    if len(content) < n_bytes:
+        raise ChannelError("the message is incomplete")
+    return content

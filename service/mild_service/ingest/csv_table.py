@@ -2,19 +2,25 @@
 
 pyarrow reads blocks without quotes and invalid cells. Other blocks are read record by record, so that error messages
 name the line. Without pyarrow, all blocks are read record by record.
+
+AUM's records, the file ``full_aum_records.csv`` of the package ``aum`` (Pleiss et al. 2020), have a line for each
+measurement: ``sample_id`` is the sample, ``num_measurements`` the number of its measurements so far, from 1, which
+stands for the epoch, ``target_logit`` its given label, ``other_logit`` the best other class, and ``margin`` the
+difference of their logits: a positive margin means that the given label was predicted.
 """
 
 import csv
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from mild_core.cells import ABSENT, parse_cell
 from mild_core.log_columns import FIELDS
-from mild_service.ingest import aum_records
 from mild_service.ingest.columns import (
     NO_VALUE,
     Batch,
@@ -34,17 +40,32 @@ _SEPARATOR_LINE = re.compile(rb"sep=.\r?")
 """First line by which spreadsheets name the separator."""
 _INDEX = re.compile(r"(0|-?[1-9][0-9]{0,18})(\.0*)?")
 """A number as programs write it; 007 is none, since it may be another sample than 7."""
+_AUM_COLUMNS = ("sample_id", "num_measurements", "target_logit", "other_logit", "margin")
+"""Columns of AUM's records, in the order in which `_convert_aum_cells` takes them."""
 _BOOLEANS = {"1": 1, "true": 1, "True": 1, "TRUE": 1, "0": 0, "false": 0, "False": 0, "FALSE": 0}
 
 
 def read_csv(pieces: Iterable[bytes], limits: LogLimits) -> Iterator[Batch]:
     """Yield the records of a CSV log. Blank lines are skipped, and empty cells, NA and NaN count as absent."""
-    table = _Table(limits)
-    for first, block in split_lines(pieces, limits.record_bytes):
+    blocks = split_lines(pieces, limits.record_bytes)
+    number, header, rest = _find_header(blocks)
+    table = _Table(number, header, limits)
+    for first, block in chain([(number + 1, rest)] if rest else [], blocks):
         rows, fields = table.read_block(first, block)
         if rows.numbers.size:
             yield make_batch(rows, fields, limits)
     table.check_end()
+
+
+def _find_header(blocks: Iterable[tuple[int, bytes]]) -> tuple[int, bytes, bytes]:
+    """Return the number of the first line that is the header, the line, and the lines after it in its block."""
+    for first, block in blocks:
+        while block:
+            line, _, block = block.partition(b"\n")
+            if line.strip() and not _SEPARATOR_LINE.fullmatch(line):
+                return first, line, block
+            first += 1
+    raise record_error("line", 1, None, f"there is no header; name the columns, such as {','.join(FIELDS[1:4])}")
 
 
 class _Table:
@@ -52,28 +73,26 @@ class _Table:
 
     Parameters
     ----------
+    number, header
+        Number of the header's line, and the line.
     limits
         Limits of the log.
     """
 
-    def __init__(self, limits: LogLimits) -> None:
+    def __init__(self, number: int, header: bytes, limits: LogLimits) -> None:
         self._limits = limits
-        self._names: list[str] | None = None
-        self._header: list[str] = []
-        self._separator = ","
+        self._header, self._separator = _split_header(number, header, limits.options)
+        self._is_aum = set(_AUM_COLUMNS) <= set(self._header)
+        self._names = self._header if self._is_aum else _check_header(number, self._header, limits.options)
+        """The field of each column, ``""`` for others; those of AUM's records keep their names."""
         self._rest, self._rest_line = b"", 0  # the first lines of a record whose quoted value is not complete
         self._sample_type = "int64"  # until a block has texts
 
     def check_end(self) -> None:
-        """Check that there was a header, and that no quoted value is cut off."""
-        if self._names is None:
-            raise record_error(
-                "line", 1, None, f"there is no header; name the columns, such as {','.join(FIELDS[1:4])}"
-            )
+        """Check that no quoted value is cut off."""
         if self._rest:
-            raise record_error(
-                "line", self._rest_line, None, "it is not CSV: a quoted value begins here and does not end"
-            )
+            reason = "it is not CSV: a quoted value begins here and does not end"
+            raise record_error("line", self._rest_line, None, reason)
 
     def read_block(self, first: int, block: bytes) -> tuple[RowNumbers, Mapping[str, Values]]:
         """Read a block of lines; return the numbers of the lines on which the records begin, and the fields.
@@ -85,34 +104,21 @@ class _Table:
         block
             The lines.
         """
-        if self._names is None:
-            first, block = self._read_header(first, block)
-        if self._names is None or not block:
-            return RowNumbers.count_from("line", first, 0), {}
         rows = RowNumbers.count_from("line", first, block.count(b"\n") + 1)
-        is_slow = self._rest or aum_records.is_header(self._names) or _needs_slow_path(block)
-        fields = None if is_slow else self._read_with_pyarrow(self._names, block, rows.numbers.size)
-        return self._read_records(self._names, first, block) if fields is None else (rows, fields)
+        is_slow = self._rest or self._is_aum or _needs_slow_path(block)
+        fields = None if is_slow else self._read_with_pyarrow(block, rows.numbers.size)
+        return self._read_records(first, block) if fields is None else (rows, fields)
 
-    def _read_header(self, first: int, block: bytes) -> tuple[int, bytes]:
-        """Read the header from a block; return the number of the line after it, and the rest of the block."""
-        while block and self._names is None:
-            line, _, block = block.partition(b"\n")
-            if line.strip() and not _SEPARATOR_LINE.fullmatch(line):
-                self._header, self._names, self._separator = _parse_header(first, line, self._limits.options)
-            first += 1
-        return first, block
-
-    def _read_with_pyarrow(self, names: Sequence[str], block: bytes, n_lines: int) -> dict[str, Values] | None:
+    def _read_with_pyarrow(self, block: bytes, n_lines: int) -> dict[str, Values] | None:
         """Read all fields with pyarrow; return None if pyarrow cannot read the block, or not as it is meant."""
         if find_spec("pyarrow") is None:
             return None
         table = None
         if self._sample_type == "int64" and not _has_padded_number(block):
-            table = _read_table(names, self._separator, block, "int64")
+            table = _read_table(self._names, self._separator, block, "int64")
         if table is None:
             self._sample_type = "string"  # of all blocks that follow, too
-            table = _read_table(names, self._separator, block, "string")
+            table = _read_table(self._names, self._separator, block, "string")
         if table is None or table.num_rows != n_lines or table["epoch"].null_count or table["sample"].null_count:
             return None
         fields: dict[str, Values] = {}
@@ -125,7 +131,7 @@ class _Table:
                 return None
         return fields
 
-    def _read_records(self, names: Sequence[str], first: int, block: bytes) -> tuple[RowNumbers, dict[str, Values]]:
+    def _read_records(self, first: int, block: bytes) -> tuple[RowNumbers, dict[str, Values]]:
         """Read all fields record by record; return them with the numbers of the lines on which the records begin."""
         if self._rest:
             first, block, self._rest = self._rest_line, self._rest + b"\n" + block, b""
@@ -134,16 +140,15 @@ class _Table:
             texts = list(map(str.strip, cells))
             if not any(texts) or texts == self._header:  # written again by a program that appends tables
                 continue
-            if len(cells) != len(names):
-                raise record_error("line", number, None, f"it has {len(cells)} cells, the header names {len(names)}")
+            if len(texts) != len(self._names):
+                reason = f"it has {len(texts)} cells, the header names {len(self._names)}"
+                raise record_error("line", number, None, reason)
             numbers.append(number)
-            records.append(cells)
+            records.append(texts)
         rows = RowNumbers("line", np.array(numbers, dtype=np.int64))
-        cells_by_name: dict[str, list[str]] = {
-            name: [cells[index].strip() for cells in records] for index, name in enumerate(names)
-        }
-        if aum_records.is_header(names):
-            cells_by_name = aum_records.convert_cells(rows, cells_by_name)
+        cells_by_name = {name: [texts[index] for texts in records] for index, name in enumerate(self._names)}
+        if self._is_aum:
+            cells_by_name = _convert_aum_cells(rows, cells_by_name)
         return rows, {
             name: self._parse_samples(cells)
             if name == "sample"
@@ -176,16 +181,14 @@ class _Table:
                     raise _csv_error(first + n_read, lines[n_read], error) from error
                 self._rest, self._rest_line = b"\n".join(lines[n_read:]), first + n_read
                 if len(self._rest) > self._limits.record_bytes:
-                    raise _quote_error(self._rest_line) from error
+                    reason = "it is not CSV: a quoted value begins here and does not end within MILD_MAX_RECORD_BYTES"
+                    raise record_error("line", self._rest_line, None, reason) from error
                 return
             yield first + n_read, cells
 
 
-def _parse_header(line: int, text: bytes, options: LogOptions) -> tuple[list[str], list[str], str]:
-    """Return the header's cells, the field of each column and the separator.
-
-    Columns that hold no field are called ``""``; those of AUM's records keep their names.
-    """
+def _split_header(line: int, text: bytes, options: LogOptions) -> tuple[list[str], str]:
+    """Return the header's cells and separator: the one that gives the columns that are needed, else most of them."""
     required = {column for column, name in options.fields.items() if name in ("epoch", "sample")}
     headers: dict[str, list[str]] = {}
     errors: list[csv.Error] = []
@@ -196,15 +199,20 @@ def _parse_header(line: int, text: bytes, options: LogOptions) -> tuple[list[str
             errors.append(error)
     if not headers:
         raise _csv_error(line, text, errors[-1])
-    fitting = [mark for mark, names in headers.items() if aum_records.is_header(names) or required <= set(names)]
+    needed = (required, set(_AUM_COLUMNS))
+    fitting = [mark for mark, names in headers.items() if any(columns <= set(names) for columns in needed)]
     separator = fitting[0] if fitting else max(headers, key=lambda mark: len(headers[mark]))
-    names = headers[separator]
-    aum_records.check_header(line, names)
-    return names, names if aum_records.is_header(names) else _check_header(line, names, options), separator
+    return headers[separator], separator
 
 
 def _check_header(line: int, names: list[str], options: LogOptions) -> list[str]:
     """Return the field of each column, ``""`` for others, after checking that they are complete and unique."""
+    if set(names) == {"sample_id", "aum"}:
+        reason = (
+            "it is the header of aum_values.csv, which has no epochs; give full_aum_records.csv, which "
+            "AUMCalculator(…, compressed=False) writes next to it"
+        )
+        raise record_error("line", line, None, reason)
     fields = options.fields
     for name in fields:
         if names.count(name) > 1:
@@ -236,11 +244,6 @@ def _read_cells(first: int, lines: Sequence[bytes], separator: str) -> Any:
 def _csv_error(number: int, line: bytes, error: Exception) -> Exception:
     hint = "; save the file as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
     return record_error("line", number, None, f"it is not CSV in UTF-8 ({error}), got {abbreviate(line)}{hint}")
-
-
-def _quote_error(number: int) -> Exception:
-    reason = "it is not CSV: a quoted value begins here and does not end within MILD_MAX_RECORD_BYTES"
-    return record_error("line", number, None, reason)
 
 
 def _needs_slow_path(block: bytes) -> bool:
@@ -308,3 +311,25 @@ def _parse_index(text: str) -> int | str | None:
 def _parse_cell(name: str, text: str, separator: str) -> float | str | None:
     """Return the number in a cell; None if the cell is empty, and its text if it holds something else."""
     return _BOOLEANS[text] if name == "correct" and text in _BOOLEANS else parse_cell(text, separator)
+
+
+def _convert_aum_cells(rows: RowNumbers, cells: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Convert the cells of AUM's records to those of a log, by field; a margin of NaN leaves no outcome."""
+    names, measurements, labels, others, margins = (cells[name] for name in _AUM_COLUMNS)
+    epochs, predicted = [], []
+    for position, (count, margin, label, other) in enumerate(zip(measurements, margins, labels, others, strict=True)):
+        if not (count.isascii() and count.isdigit() and int(count)):
+            reason = f"got {abbreviate(count)}, a number of measurements from 1 on is needed"
+            raise rows.make_error(position, "num_measurements", reason)
+        difference = _parse_margin(rows, position, margin)
+        epochs.append(str(int(count) - 1))
+        predicted.append("" if math.isnan(difference) else label if difference > 0 else other)
+    return {"epoch": epochs, "sample": list(names), "label": list(labels), "predicted": predicted}
+
+
+def _parse_margin(rows: RowNumbers, position: int, text: str) -> float:
+    """Return the margin in a cell; NaN if the cell is empty, as pandas writes NaN."""
+    try:
+        return float(text or "nan")
+    except ValueError:
+        raise rows.make_error(position, "margin", f"got {abbreviate(text)}, a number is needed") from None

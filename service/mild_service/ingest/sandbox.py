@@ -84,7 +84,7 @@ class Sandbox:
             body.flush()
         channel, theirs = socket.socketpair()
         exit_channel, worker_end = socket.socketpair()
-        with channel, exit_channel:
+        with channel, exit_channel, channel.makefile("rb") as reader:
             with theirs, worker_end:
                 try:
                     # Longer than the process may run: a last resort in case it hangs.
@@ -98,7 +98,7 @@ class Sandbox:
                         f"no process can be started to read the body ({error.strerror or error}); try again in a second"
                     ) from error
             try:
-                while (block := receive_block(channel)) is not None:
+                while (block := receive_block(reader)) is not None:
                     yield block
             except ChannelError as error:
                 raise self._make_exit_error(exit_channel, error) from error

@@ -116,7 +116,7 @@ def _read_and_exit(body: int, number: int) -> None:
         channel = socket.socket(fileno=number)
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, 2)  # a sender could fill the log with messages of a failing library
-        job = receive_header(channel)
+        job = receive_header(channel.makefile("rb"))
         signal.setitimer(signal.ITIMER_REAL, job["seconds"])  # its signal ends the process
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_DATA, (job["n_bytes"], job["n_bytes"]))

@@ -42,18 +42,49 @@ def estimate_bytes(spec: RunSpec) -> int:
     return round(_OVERHEAD * n_rounds * (n_epochs * (plane + _RECORD_BYTES) + 2 * plane))
 
 
+@dataclass(slots=True)
+class Reservation:
+    """Reservation of a run for a key. It is released at the end unless the caller has set `created`."""
+
+    created: bool = False
+
+
 class Capacity:
-    """Checks that the store has enough memory for a new run."""
+    """Checks that the store has enough memory for a new run, and that the caller's key may have another run."""
 
     def __init__(self, store: Store, settings: Settings, telemetry: Telemetry) -> None:
         self._store = store
+        self._max_runs = settings.max_runs_per_key
         self._limit = settings.store_memory
         self._reserve = settings.store_reserve
         self._telemetry = telemetry
         self._warned = False
 
-    async def check(self, spec: RunSpec, caller: ApiKey) -> None:
-        """Check that a new run fits into the store's memory. A run that exists already is always accepted.
+    @asynccontextmanager
+    async def reserve(self, spec: RunSpec, caller: ApiKey) -> AsyncIterator[Reservation]:
+        """Context manager that checks the memory, and reserves one of the key's runs while a run is opened.
+
+        A run that exists already is always accepted. The runs of a service without keys are not counted. Set `created`
+        of the reservation if the run was created.
+        """
+        await self._check_memory(spec, caller)
+        outcome = "uncounted"
+        if caller is not ANONYMOUS and not await self._store.runs.exists(spec.run_id):
+            outcome = await self._store.quotas.reserve(caller.key_id, spec.run_id, self._max_runs)
+        if outcome == "full":
+            raise RunLimit(
+                f"the key {caller.name!r} has {self._max_runs} runs, which is the limit; delete some "
+                "(DELETE /runs/{run_id}), or have MILD_MAX_RUNS_PER_KEY raised"
+            )
+        reservation = Reservation()
+        try:
+            yield reservation
+        finally:
+            if outcome == "reserved" and not reservation.created:
+                await self._store.quotas.release(caller.key_id, spec.run_id)
+
+    async def _check_memory(self, spec: RunSpec, caller: ApiKey) -> None:
+        """Check that a new run fits into the store's memory.
 
         Near the limit, within the share `store_reserve` of what new runs may take, a key gets as much in all as then
         remains for the others, as with the pools of `admission`: what it holds is measured then, and only then.
@@ -120,40 +151,3 @@ class Capacity:
             )
         self._warned = is_short
         return memory
-
-
-@dataclass(slots=True)
-class QuotaSlot:
-    """Reservation of a run for a key. It is released at the end unless the caller has set `created`."""
-
-    created: bool = False
-
-
-class RunQuota:
-    """Limits the number of runs per key; runs of a service without keys are not counted."""
-
-    def __init__(self, store: Store, limit: int) -> None:
-        self._store = store
-        self._limit = limit
-
-    @asynccontextmanager
-    async def reserve(self, caller: ApiKey, run_id: str) -> AsyncIterator[QuotaSlot]:
-        """Context manager that reserves one of the key's runs while a run is opened.
-
-        Set `created` of the yielded slot if the run was created.
-        """
-        slot = QuotaSlot()
-        if caller is ANONYMOUS or await self._store.runs.exists(run_id):
-            yield slot
-            return
-        outcome = await self._store.quotas.reserve(caller.key_id, run_id, self._limit)
-        if outcome == "full":
-            raise RunLimit(
-                f"the key {caller.name!r} has {self._limit} runs, which is the limit; delete some "
-                "(DELETE /runs/{run_id}), or have MILD_MAX_RUNS_PER_KEY raised"
-            )
-        try:
-            yield slot
-        finally:
-            if outcome == "reserved" and not slot.created:
-                await self._store.quotas.release(caller.key_id, run_id)

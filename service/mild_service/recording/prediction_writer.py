@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from tempfile import SpooledTemporaryFile
@@ -23,7 +23,6 @@ from mild_service.errors import (
     EpochConflict,
     EpochKindConflict,
     InvalidRequest,
-    LimitExceeded,
     StaleAttempt,
     StoreUnavailable,
 )
@@ -57,7 +56,6 @@ _MERGE_BYTES = 24
 _SELECTION_BYTES = 8
 """Most memory per sample while a log becomes rounds, but for its epochs."""
 _ATTEMPTS = 50
-_MAX_LISTED = 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -144,7 +142,7 @@ class PredictionWriter:
             )
         names = None
         if run.ids is not None and samples_by != "indices":
-            names = RunSampleResolver(lambda: from_thread.run(self._ids.get_index, run), samples_by)
+            names = RunSampleResolver(partial(from_thread.run, self._ids.get_index, run), samples_by)
         limits = self._build_limits(run.spec.num_samples, names, options, run.spec.num_classes)
         async with self._receive(body, _MERGE_BYTES * run.spec.num_samples) as file:
             log = LogAccumulator(
@@ -196,10 +194,8 @@ class PredictionWriter:
             External ids by sample index, in the order of their first records; None if the log names samples by index.
         """
         max_samples = self._settings.max_samples
-        if n_samples is not None and not 1 <= n_samples <= max_samples:
-            raise LimitExceeded(
-                f"num_samples is {n_samples}, this service takes 1..{max_samples}; send a number in that range"
-            )
+        if n_samples is not None:
+            self._settings.check_limit("num_samples", n_samples, "max_samples")
         names = NewSampleResolver(
             n_samples or max_samples, max_samples, self._settings.max_log_cells, samples_by, _reserve_from_thread
         )
@@ -334,7 +330,7 @@ class PredictionWriter:
             except StaleAttempt:
                 if attempt is not None:
                     raise
-                run = replace(run, attempt=(await self._store.runs.get(run.run_id)).attempt)
+                run = await self._store.runs.refresh(run)
         raise StoreUnavailable(
             f"epoch {key[1]} of round {key[0]} was changed by others {_ATTEMPTS} times while it was being merged; "
             "send the same log again in a second"

@@ -27,7 +27,7 @@ from mild_service.models import (
     RunStatus,
 )
 from mild_service.observability import Telemetry
-from mild_service.recording.capacity import Capacity, RunQuota
+from mild_service.recording.capacity import Capacity
 from mild_service.selecting.compute import SelectionComputer
 from mild_service.selecting.evidence import CORE_VERSION
 from mild_service.store import RunPage, Store, stale_attempt_error
@@ -51,7 +51,6 @@ class RunWriter:
         self._computer = computer
         self._settings = settings
         self._telemetry = telemetry
-        self._quota = RunQuota(store, settings.max_runs_per_key)
         self._capacity = Capacity(store, settings, telemetry)
 
     async def open(
@@ -91,11 +90,11 @@ class RunWriter:
         run_id = spec.run_id
         if precondition.digests is not None:
             await self._check_existing(run_id, precondition)
-        await self._capacity.check(spec, caller)
         while True:
-            async with self._quota.reserve(caller, run_id) as slot:
-                run, slot.created = await self._store.runs.open(spec, None if resume_from is None else resume_from[0])
-            if slot.created:
+            async with self._capacity.reserve(spec, caller) as reservation:
+                run, created = await self._store.runs.open(spec, None if resume_from is None else resume_from[0])
+                reservation.created = created
+            if created:
                 return run, True
             precondition.check(f"run {run_id!r}", run.uid)
             _check_immutable_fields(run, spec, sent_fields)

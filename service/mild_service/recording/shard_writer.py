@@ -1,7 +1,5 @@
 """Writing epochs in shards, of which each rank writes one."""
 
-from dataclasses import replace
-
 from mild_core import bitmap
 from mild_core.errors import BitmapLengthError
 from mild_core.types import EpochBits
@@ -82,7 +80,7 @@ class ShardWriter:
             except StaleAttempt:
                 if attempt is not None:
                     raise
-                run = replace(run, attempt=(await self._store.runs.get(run.run_id)).attempt)
+                run = await self._store.runs.refresh(run)
                 continue
             self._telemetry.shards.labels(first_outcome).inc()
             self._telemetry.epoch_bytes.inc(len(body))

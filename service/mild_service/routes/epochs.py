@@ -82,11 +82,6 @@ class EpochStatusView(_StatusFields):
     round: int
     epoch: int
 
-    @classmethod
-    def from_status(cls, run_id: str, round_: int, epoch: int, status: EpochStatus) -> Self:
-        """Return the view of an epoch's status."""
-        return cls.model_validate({"run_id": run_id, "round": round_, "epoch": epoch, **asdict(status)})
-
 
 class EpochSummary(BaseModel):
     """Status of an epoch by its stored counts, in the status of a round."""
@@ -249,7 +244,7 @@ async def get_epoch(
     status = await status_reader.read_epoch(await runs.find(run_id), round_, epoch)
     if status.digest is not None:
         response.headers.update(make_etag_header(status.digest))
-    return EpochStatusView.from_status(run_id, round_, epoch, status)
+    return EpochStatusView(run_id=run_id, round=round_, epoch=epoch, **asdict(status))
 
 
 @router.get("/runs/{run_id}/rounds/{round}", response_model=RoundCoverageView)

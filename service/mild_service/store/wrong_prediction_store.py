@@ -4,7 +4,7 @@ A field is written before the record that names it, and deleted by the merge tha
 replaced epochs are never read, and are removed when the round is finished.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 import zstandard
@@ -18,6 +18,8 @@ from mild_service.store.keys import epoch_field
 from mild_service.store.values import read_values, write_values
 
 _COMPRESSION_LEVEL = 3
+_MAX_BYTES = 8
+"""Most bytes of a sample: two classes of 32 bits."""
 
 
 def pack_wrong_predictions(wrong_predictions: WrongPredictions) -> list[bytes]:
@@ -55,8 +57,9 @@ class WrongPredictionStore(StorePart):
     async def read(self, run: Run, round_: int, epoch: Epoch) -> WrongPredictions:
         """Read all wrong predictions of an epoch."""
         chunks = [
-            await self._read_chunk(run, round_, epoch, chunk)
+            planes
             for chunk in range(codec.count_chunks(run.spec.num_samples))
+            async for planes in self._read_chunk(run, round_, [epoch], chunk)
         ]
         predicted, labels = (np.concatenate([planes[row] for planes in chunks]) for row in (0, 1))
         return WrongPredictions(predicted, labels)
@@ -66,7 +69,7 @@ class WrongPredictionStore(StorePart):
     ) -> tuple[ClassNumbers, ClassNumbers]:
         """Read the predicted classes and the labels of some samples.
 
-        At most one chunk of one epoch is in memory at a time.
+        At most one reply and one chunk of one epoch are in memory at a time.
 
         Parameters
         ----------
@@ -84,13 +87,20 @@ class WrongPredictionStore(StorePart):
         """
         classes = np.zeros((2, len(epochs), samples.size), dtype=np.uint32)
         for chunk, positions, offsets in codec.group_samples(samples):
-            for row, epoch in enumerate(epochs):
-                classes[:, row, positions] = (await self._read_chunk(run, round_, epoch, chunk))[:, offsets]
+            row = 0
+            async for planes in self._read_chunk(run, round_, epochs, chunk):
+                classes[:, row, positions] = planes[:, offsets]
+                row += 1
         return classes[0], classes[1]
 
-    async def _read_chunk(self, run: Run, round_: int, epoch: Epoch, chunk: int) -> ClassNumbers:
-        """Read the predicted classes and the labels of one chunk, shape (2, n)."""
+    async def _read_chunk(
+        self, run: Run, round_: int, epochs: Sequence[Epoch], chunk: int
+    ) -> AsyncIterator[ClassNumbers]:
+        """Yield the predicted classes and the labels of one chunk of each epoch, shape (2, n)."""
         key = self._context.keys_of(run).wrong_predictions(round_, chunk)
-        (value,) = await read_values(self._context, run, key, [epoch_field(epoch)])
-        content = zstandard.ZstdDecompressor().decompress(value)
-        return codec.decode_integers(content, 2, chunk, run.spec.num_samples)
+        extent = codec.chunk_slice(chunk, run.spec.num_samples)
+        n_bytes = _MAX_BYTES * 8 * (extent.stop - extent.start)
+        for group in codec.group_by_size([n_bytes] * len(epochs)):
+            for value in await read_values(self._context, run, key, [epoch_field(epochs[row]) for row in group]):
+                content = zstandard.ZstdDecompressor().decompress(value)
+                yield codec.decode_integers(content, 2, chunk, run.spec.num_samples)

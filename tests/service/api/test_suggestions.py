@@ -5,6 +5,7 @@ import httpx
 import numpy as np
 import pytest
 
+from mild_service.store import values, wrong_prediction_store
 from tests.service.conftest import Dump
 from tests.service.ingest.logs import ARROW, CARTOGRAPHY, CSV, JSON, NDJSON, PARQUET, WRITERS, Record
 from tests.service.recordings import OCTETS, recording
@@ -48,6 +49,22 @@ def expected(sample: int, epochs: range = range(E)) -> tuple[int, int]:
 
 def told(document: dict[str, Any]) -> dict[int, tuple[int, int]]:
     return {row["index"]: (row["suggested"], row["votes"]) for row in document["suggestions"]}
+
+
+def test_the_predictions_of_all_epochs_are_read_in_one_exchange(
+    opened: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert post(opened, records()).status_code == 200
+    opened.put("/runs/a/labels", json={"labels": LABELS.tolist()})
+    counts = []
+
+    async def read_values(*arguments: Any) -> Any:
+        counts.append(len(arguments[-1]))
+        return await values.read_values(*arguments)
+
+    monkeypatch.setattr(wrong_prediction_store, "read_values", read_values)
+    assert suggestions(opened)["suggestions"]
+    assert counts == [E]
 
 
 @pytest.mark.parametrize("media_type", [JSON, NDJSON, CSV, ARROW, PARQUET])

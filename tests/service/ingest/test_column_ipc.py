@@ -1,7 +1,7 @@
 import socket
 import struct
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import orjson
@@ -21,14 +21,14 @@ from mild_service.ingest.column_ipc import (
 )
 from mild_service.ingest.columns import NO_VALUE
 
-Ends = tuple[socket.socket, socket.socket]
+Ends = tuple[IO[bytes], socket.socket]
 
 
 @pytest.fixture
 def ends() -> Iterator[Ends]:
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours, theirs
+    with ours, theirs, ours.makefile("rb") as reader:
+        yield reader, theirs
 
 
 @pytest.mark.parametrize("kind", ["int8", "uint16", "int64", "bool"])
