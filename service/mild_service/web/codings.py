@@ -16,8 +16,8 @@ CODINGS: tuple[Coding, ...] = ("zstd", "gzip", "identity")
 
 _PIECE_BYTES = 1024 * 1024
 """Bytes that are decompressed before they are passed on."""
-_SLICE_BYTES = {"gzip": 2048, "zstd": 256}
-"""Most bytes that are decompressed at once: those of gzip become at most 2 MiB, those of zstd 8 (4 bytes: 128 KiB)."""
+_SLICE_BYTES = 256
+"""Most bytes that are decompressed at once: of gzip they become 264 KB at most, of zstd 8 MiB (4 bytes: 128 KiB)."""
 _ZSTD_WINDOW = 8 * 1024 * 1024
 """Most memory that a frame may require (RFC 9659)."""
 _LEVELS = {"gzip": 1, "zstd": 3}
@@ -88,9 +88,9 @@ class Inflater:
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Yield the decompressed bytes of `chunk`, in parts of bounded size."""
-        parts, n_bytes, size = [], 0, _SLICE_BYTES[self._coding]
-        for start in range(0, len(chunk), size):
-            for part in self._decompress(chunk[start : start + size]):
+        parts, n_bytes = [], 0
+        for start in range(0, len(chunk), _SLICE_BYTES):
+            for part in self._decompress(chunk[start : start + _SLICE_BYTES]):
                 parts.append(part)
                 n_bytes += len(part)
             if n_bytes >= _PIECE_BYTES:
