@@ -410,6 +410,28 @@ def test_the_last_selector_that_has_opened_a_folder_writes_to_it(tmp_path: Path,
     assert first.finish(0).n_samples == 600
 
 
+def test_a_selector_that_cannot_resume_leaves_the_folder_to_others(tmp_path: Path, epochs: list[EpochBits]) -> None:
+    first, failing = LocalSelector(tmp_path), LocalSelector(tmp_path)
+    first.open(SPEC)
+    put_all(first, epochs[:2])
+    with pytest.raises(ResumeError, match="cannot resume at round 0, epoch 5"):
+        failing.open(SPEC, Position(0, 5))
+    for write in (lambda: failing.put_epoch(0, 2, epochs[2]), lambda: failing.put_sample_ids(["a"] * 600)):
+        with pytest.raises(LocalStateError, match="is not open here"):
+            write()
+    first.put_epoch(0, 2, epochs[2])
+
+
+def test_a_folder_is_one_under_all_its_names(tmp_path: Path, epochs: list[EpochBits]) -> None:
+    folder, link = tmp_path / "bits", tmp_path / "link"
+    link.symlink_to(folder, target_is_directory=True)
+    first, second = LocalSelector(folder), LocalSelector(link)
+    first.open(SPEC)
+    put_all(first, epochs[:2])
+    second.open(SPEC, Position(0, 2))
+    second.put_epoch(0, 2, epochs[2])
+
+
 def test_nothing_is_put_before_a_run_is_open(epochs: list[EpochBits]) -> None:
     with pytest.raises(LocalStateError, match="the run is not open; open it"):
         LocalSelector().put_epoch(0, 0, epochs[0])

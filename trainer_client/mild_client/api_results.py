@@ -62,9 +62,10 @@ class ServiceCalls:
             n_bytes, limits = len(request.content), await self.limits()
             limit = limits.get(request.limit, n_bytes)
             if n_bytes > limit:
+                shards = ", or send an epoch in several shards" if "/epochs/" in request.path else ""
                 raise TooLarge(
                     f"{request.method} {request.path} takes {n_bytes} bytes, this service takes bodies of {limit:.0f}; "
-                    f"have MILD_{request.limit.upper()} raised there, or send an epoch in several shards"
+                    f"have MILD_{request.limit.upper()} raised there{shards}"
                 )
         return await self._transport.send(request)
 

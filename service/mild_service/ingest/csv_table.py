@@ -113,17 +113,18 @@ class _Table:
         """Read all fields with pyarrow; return None if pyarrow cannot read the block, or not as it is meant."""
         if find_spec("pyarrow") is None:
             return None
-        table = None
-        if self._sample_type == "int64" and not _has_padded_number(block):
+        table, sample_type = None, self._sample_type
+        if sample_type == "int64" and not _has_padded_number(block):
             table = _read_table(self._names, self._separator, block, "int64")
         if table is None:
-            self._sample_type = "string"  # of all blocks that follow, too
-            table = _read_table(self._names, self._separator, block, "string")
+            table, sample_type = _read_table(self._names, self._separator, block, "string"), "string"
         if table is None or table.num_rows != n_lines or table["epoch"].null_count or table["sample"].null_count:
             return None
+        if not _has_padded_number(block):
+            self._sample_type = sample_type  # of the blocks that follow, too
         fields: dict[str, Values] = {}
         for name in table.column_names:
-            if name == "sample" and self._sample_type == "string":
+            if name == "sample" and sample_type == "string":
                 fields[name] = self._parse_samples(table[name].to_pylist())
             elif (column := _convert_column(name, table[name])) is not None:
                 fields[name] = column

@@ -242,10 +242,10 @@ def describe_value(key: str, field: str) -> tuple[str, str]:
     first, *others = field.split(":")
     remedy = "restore a backup of the store"
     match kind:
-        case "chunk" if first == "set":
+        case "chunk" if first == "set" and others:
             what = f"chunk {numbers[1]} of the set {others[0][:12]}… of round {numbers[0]}"
             remedy = f"PUT the same members or planted samples again, or {remedy}"
-        case "chunk" | "votes":
+        case "chunk" | "votes" if others:
             is_shard = kind == "chunk" and len(others[-1]) < _DIGEST_LENGTH
             part = f"shard {others[0]} of " if is_shard else "the wrong predictions of " if kind == "votes" else ""
             what = f"chunk {numbers[1]} of {part}epoch {first} of round {numbers[0]}"
@@ -253,7 +253,7 @@ def describe_value(key: str, field: str) -> tuple[str, str]:
         case "truth":
             what = f"chunk {numbers[0]} of the {first.replace('_', ' ')}"
             remedy = f"PUT the same labels again, or {remedy}" if first == "labels" else remedy
-        case "ids":
+        case "ids" if others:
             what, remedy = f"piece {others[-1]} of the sample ids", f"PUT the same sample ids again, or {remedy}"
         case _:
             what = f"{field} in {name_in_run(key)}"

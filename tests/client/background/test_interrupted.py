@@ -49,6 +49,24 @@ def test_a_trainer_that_is_replaced_ends(gate: Gate, http: httpx.Client, spools:
             backend.finish(0)
 
 
+def test_unsent_records_of_an_attempt_that_was_replaced_end_no_later_one(
+    gate: Gate, http: httpx.Client, spools: Path, epochs: list[EpochBits]
+) -> None:
+    with training(http, spools, drain=0) as backend:
+        backend.open(SPEC)
+        backend.put_epoch(0, 0, epochs[0])
+        assert backend.flush(30)
+        gate.is_shut = True
+        backend.put_epoch(0, 1, epochs[1])
+    gate.is_shut = False
+    with MildClient("http://service", http) as client:
+        client.open_run(SPEC, Position(0, 1))
+    with training(http, spools) as backend:
+        backend.open(SPEC, Position(0, 1))
+        backend.put_epoch(0, 1, epochs[1])
+        assert backend.flush(30)
+
+
 def test_an_interrupted_training_needs_its_bits(http: httpx.Client, spools: Path) -> None:
     with training(http, spools) as backend, pytest.raises(ResumeError, match="cannot resume at round 0, epoch 3"):
         backend.open(SPEC, Position(0, 3))

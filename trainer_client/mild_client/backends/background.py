@@ -248,6 +248,7 @@ class BackgroundBackend(RecordedRun):
             return upload_thread.flush(self._patience)
         finally:
             upload_thread.close(self._patience)
+            spool.refusal = None  # records of an attempt that has ended say nothing of the one that begins
 
     def _fetch_result(self, spool: Spool, round: int) -> RoundResult | None:
         """Finish a round at the service and return the result; None if the service is slow or lacks records."""

@@ -167,6 +167,7 @@ class RecordedRun:
 
     def _write_once(self, record: Record) -> None:
         """Write a record, unless the last one of its kind had the same body, as where a training resumes."""
+        self._get_open_spec()
         if self._digests.get(record.kind) != hashlib.sha256(record.body).digest():
             self._write(record)
 
@@ -425,16 +426,20 @@ class LocalSelector(RecordedRun):
             If another process writes to the folder.
         """
         self.close()
-        log = None
-        if self._folder is not None:
-            log, path = RecordLog(self._folder), self._folder.absolute()
-            if (earlier := _open_logs.get(path)) is not None:
-                earlier.release(", as another selector of this process has opened it since")
-            _open_logs[path] = log
-            with contextlib.suppress(OSError):  # the first record says why nothing can be written
-                log.lock()
-        state = self._restore(log, spec, resume_from)
-        self._write_open(resume_from)
+        log = None if self._folder is None else RecordLog(self._folder)
+        try:
+            state = self._restore(log, spec, resume_from)
+            if log is not None:
+                path = log.folder.resolve()
+                if (earlier := _open_logs.get(path)) is not None:
+                    earlier.release(", as another selector of this process has opened it since")
+                _open_logs[path] = log
+                with contextlib.suppress(OSError):  # the first record says why nothing can be written
+                    log.lock()
+            self._write_open(resume_from)
+        except BaseException:
+            self.close()
+            raise
         return state
 
     def read_rounds(self, spec: RunSpec, n_rounds: int) -> tuple[RoundBits, ...]:

@@ -204,7 +204,8 @@ class _TrainingLoop:
 
     def run(self, run_id: str, stored_checkpoint: Checkpoint | None) -> History:
         """Run the whole training, from the beginning or from the stored checkpoint."""
-        self.state = stored_checkpoint or self.state
+        if stored_checkpoint is not None:
+            self.state = replace(stored_checkpoint, is_local=self.state.is_local)
         self.state.run_id = self.ranks.broadcast_object(run_id if stored_checkpoint is None else self.state.run_id)
         self.backend.open(self.make_run_spec(), None if stored_checkpoint is None else self.state.position)
         try:
@@ -222,7 +223,7 @@ class _TrainingLoop:
         self.backend.put_labels(self.data.y_train.astype(np.min_scalar_type(int(self.data.y_train.max()))))
         if (ids := self.list_sample_ids()) is not None:
             self.backend.put_sample_ids(ids)
-        if self.reporter.console is not None:
+        if self.reporter.console is not None or type(self.reporter) is not Reporter:
             self.reporter.on_start(self.describe_start())
         if stored_checkpoint is None:
             if self.settings.verify:
