@@ -150,7 +150,8 @@ class Job:
                 client = stack.enter_context(MildClient(service.url))
                 backend = HttpBackend(client)
             else:
-                backend = stack.enter_context(self.backend_options.create_backend(self.out))
+                backend = self.backend_options.create_backend(self.out)
+                stack.enter_context(backend)
             name = self.run_id or f"{self.settings.dataset}-{time.strftime('%Y%m%d-%H%M%S')}"
             with ExitStack() as display_stack:
                 if self.console.is_terminal:
