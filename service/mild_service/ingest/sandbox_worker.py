@@ -44,6 +44,7 @@ def main() -> None:
         if control in ready:
             message, descriptors, _, _ = socket.recv_fds(control, 1, 3)
             if not message:
+                signal.set_wakeup_fd(-1)  # processes may end after its socket is closed
                 return
             body, channel, exit_channel = descriptors
             if (pid := os.fork()) == 0:
