@@ -24,7 +24,7 @@ def record(
 ) -> RoundRecord:
     everyone = bitmap.full(8)
     found = {"verdict": "weak", "reasons": [], "fitted": {}, "measured": measured, "num_samples": 8}
-    found["threshold"] = {"rule": "f1", "value": 0.0, "cut": 1}
+    found |= {"threshold": {"rule": "f1", "value": 0.0, "cut": 1}, "unobserved": 0, "planted": 0}
     epoch = EpochRecord(0, 0, 1.0, 0.5, accuracy, 1.0, validation_accuracy=validation_accuracy)
     return RoundRecord(0, everyone, everyone, (epoch,), found, None, agreement, 1.0)
 
