@@ -47,7 +47,7 @@ def convert_method(
         return convert(method(self._calls, *args, **kwargs))
 
     signature = inspect.signature(method)
-    blocking_method.__signature__ = signature.replace(return_annotation=result_type)  # type: ignore[attr-defined]
+    blocking_method.__signature__ = signature.replace(return_annotation=result_type)  # type: ignore[attr-defined]  # of any callable
     return blocking_method
 
 

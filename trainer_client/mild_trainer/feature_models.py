@@ -145,7 +145,7 @@ def _load_torchscript(path: Path) -> Any:
     """Load a file of TorchScript, which torch has deprecated and still reads."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        return torch.jit.load(path, "cpu")  # type: ignore[no-untyped-call]
+        return torch.jit.load(path, "cpu")  # type: ignore[no-untyped-call]  # torch
 
 
 def _to_device(network: Any, device: torch.device) -> Any:

@@ -33,7 +33,7 @@ from mild_core.errors import MildError, get_reason
 try:
     import fcntl
 except ImportError:  # Windows: without the lock, it is up to the user that a run has one writer
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a module elsewhere
 
 logger = logging.getLogger(__name__)
 
